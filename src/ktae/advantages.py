@@ -1,0 +1,124 @@
+"""START HERE: token advantages = rollout advantage + key-token value (KTAE, arXiv 2505.16826).
+
+The rollouts of a group answer one prompt; each has one reward. For every token id that occurs in the group, a
+2x2 table says how many correct and how many incorrect rollouts hold it. The key-token value is large and
+positive where holding the token goes with being correct, negative where it goes with being incorrect:
+
+    value = tanh(strength * direction / 2),
+    strength = (h1 Fisher score + h2 information gain) / (h1 + h2)    association.py
+    direction = Cohen's h + h3 term-frequency contrast                direction.py
+
+Shape suffixes: _B one entry a rollout, _BT one a token, _U one a (group, token id) pair.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ktae import checks
+from ktae.association import fisher, information_gain
+from ktae.config import KTAEConfig
+from ktae.contingency import Contingency, contingency
+from ktae.direction import cohen, term_frequency_contrast
+from ktae.rollout import grpo
+
+
+def ktae_advantages(
+    token_ids: Tensor,
+    mask: Tensor,
+    rewards: Tensor,
+    group_ids: Tensor,
+    *,
+    config: KTAEConfig = KTAEConfig(),  # noqa: B008 (frozen)
+    rollout_advantages: Tensor | None = None,
+) -> Tensor:
+    """Token advantages A_it = (A_i + K(o_it)) * mask_it.
+
+    Args:
+        token_ids: (N, T) integers, the completions' token ids: any non-negative int64 inside the mask,
+            anything outside.
+        mask: (N, T) of 0 and 1 (bool, integer or float); 1 marks the tokens the policy generated.
+        rewards: (N,) one outcome reward a rollout. NaN marks an unscored rollout: its advantages are 0 and no
+            table counts it.
+        group_ids: (N,) integers, equal for the rollouts of one prompt. Rows may come in any order, groups may
+            have any sizes.
+        config: the estimator's settings.
+        rollout_advantages: (N,) the A_i to add to; GRPO's (`ktae.rollout.grpo`) by default.
+
+    Returns:
+        (N, T) float32 on the inputs' device, 0 outside the mask.
+
+    Raises:
+        TypeError: an argument is not a tensor or has an unsuitable dtype.
+        ValueError: a shape, a device or a value is out of contract; the message names the argument, what was met
+            and what was expected.
+
+    Two rollouts of one prompt; token 7 comes with the right answer, 9 with the wrong one, 5 with both:
+
+    >>> ids = torch.tensor([[5, 7], [5, 9]])
+    >>> advantages = ktae_advantages(
+    ...     ids, torch.ones_like(ids), torch.tensor([1.0, 0.0]), torch.tensor([0, 0])
+    ... )
+    >>> advantages.round(decimals=3)
+    tensor([[ 0.7070,  1.7070],
+            [-0.7070, -1.7070]])
+    """
+    rewards_B = checks.rewards(rewards)
+    value_BT = key_token_values(token_ids, mask, rewards, group_ids, config=config)
+    if rollout_advantages is None:
+        rollout_B = grpo(rewards, group_ids)
+    else:
+        rollout_B = checks.rollout_advantages(rollout_advantages, rewards_B)
+    counted_BT = (mask != 0) & ~rewards_B.isnan()[:, None]
+    return ((rollout_B[:, None] + value_BT) * counted_BT).float()
+
+
+def key_token_values(
+    token_ids: Tensor,
+    mask: Tensor,
+    rewards: Tensor,
+    group_ids: Tensor,
+    *,
+    config: KTAEConfig = KTAEConfig(),  # noqa: B008 (frozen)
+) -> Tensor:
+    """Key-token values K(o_it): what each token's presence says about the outcome of its group's rollouts.
+
+    Arguments and errors are those of `ktae_advantages`.
+
+    Returns:
+        (N, T) float32 in [-scale, scale]; 0 outside the mask, in unscored rollouts, for excluded token ids
+        and in groups whose scored rollouts are all correct or all incorrect.
+
+    >>> ids = torch.tensor([[5, 7], [5, 9]])
+    >>> key_token_values(ids, torch.ones_like(ids), torch.tensor([1.0, 0.0]), torch.tensor([0, 0]))
+    tensor([[ 0.,  1.],
+            [ 0., -1.]])
+    """
+    rewards_B = checks.rewards(rewards)
+    group_B, groups = checks.group_indices(group_ids, rewards_B)
+    units_BT, mask_BT = checks.tokens_and_mask(token_ids, mask, rewards_B)
+    scored_B = ~rewards_B.isnan()
+    correct_B = rewards_B > config.correct_above
+
+    table = contingency(units_BT, mask_BT & scored_B[:, None], correct_B, scored_B, group_B, groups)
+    value_U = torch.tanh(_strength(table, config) * _direction(table, config) / 2)
+    mixed_U = (table.n_T_U > 0) & (table.n_F_U > 0)
+    value_U = torch.where(mixed_U, config.scale * value_U, 0.0).float()
+
+    # Index -1, a token that was not counted, picks the zero at the end.
+    value_BT = torch.cat([value_U, value_U.new_zeros(1)])[table.unit_index_BT]
+    if config.exclude_token_ids:
+        excluded = torch.tensor(config.exclude_token_ids, device=units_BT.device)
+        value_BT = value_BT.masked_fill(torch.isin(units_BT, excluded), 0.0)
+    return value_BT
+
+
+def _strength(table: Contingency, config: KTAEConfig) -> Tensor:
+    h1, h2 = config.fisher_weight, config.information_gain_weight
+    return (h1 * fisher(table, config.fisher) + h2 * information_gain(table)) / (h1 + h2)
+
+
+def _direction(table: Contingency, config: KTAEConfig) -> Tensor:
+    h3 = config.term_frequency_weight
+    return cohen(table) + h3 * term_frequency_contrast(table) if h3 else cohen(table)

@@ -1,0 +1,75 @@
+"""The estimator's settings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class KTAEConfig:
+    """Settings of the key-token estimator; the defaults are the paper's formula with an exact Fisher test.
+
+    Attributes:
+        fisher_weight: h1 >= 0, weight of the Fisher score in the association strength.
+        information_gain_weight: h2 >= 0, weight of the information gain. h1 + h2 must be positive.
+        term_frequency_weight: h3 >= 0, weight of the term-frequency contrast in the direction; 0 drops it.
+        correct_above: a rollout is correct when its reward is greater than this.
+        exclude_token_ids: token ids whose key-token value is always 0 (a padding token that also ends a
+            completion, say). They keep the rollout advantage.
+        scale: finite factor on the key-token value, which then lies in [-scale, scale].
+        fisher: "exact" computes Fisher's p-values in exact arithmetic; "released" reproduces the float32
+            table of the authors' code, rounding errors included (docs/differences-from-the-released-code.md).
+
+    Raises:
+        ValueError: a field is out of its range.
+        TypeError: `exclude_token_ids` does not hold integers.
+
+    >>> KTAEConfig(term_frequency_weight=0.0).fisher
+    'exact'
+    """
+
+    fisher_weight: float = 1.0
+    information_gain_weight: float = 1.0
+    term_frequency_weight: float = 1.0
+    correct_above: float = 0.0
+    exclude_token_ids: tuple[int, ...] = ()
+    scale: float = 1.0
+    fisher: Literal["exact", "released"] = "exact"
+
+    def __post_init__(self) -> None:
+        for name in ("fisher_weight", "information_gain_weight", "term_frequency_weight"):
+            value = getattr(self, name)
+            if not (_is_number(value) and 0 <= value < math.inf):
+                raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+        for name in ("correct_above", "scale"):
+            value = getattr(self, name)
+            if not (_is_number(value) and math.isfinite(value)):
+                raise ValueError(f"{name} must be a finite number, got {value!r}")
+        if self.fisher_weight + self.information_gain_weight <= 0:
+            raise ValueError(
+                "fisher_weight + information_gain_weight must be positive, got "
+                f"{self.fisher_weight!r} + {self.information_gain_weight!r}"
+            )
+        if self.fisher not in ("exact", "released"):
+            raise ValueError(f"fisher must be 'exact' or 'released', got {self.fisher!r}")
+        object.__setattr__(self, "exclude_token_ids", tuple(self.exclude_token_ids))
+        for token_id in self.exclude_token_ids:
+            if not isinstance(token_id, int) or isinstance(token_id, bool):
+                raise TypeError(f"exclude_token_ids must hold integers, got {token_id!r}")
+            if not 0 <= token_id < 2**63:
+                raise ValueError(f"exclude_token_ids must hold ids in [0, 2**63), got {token_id!r}")
+
+    @classmethod
+    def released(cls) -> KTAEConfig:
+        """The settings that reproduce the authors' released code, float32 Fisher table included.
+
+        That code also never values token id 151643, the padding token of the one tokenizer it was written
+        for; pass it in `exclude_token_ids` to reproduce that too.
+        """
+        return cls(fisher="released")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
