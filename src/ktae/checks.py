@@ -34,9 +34,7 @@ def tokens_and_mask(token_ids: Tensor, mask: Tensor, rewards_B: Tensor) -> tuple
     _tensor("token_ids", token_ids, 2, _INTEGERS, "(N, T)")
     _tensor("mask", mask, 2, (torch.bool, *_INTEGERS, *_FLOATS), "(N, T)")
     if mask.shape != token_ids.shape:
-        raise ValueError(
-            f"mask must have the shape of token_ids, {tuple(token_ids.shape)}, got {tuple(mask.shape)}"
-        )
+        raise ValueError(f"mask must have the shape of token_ids, {tuple(token_ids.shape)}, got {tuple(mask.shape)}")
     _same_rows("token_ids", token_ids, "rewards", rewards_B)
     _same_device("mask", mask, "token_ids", token_ids)
     mask_BT = mask != 0
@@ -44,9 +42,7 @@ def tokens_and_mask(token_ids: Tensor, mask: Tensor, rewards_B: Tensor) -> tuple
         stray_BT = mask_BT & (mask != 1)
         if stray_BT.any():
             row, column = stray_BT.nonzero()[0].tolist()
-            raise ValueError(
-                f"mask must hold only 0 and 1, got {mask[row, column].item()} at [{row}, {column}]"
-            )
+            raise ValueError(f"mask must hold only 0 and 1, got {mask[row, column].item()} at [{row}, {column}]")
     units_BT = token_ids.long()
     negative_BT = mask_BT & (units_BT < 0)
     if negative_BT.any():
@@ -79,9 +75,7 @@ def _tensor(name: str, value: object, rank: int, dtypes: tuple[torch.dtype, ...]
     if value.ndim != rank:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
     if value.numel() == 0:
-        raise ValueError(
-            f"{name} must have shape {shape} with no dimension of size 0, got {tuple(value.shape)}"
-        )
+        raise ValueError(f"{name} must have shape {shape} with no dimension of size 0, got {tuple(value.shape)}")
 
 
 def _same_rows(name: str, value: Tensor, other_name: str, other: Tensor) -> None:

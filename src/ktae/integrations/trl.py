@@ -1,0 +1,155 @@
+"""KTAE in TRL: `GRPOTrainer` with token advantages.
+
+    from ktae.integrations.trl import KTAETrainer
+    trainer = KTAETrainer(model, reward_funcs, args=GRPOConfig(...), train_dataset=..., ktae=KTAEConfig())
+
+TRL computes the rollout advantages as always (loss types, reward scaling, KL, generation are its own); this
+class adds each token's key-token value to them. Written for TRL 1.16.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ktae.advantages import key_token_values
+from ktae.config import KTAEConfig
+from ktae.extras import require
+
+require("trl", extra="train")
+
+from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402 (after the check that names the extra)
+
+# With these losses a sequence-level importance ratio is one number for the whole rollout, clipped and
+# differentiated as such: the gradient of every token is scaled by the rollout's mean advantage.
+_SEQUENCE_LEVEL_ERASES_TOKENS = ("grpo", "dapo", "dr_grpo", "bnpo", "luspo", "sapo")
+
+
+class KTAETrainer(GRPOTrainer):
+    """`trl.GRPOTrainer` whose advantages are A_i + K(o_it), one a token, instead of A_i, one a rollout.
+
+    Args:
+        *args, **kwargs: those of `GRPOTrainer`.
+        ktae: the estimator's settings. A rollout is correct when its correctness reward is greater than
+            `ktae.correct_above`.
+        correctness_reward: name of the reward function that decides which rollouts are correct; may be omitted
+            when there is only one. Its raw values are used, before reward weights and normalisation.
+
+    Logs `ktae/*` (docs/metrics.md) and a column `key_token_value`, each rollout's mean, in the completions table.
+
+    Raises:
+        ValueError: a setting would erase or distort token-level credit, or `correctness_reward` is missing or
+            unknown.
+        RuntimeError: Unsloth has replaced TRL's trainer.
+    """
+
+    def __init__(
+        self, *args: Any, ktae: KTAEConfig | None = None, correctness_reward: str | None = None, **kwargs: Any
+    ) -> None:
+        _refuse_unsloth()
+        super().__init__(*args, **kwargs)
+        self.ktae = KTAEConfig() if ktae is None else ktae
+        self._correctness_column = _correctness_column(self.reward_func_names, correctness_reward)
+        if self.importance_sampling_level == "sequence" and self.loss_type in _SEQUENCE_LEVEL_ERASES_TOKENS:
+            raise ValueError(
+                'importance_sampling_level="sequence" gives all tokens of a rollout the same gradient weight with '
+                f'loss_type="{self.loss_type}", which erases token-level credit. '
+                'Use importance_sampling_level="token".'
+            )
+        if self.off_policy_mask_threshold is not None:
+            raise ValueError(
+                "off_policy_mask_threshold drops whole rollouts by the sign of the rollout advantage; with token "
+                f"advantages it would drop single tokens. It must be None, got {self.off_policy_mask_threshold}"
+            )
+
+    def _calculate_rewards(
+        self,
+        inputs: list[dict[str, Any]],
+        prompts: list,
+        completions: list,
+        completion_ids_list: list[list[int]],
+    ) -> Tensor:
+        """Keeps what the tables need: the rewards of all processes and the lengths of this one's completions."""
+        rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._ktae_rewards = rewards_per_func[:, self._correctness_column]
+        self._ktae_lengths = [len(ids) for ids in completion_ids_list]
+        return rewards_per_func
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Turns the (B,) advantages into (B, T): a group's rollouts are gathered from all processes first."""
+        batch = super()._generate_and_score_completions(inputs)
+        start = time.perf_counter()
+        ids_BT = batch["completion_ids"]
+        rows, width = ids_BT.shape
+
+        # Not completion_mask: mask_truncated_completions has zeroed it for truncated rollouts, which still say
+        # which tokens go with failure.
+        lengths_B = torch.tensor(self._ktae_lengths, device=ids_BT.device)
+        generated_BT = (torch.arange(width, device=ids_BT.device) < lengths_B[:, None]).long()
+        if "tool_mask" in batch:
+            generated_BT = generated_BT * batch["tool_mask"]
+
+        def gather(local_BT: Tensor) -> Tensor:
+            return cast(Tensor, self.accelerator.gather(self.accelerator.pad_across_processes(local_BT, dim=1)))
+
+        ids_NT, generated_NT = gather(ids_BT), gather(generated_BT)
+        training = cast(torch.nn.Module, self.model).training
+        group_size = cast(int, self.num_generations if training else self.num_generations_eval)
+        group_N = torch.arange(len(ids_NT), device=ids_NT.device) // group_size
+        value_NT = key_token_values(ids_NT, generated_NT, self._ktae_rewards, group_N, config=self.ktae)
+
+        first = self.accelerator.process_index * rows
+        value_BT = value_NT[first : first + rows, :width]
+        batch["advantages"] = (batch["advantages"][:, None] + value_BT) * batch["completion_mask"]
+
+        metrics = _metrics(value_NT, generated_NT.bool(), self._ktae_rewards, group_size, self.ktae)
+        metrics["seconds"] = time.perf_counter() - start
+        for name, value in metrics.items():
+            self._metrics["train" if training else "eval"][f"ktae/{name}"].append(value)
+        rollout_means = value_NT.sum(dim=1) / generated_NT.sum(dim=1).clamp(min=1)
+        self._logs["extra"]["key_token_value"].extend(rollout_means.tolist())
+        return batch
+
+
+def _metrics(
+    value_NT: Tensor, generated_NT: Tensor, rewards_N: Tensor, group_size: int, config: KTAEConfig
+) -> dict[str, float]:
+    """The estimator's metrics; NaN, which TRL leaves out of its averages, where there is nothing to average."""
+    size_NT = value_NT.abs()
+    correct_N = rewards_N > config.correct_above
+    incorrect_N = rewards_N <= config.correct_above
+    grouped = (-1, group_size)
+    mixed = correct_N.view(grouped).any(dim=1) & incorrect_N.view(grouped).any(dim=1)
+    return {
+        "key_token_share": (size_NT[generated_NT] > abs(config.scale) / 2).float().mean().item(),
+        "abs_value_correct": size_NT[generated_NT & correct_N[:, None]].mean().item(),
+        "abs_value_incorrect": size_NT[generated_NT & incorrect_N[:, None]].mean().item(),
+        "mixed_group_share": mixed.float().mean().item(),
+    }
+
+
+def _correctness_column(names: list[str], correctness_reward: str | None) -> int:
+    if correctness_reward is None:
+        if len(names) > 1:
+            raise ValueError(
+                f"correctness_reward must name the reward function that decides correctness, one of {names}; got None"
+            )
+        return 0
+    if names.count(correctness_reward) != 1:
+        raise ValueError(
+            f"correctness_reward must name exactly one of the reward functions {names}, got {correctness_reward!r}"
+        )
+    return names.index(correctness_reward)
+
+
+def _refuse_unsloth() -> None:
+    if "unsloth" in sys.modules or GRPOTrainer.__name__.startswith("Unsloth"):
+        raise RuntimeError(
+            "KTAETrainer does not work with Unsloth: it rewrites GRPOTrainer and repacks completions without "
+            "moving token advantages along, so each token would get another token's credit. "
+            "Train without importing unsloth."
+        )

@@ -1,0 +1,97 @@
+"""What a run shows and writes while it trains."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+from ktae.train.records import append
+
+
+class Display(TrainerCallback):
+    """Step, reward, mean length and time left: a live bar on a terminal, a line every so often elsewhere."""
+
+    def __init__(self, label: str, console: Console, every: int = 10) -> None:
+        self._label, self._console, self._every = label, console, every
+        self._progress = Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("reward {task.fields[reward]}  length {task.fields[length]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._begun, self._first = time.perf_counter(), state.global_step
+        if state.is_world_process_zero and self._console.is_terminal:
+            self._task = self._progress.add_task(
+                self._label, total=state.max_steps, completed=state.global_step, reward="-", length="-"
+            )
+            self._progress.start()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not state.is_world_process_zero or not logs or "reward" not in logs:
+            return
+        reward, length = f"{_number(logs['reward']):.2f}", f"{_number(logs['completions/mean_length']):.1f}"
+        step = state.global_step
+        if self._console.is_terminal:
+            self._progress.update(self._task, completed=step, reward=reward, length=length)
+        elif step % self._every == 0 or step == state.max_steps:
+            spent = time.perf_counter() - self._begun
+            left = spent / max(step - self._first, 1) * (state.max_steps - step)
+            self._console.print(
+                f"{self._label:<10} step {step}/{state.max_steps}  reward {reward}  length {length}  "
+                f"{spent:.0f} s, {left:.0f} s left"
+            )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._progress.stop()
+
+
+class Records(TrainerCallback):
+    """Appends every step's metrics to metrics.jsonl and every n-th step's rollouts to samples.jsonl."""
+
+    def __init__(self, trainer: Any, algorithm: str, out: Path, samples_every: int) -> None:
+        self._trainer, self._algorithm, self._samples_every = trainer, algorithm, samples_every
+        self._metrics, self._samples = out / "metrics.jsonl", out / "samples.jsonl"
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not state.is_world_process_zero or not logs or "reward" not in logs:
+            return
+        key = {"algorithm": self._algorithm, "step": state.global_step}
+        append(self._metrics, [{**key, **logs}])
+        if self._samples_every and state.global_step % self._samples_every == 0:
+            append(self._samples, [{**key, **row} for row in self._rollouts()])
+
+    def _rollouts(self) -> list[dict[str, Any]]:
+        """The latest generation batch, a row a rollout, as TRL keeps it for its completions table."""
+        logs = self._trainer._logs
+        group_size = self._trainer.num_generations
+        columns = {**logs["rewards"], **logs["extra"]}
+        return [
+            {
+                "group": i // group_size,
+                "prompt": logs["prompt"][i],
+                "completion": logs["completion"][i],
+                **{name: _finite(values[i]) for name, values in columns.items()},
+                "advantage": logs["advantages"][i],
+            }
+            for i in range(len(logs["prompt"]))
+        ]
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _finite(value: Any) -> Any:
+    """NaN, an unscored reward, is not valid JSON."""
+    return None if isinstance(value, float) and value != value else value

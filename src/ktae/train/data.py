@@ -1,0 +1,76 @@
+"""Problems as datasets with the columns `prompt` and `answer`, split into rows to train on and rows held out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ktae.extras import require
+from ktae.train import chain
+from ktae.train.recipe import Data
+
+_FILES = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+
+
+def load_data(data: Data, seed: int) -> tuple[Any, Any]:
+    """The training rows and the held-out rows.
+
+    Args:
+        data: what to read; see its docstring.
+        seed: of the `modchain` training problems. Which rows of a file are held out does not depend on it, so that
+            runs with different seeds are measured on the same problems.
+
+    Returns:
+        Two `datasets.Dataset` with `prompt` (a string, or a list of chat messages), `answer` (a string) and the
+        source's other columns.
+
+    Raises:
+        FileNotFoundError: the source is a path that does not exist.
+        ValueError: a template names a column that is not there, or there are too few rows.
+    """
+    datasets = require("datasets", extra="train")
+    if data.source == "modchain":
+        if data.train_rows is None:
+            raise ValueError("data.train_rows is required with source modchain, which is endless")
+        test_rows = chain.test_problems()
+        if data.test_rows > len(test_rows):
+            raise ValueError(f"data.test_rows must be at most {len(test_rows)} with modchain, got {data.test_rows}")
+        train = datasets.Dataset.from_list(chain.train_problems(data.train_rows, seed))
+        return _rows(train, data), _rows(datasets.Dataset.from_list(test_rows[: data.test_rows]), data)
+
+    rows = _read(data)
+    if len(rows) <= data.test_rows + (data.train_rows or 0) - bool(data.train_rows):
+        raise ValueError(
+            f"{data.source} has {len(rows)} rows, fewer than data.test_rows {data.test_rows} and "
+            f"data.train_rows {data.train_rows or 'at least 1'} together"
+        )
+    rows = _rows(rows.shuffle(seed=0), data)
+    train = rows.select(range(data.test_rows, len(rows)))
+    return train.select(range(data.train_rows or len(train))), rows.select(range(data.test_rows))
+
+
+def _read(data: Data) -> Any:
+    datasets = require("datasets", extra="train")
+    kind = _FILES.get(Path(data.source).suffix)
+    if kind is None:
+        return datasets.load_dataset(data.source, split=data.split)
+    if not Path(data.source).is_file():
+        raise FileNotFoundError(f"data.source {data.source} does not exist (looked in {Path.cwd()})")
+    return datasets.load_dataset(kind, data_files=data.source, split="train")
+
+
+def _rows(rows: Any, data: Data) -> Any:
+    def fill(template: str, row: dict[str, Any], key: str) -> str:
+        try:
+            return template.format_map(row)
+        except KeyError as error:
+            raise ValueError(f"data.{key} names the column {error}; {data.source} has {sorted(row)}") from None
+
+    def convert(row: dict[str, Any]) -> dict[str, Any]:
+        prompt: Any = fill(data.prompt, row, "prompt")
+        if data.chat:
+            system = [{"role": "system", "content": data.system}] if data.system else []
+            prompt = [*system, {"role": "user", "content": prompt}]
+        return {"prompt": prompt, "answer": fill(data.answer, row, "answer")}
+
+    return require("datasets", extra="train").Dataset.from_list([{**row, **convert(row)} for row in rows])

@@ -1,0 +1,57 @@
+"""Models and tokenizers by path: Hugging Face ids, folders, GGUF files, files inside Python packages."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from ktae.extras import require
+from ktae.train.recipe import Model
+
+
+def load_model(model: Model) -> tuple[Any, Any]:
+    """Loads a causal language model and its tokenizer.
+
+    Returns:
+        The model, on CPU and in `model.dtype`, and the tokenizer, padding on the left. A tokenizer without a padding
+        token pads with its end-of-sequence token.
+
+    Raises:
+        FileNotFoundError: `model.path` names a package or a file that is not there.
+        ValueError: the tokenizer has neither a padding nor an end-of-sequence token.
+    """
+    transformers = require("transformers", extra="train")
+    path = resolve(model.path)
+    options = {}
+    if path.endswith(".gguf"):
+        require("gguf", extra="train")
+        path, options = str(Path(path).parent), {"gguf_file": Path(path).name}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path, padding_side="left", **options)
+    if options:  # weights kept in their quantized blocks, the default, cannot be trained
+        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    if tokenizer.eos_token is None:
+        raise ValueError(f"the tokenizer of {model.path} has no end-of-sequence token, so completions cannot end")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return transformers.AutoModelForCausalLM.from_pretrained(path, dtype=model.dtype, **options), tokenizer
+
+
+def resolve(path: str) -> str:
+    """The file system path behind `python:PACKAGE/PATH`; any other path unchanged.
+
+    The package is located without importing it.
+
+    >>> resolve("Qwen/Qwen2.5-Math-1.5B")
+    'Qwen/Qwen2.5-Math-1.5B'
+    """
+    if not path.startswith("python:"):
+        return path
+    package, _, inside = path.removeprefix("python:").partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(f"{path}: the Python package {package!r} is not installed (pip install {package})")
+    resolved = Path(spec.origin).parent / inside
+    if not resolved.exists():
+        raise FileNotFoundError(f"{path}: {resolved} does not exist")
+    return str(resolved)

@@ -1,0 +1,164 @@
+"""What a run shows at its end: a table with intervals, what it can and cannot say, and the curves."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from ktae.train import records
+from ktae.train.recipe import ALGORITHMS, Recipe
+
+Z95 = 1.959964
+
+
+def summarize(recipe: Recipe, out: Path, console: Any) -> None:
+    """Reads the run's records; writes results.json, summary.md and curves.png and prints the table."""
+    results = _results(recipe, out)
+    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    header, lines, notes = _table(recipe, results)
+    table = Table(*header, title=f"{recipe.name}: {results['problems']} held-out problems, 95 % intervals")
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)
+    for note in notes:
+        console.print(note, highlight=False)
+    markdown = [header, ["---"] * len(header), *lines]
+    (out / "summary.md").write_text(
+        "\n".join("| " + " | ".join(line) + " |" for line in markdown) + "\n\n" + "\n\n".join(notes) + "\n"
+    )
+    _plot(recipe, out)
+    console.print(f"Curves, metrics, samples and models are in {out}/")
+
+
+def accuracy_interval(correct_PS: np.ndarray) -> tuple[float, float, float]:
+    """Accuracy and its 95 % interval over problems.
+
+    Wilson's interval with the effective number of independent answers: samples of one problem are correlated, so
+    the variance is that of the per-problem means.
+
+    Args:
+        correct_PS: (problems, samples) of 0 and 1.
+
+    Returns:
+        accuracy, lower end, upper end, each in [0, 1].
+
+    >>> [round(x, 3) for x in accuracy_interval(np.array([[1.0], [1.0], [0.0], [1.0]]))]
+    [0.75, 0.301, 0.954]
+    """
+    problems = len(correct_PS)
+    p = float(correct_PS.mean())
+    variance = float(correct_PS.mean(axis=1).var()) / problems
+    n = p * (1 - p) / variance if variance > 0 else problems
+    center = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
+    return p, max(center - half, 0.0), min(center + half, 1.0)
+
+
+def paired_difference(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> tuple[float, float]:
+    """Difference of two accuracies on the same problems and the half-width of its 95 % interval over problems.
+
+    >>> paired_difference(np.array([[1.0], [1.0]]), np.array([[0.0], [0.0]]))
+    (1.0, 0.0)
+    """
+    difference_P = correct_PS.mean(axis=1) - baseline_PS.mean(axis=1)
+    return float(difference_P.mean()), float(Z95 * difference_P.std(ddof=1) / math.sqrt(len(difference_P)))
+
+
+def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
+    correct, policies = {}, {}
+    for who in ("start", *recipe.algorithms):
+        policies[who] = {"label": ALGORITHMS[who].label if who in ALGORITHMS else "before training"}
+        for mode in ("sampled", "greedy"):
+            rows = records.read(out / "evaluation" / f"{who}_{mode}.jsonl")
+            if not rows:
+                continue
+            problems = rows[-1]["problem"] + 1
+            reward = np.array([math.nan if row["reward"] is None else row["reward"] for row in rows])
+            correct[who, mode] = (reward > recipe.ktae.correct_above).astype(float).reshape(problems, -1)
+            p, low, high = accuracy_interval(correct[who, mode])
+            policies[who][mode] = {
+                "accuracy": p,
+                "low": low,
+                "high": high,
+                "mean_length": float(np.mean([row["length"] for row in rows])),
+                "unscored": int(np.isnan(reward).sum()),
+            }
+        rows = [row for row in records.read(out / "metrics.jsonl") if row["algorithm"] == who]
+        if rows:
+            policies[who]["steps"] = rows[-1]["step"]
+            policies[who]["seconds_per_step"] = float(np.median([row["step_time"] for row in rows]))
+            if ALGORITHMS[who].ktae:
+                policies[who]["ktae_seconds_per_step"] = float(np.median([row["ktae/seconds"] for row in rows]))
+    differences = [
+        {
+            "policy": who,
+            "baseline": recipe.algorithms[0],
+            "mode": mode,
+            **dict(zip(("difference", "half_width"), paired_difference(values, baseline), strict=True)),
+        }
+        for (who, mode), values in correct.items()
+        if who in recipe.algorithms[1:] and (baseline := correct.get((recipe.algorithms[0], mode))) is not None
+    ]
+    problems = len(next(iter(correct.values()))) if correct else 0
+    return {"seed": recipe.seed, "problems": problems, "policies": policies, "differences": differences}
+
+
+def _table(recipe: Recipe, results: dict[str, Any]) -> tuple[list[str], list[list[str]], list[str]]:
+    header = ["policy", "sampled accuracy", "greedy accuracy", "mean length", "s/step"]
+    lines = []
+    for policy in results["policies"].values():
+        cells = [policy["label"]]
+        for mode in ("sampled", "greedy"):
+            score = policy.get(mode)
+            cells.append(f"{score['accuracy']:.3f} [{score['low']:.3f}, {score['high']:.3f}]" if score else "-")
+        length = policy.get("sampled") or policy.get("greedy")
+        cells.append(f"{length['mean_length']:.1f}" if length else "-")
+        cells.append(f"{policy['seconds_per_step']:.2f}" if "seconds_per_step" in policy else "")
+        lines.append(cells)
+    labels = {name: ALGORITHMS[name].label for name in recipe.algorithms}
+    notes = [
+        f"{labels[row['policy']]} minus {labels[row['baseline']]}, {row['mode']}: "
+        f"{row['difference']:+.3f} +- {row['half_width']:.3f} (95 %, paired by problem)"
+        for row in results["differences"]
+    ]
+    if results["problems"]:
+        notes.append(
+            f"The intervals cover the choice of test problems, not the training seed (one here: {recipe.seed}). "
+            "One seed shows that the policies learn; it cannot show that one algorithm is better than another."
+        )
+    return header, lines, notes
+
+
+def _plot(recipe: Recipe, out: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = {"reward": "training reward", "completions/mean_length": "mean length, tokens", "entropy": "entropy, nats"}
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(12, 3.4), layout="constrained")
+    rows = records.read(out / "metrics.jsonl")
+    for axis, (key, label) in zip(axes, panels.items(), strict=True):
+        for color, algorithm in enumerate(recipe.algorithms):
+            points = [(r["step"], r[key]) for r in rows if r["algorithm"] == algorithm and r.get(key) is not None]
+            if not points:
+                continue
+            step, value = np.array(points).T
+            width = max(1, len(step) // 10)
+            smooth = np.convolve(value, np.ones(width), "same") / np.convolve(
+                np.ones_like(value), np.ones(width), "same"
+            )
+            axis.plot(step, value, color=f"C{color}", alpha=0.25, linewidth=1)
+            axis.plot(step, smooth, color=f"C{color}", linewidth=2, label=ALGORITHMS[algorithm].label)
+        axis.set(xlabel="step", ylabel=label)
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    figure.suptitle(f"{recipe.name}, seed {recipe.seed}: faint = every step, strong = running mean")
+    figure.savefig(out / "curves.png", dpi=130)
+    pyplot.close(figure)

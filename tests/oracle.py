@@ -1,0 +1,208 @@
+"""The slow, independent truth: KTAE written as plain loops over Python numbers.
+
+It follows the definitions one by one, a token of a group at a time, and shares nothing with the package:
+no tensors, no look-up tables, SciPy for Fisher's exact test. Inputs are nested lists or NumPy arrays,
+outputs are NumPy float64.
+"""
+
+import math
+from collections import Counter
+from functools import cache
+
+import numpy as np
+from scipy.stats import fisher_exact
+
+GRPO_EPS = 1e-6
+K1, LENGTH_WEIGHT = 2.0, 0.5
+RATIO_EPS = 1e-5
+
+
+# Rollout advantages
+
+
+def grpo(rewards, group_ids):
+    return _per_group(rewards, group_ids, _standardised)
+
+
+def dr_grpo(rewards, group_ids):
+    return _per_group(rewards, group_ids, _centred)
+
+
+def rloo(rewards, group_ids):
+    return _per_group(rewards, group_ids, _minus_mean_of_others)
+
+
+def _standardised(scores):
+    if len(scores) == 1:
+        return scores
+    mean = math.fsum(scores) / len(scores)
+    variance = math.fsum((score - mean) ** 2 for score in scores) / (len(scores) - 1)
+    return [(score - mean) / (math.sqrt(variance) + GRPO_EPS) for score in scores]
+
+
+def _centred(scores):
+    if len(scores) == 1:
+        return scores
+    mean = math.fsum(scores) / len(scores)
+    return [score - mean for score in scores]
+
+
+def _minus_mean_of_others(scores):
+    if len(scores) == 1:
+        return scores
+    return [score - math.fsum(scores[:i] + scores[i + 1 :]) / (len(scores) - 1) for i, score in enumerate(scores)]
+
+
+def _per_group(rewards, group_ids, formula):
+    """Apply `formula` to the scored rewards of each group; unscored rollouts get 0."""
+    rewards = [float(reward) for reward in rewards]
+    advantages = np.zeros(len(rewards))
+    for rows in _scored_rows(rewards, group_ids):
+        for row, advantage in zip(rows, formula([rewards[row] for row in rows]), strict=True):
+            advantages[row] = advantage
+    return advantages
+
+
+def _scored_rows(rewards, group_ids):
+    """The rows of each group that carry a reward (not NaN)."""
+    rows_of = {}
+    for row, (reward, group) in enumerate(zip(rewards, group_ids, strict=True)):
+        if not math.isnan(reward):
+            rows_of.setdefault(int(group), []).append(row)
+    return list(rows_of.values())
+
+
+# Association strength of the table (a, b, n_T, n_F)
+
+
+def fisher_score(a, b, n_t, n_f, kind="exact"):
+    """F = exp(-2p), and 0 when the table is no evidence at all (p = 1)."""
+    p = {"exact": fisher_p_value, "released": released_p_value}[kind](a, b, n_t, n_f)
+    return 0.0 if p == 1.0 else math.exp(-2 * p)
+
+
+@cache
+def fisher_p_value(a, b, n_t, n_f):
+    p = float(fisher_exact([[a, b], [n_t - a, n_f - b]]).pvalue)
+    # p = 1 exactly or p <= 1 - 1/(G+1): the most probable table weighs at least 1/(G+1).
+    return 1.0 if p > 1 - 1e-9 else p
+
+
+@cache
+def released_p_value(a, b, n_t, n_f):
+    """The authors' float32 test: its rounding and the order of its sum decide whether p == 1.0.
+
+    The only torch in this file: both come from torch's float32 lgamma, exp and sum.
+    """
+    import torch
+
+    n, containing = n_t + n_f, a + b
+
+    def log_comb(n, k):
+        n, k = torch.as_tensor(n, dtype=torch.float32), torch.as_tensor(k, dtype=torch.float32)
+        return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+
+    k = torch.arange(n_t + 1, dtype=torch.float32)
+    possible = (k >= max(0, containing - n_f)) & (k <= min(containing, n_t))
+    log_p = log_comb(n_t, k) + log_comb(n_f, containing - k) - log_comb(n, containing)
+    p = torch.where(possible, log_p.exp(), 0.0)
+    return torch.where(p <= p[a], p, 0.0).sum().item()
+
+
+def information_gain(a, b, n_t, n_f):
+    """H(correct) - H(correct | contains the token), in bits."""
+    with_token, without_token = a + b, n_t + n_f - a - b
+    conditional = with_token * _entropy(a, b) + without_token * _entropy(n_t - a, n_f - b)
+    return _entropy(n_t, n_f) - conditional / (n_t + n_f)
+
+
+def _entropy(*counts):
+    return -sum(n / sum(counts) * math.log2(n / sum(counts)) for n in counts if n)
+
+
+# Direction
+
+
+def cohen(a, b, n_t, n_f):
+    return math.asin(math.sqrt(a / n_t)) - math.asin(math.sqrt(b / n_f))
+
+
+def term_frequency(count, length, average_length):
+    if length == 0:
+        return 0.0
+    frequency = count / length
+    normaliser = K1 * (1 - LENGTH_WEIGHT + LENGTH_WEIGHT * length / average_length)
+    return frequency * (K1 + 1) / (frequency + normaliser)
+
+
+def term_frequency_contrast(count_t, count_f, length_t, length_f):
+    average = (length_t + length_f) / 2
+    tf_t = term_frequency(count_t, length_t, average)
+    tf_f = term_frequency(count_f, length_f, average)
+    return tf_t / (tf_f + RATIO_EPS) - tf_f / (tf_t + RATIO_EPS)
+
+
+# The whole estimator
+
+
+def ktae_advantages(token_ids, mask, rewards, group_ids, *, rollout_advantages=None, **config):
+    if rollout_advantages is None:
+        rollout_advantages = grpo(rewards, group_ids)
+    key_values = key_token_values(token_ids, mask, rewards, group_ids, **config)
+    scored = ~np.isnan(np.asarray(rewards, dtype=float))
+    counts = np.asarray(mask, dtype=float) * scored[:, None]
+    return (np.asarray(rollout_advantages, dtype=float)[:, None] + key_values) * counts
+
+
+def key_token_values(
+    token_ids,
+    mask,
+    rewards,
+    group_ids,
+    *,
+    fisher_weight=1.0,
+    information_gain_weight=1.0,
+    term_frequency_weight=1.0,
+    correct_above=0.0,
+    exclude_token_ids=(),
+    scale=1.0,
+    fisher="exact",
+):
+    """Excluded ids count like any other token in the tables and the lengths; only their value is 0."""
+    token_ids = [[int(token) for token in row] for row in token_ids]
+    rewards = [float(reward) for reward in rewards]
+    values = np.zeros((len(token_ids), len(token_ids[0])))
+
+    def tokens(row):
+        return [token for token, counts in zip(token_ids[row], mask[row], strict=True) if counts]
+
+    for rows in _scored_rows(rewards, group_ids):
+        correct = [tokens(row) for row in rows if rewards[row] > correct_above]
+        incorrect = [tokens(row) for row in rows if not rewards[row] > correct_above]
+        n_t, n_f = len(correct), len(incorrect)
+        if n_t == 0 or n_f == 0:
+            continue
+        rollouts_t = Counter(token for rollout in correct for token in set(rollout))
+        rollouts_f = Counter(token for rollout in incorrect for token in set(rollout))
+        counts_t = Counter(token for rollout in correct for token in rollout)
+        counts_f = Counter(token for rollout in incorrect for token in rollout)
+
+        key_value = {}
+        for token in rollouts_t | rollouts_f:
+            a, b = rollouts_t[token], rollouts_f[token]
+            strength = (
+                fisher_weight * fisher_score(a, b, n_t, n_f, fisher)
+                + information_gain_weight * information_gain(a, b, n_t, n_f)
+            ) / (fisher_weight + information_gain_weight)
+            direction = cohen(a, b, n_t, n_f) + term_frequency_weight * term_frequency_contrast(
+                counts_t[token], counts_f[token], counts_t.total(), counts_f.total()
+            )
+            key_value[token] = scale * math.tanh(strength * direction / 2)
+        for token in exclude_token_ids:
+            key_value[token] = 0.0
+
+        for row in rows:
+            for t, token in enumerate(token_ids[row]):
+                if mask[row][t]:
+                    values[row, t] = key_value[token]
+    return values

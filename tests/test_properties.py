@@ -1,0 +1,189 @@
+"""What must not change an advantage, what must flip it, and the edges of the input contract."""
+
+import numpy as np
+import pytest
+import torch
+from batches import INT64, Batch, batches
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ktae import KTAEConfig, key_token_values, ktae_advantages
+
+NAN = float("nan")
+FUNCTIONS = pytest.mark.parametrize("function", [ktae_advantages, key_token_values], ids=lambda f: f.__name__)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
+
+
+def example(rewards, group_ids, token_ids=((1, 2), (1, 3), (3, 2), (4, 1))):
+    token_ids = torch.tensor(token_ids)
+    return Batch(token_ids, torch.ones_like(token_ids), torch.tensor(rewards), torch.tensor(group_ids))
+
+
+# Invariances
+
+
+@FUNCTIONS
+@given(batch=batches(), seed=seeds)
+def test_order_of_the_rows(function, batch, seed):
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(batch.rewards)))
+    close(function(*batch.rows(order)), function(*batch)[order])
+
+
+@FUNCTIONS
+@given(batch=batches(), seed=seeds)
+def test_names_of_the_groups(function, batch, seed):
+    groups, index = batch.group_ids.unique(return_inverse=True)
+    names = torch.from_numpy(np.random.default_rng(seed).permutation(len(groups)))
+    for new_ids in (names[index], names[index] - 5, INT64.max - names[index]):
+        close(function(*batch._replace(group_ids=new_ids)), function(*batch))
+
+
+@FUNCTIONS
+@given(batch=batches(), seed=seeds)
+def test_names_of_the_tokens(function, batch, seed):
+    vocabulary, index = batch.token_ids.unique(return_inverse=True)
+    names = torch.from_numpy(np.random.default_rng(seed).permutation(len(vocabulary)))
+    for new_ids in (names[index], INT64.max - names[index], names[index] * 10**15):
+        close(function(*batch._replace(token_ids=new_ids)), function(*batch))
+
+
+@FUNCTIONS
+@given(batch=batches(), fill=st.sampled_from([-100, 0, INT64.max, INT64.min]))
+def test_content_under_the_mask(function, batch, fill):
+    """Padding may even repeat a counted token."""
+    changed = batch._replace(token_ids=batch.token_ids.masked_fill(~batch.mask, fill))
+    assert torch.equal(function(*changed), function(*batch))
+
+
+@FUNCTIONS
+@given(batch=batches(), columns=st.integers(1, 5))
+def test_more_padding(function, batch, columns):
+    ids, mask = (torch.nn.functional.pad(x, (columns, columns)) for x in (batch.token_ids, batch.mask))
+    padded = function(*batch._replace(token_ids=ids, mask=mask))
+    assert torch.equal(padded[:, columns:-columns], function(*batch))
+    assert not padded[:, :columns].any()
+    assert not padded[:, -columns:].any()
+
+
+@FUNCTIONS
+@given(batch=batches())
+def test_a_group_does_not_see_the_others(function, batch):
+    together = function(*batch)
+    for group in batch.group_ids.unique():
+        rows = batch.group_ids == group
+        assert torch.equal(function(*batch.rows(rows)), together[rows])
+
+
+@FUNCTIONS
+@given(batch=batches())
+def test_unscored_rollouts_are_as_good_as_absent(function, batch):
+    result, scored = function(*batch), ~batch.rewards.isnan()
+    assert not result[~scored].any()
+    if scored.any():
+        assert torch.equal(function(*batch.rows(scored)), result[scored])
+
+
+@FUNCTIONS
+@given(batch=batches())
+def test_repeatable_finite_and_without_side_effects(function, batch):
+    before = [tensor.clone() for tensor in batch]
+    first = function(*batch)
+    assert torch.equal(first, function(*batch))
+    assert first.isfinite().all()
+    assert not first[~batch.mask].any()
+    for tensor, copy in zip(batch, before, strict=True):
+        torch.testing.assert_close(tensor, copy, rtol=0, atol=0, equal_nan=True)
+
+
+@given(batch=batches(rewards=["-1 or 1"]), h3=st.sampled_from([0.0, 1.0]))
+def test_swapping_correct_and_incorrect_flips_every_sign(batch, h3):
+    config = KTAEConfig(term_frequency_weight=h3)
+    swapped = batch._replace(rewards=-batch.rewards)
+    close(key_token_values(*swapped, config=config), -key_token_values(*batch, config=config))
+    close(ktae_advantages(*swapped, config=config), -ktae_advantages(*batch, config=config))
+
+
+@given(batch=batches(rewards=["0 or 1"], unscored=(0.0,)))
+def test_one_value_a_token_and_group(batch):
+    values = key_token_values(*batch)
+    for group in batch.group_ids.unique():
+        rows = batch.group_ids == group
+        ids, inside = batch.token_ids[rows][batch.mask[rows]], values[rows][batch.mask[rows]]
+        for token_id in ids.unique():
+            assert inside[ids == token_id].unique().numel() == 1
+
+
+# Degenerate groups
+
+
+@pytest.mark.parametrize(
+    "rewards", [[1.0] * 4, [0.0] * 4, [-1.0] * 4, [NAN] * 4, [1.0, 1.0, NAN, 0.5], [1.0, NAN, NAN, NAN]]
+)
+def test_a_group_with_one_kind_of_outcome_has_no_key_values(rewards):
+    batch = example(rewards, [0] * 4)
+    assert not key_token_values(*batch).any()
+    expected = ktae_advantages(*batch, config=KTAEConfig(scale=0.0))
+    assert torch.equal(ktae_advantages(*batch), expected)
+
+
+def test_groups_of_one():
+    batch = example([1.0, 0.0, -0.5, NAN], [3, 1, 2, 0])
+    assert not key_token_values(*batch).any()
+    expected = torch.tensor([1.0, 0.0, -0.5, 0.0])[:, None].expand(4, 2)
+    close(ktae_advantages(*batch), expected)
+
+
+@pytest.mark.parametrize("empty_rows", [[0, 1], [2, 3], [0, 1, 2, 3], [0], [3]])
+@pytest.mark.parametrize("h3", [0.0, 1.0])
+def test_empty_completions(empty_rows, h3):
+    """A class without a single token has term frequencies 0; its rollouts still count as lacking each token."""
+    batch = example([1.0, 1.0, 0.0, 0.0], [0] * 4)
+    batch.mask[empty_rows] = 0
+    values = key_token_values(*batch, config=KTAEConfig(term_frequency_weight=h3))
+    assert values.isfinite().all()
+    assert not values[empty_rows].any()
+    if empty_rows == [0, 1]:
+        assert (values[2:] < 0).all()
+    if empty_rows == [2, 3]:
+        assert (values[:2] > 0).all()
+
+
+# Dtypes and memory layout
+
+INTEGERS = [
+    torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64, torch.int64
+]  # fmt: skip
+FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@FUNCTIONS
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+@pytest.mark.parametrize("argument", ["token_ids", "group_ids", "mask", "rewards"])
+def test_integer_dtypes(function, argument, dtype):
+    batch = example([1, 0, 1, 0], [0, 0, 1, 1], token_ids=[[1, 2], [2, 3], [127, 2], [0, 127]])
+    changed = batch._replace(**{argument: getattr(batch, argument).to(dtype)})
+    assert torch.equal(function(*changed), function(*batch))
+    assert function(*batch).any()
+
+
+@FUNCTIONS
+@pytest.mark.parametrize("dtype", [*FLOATS, torch.bool], ids=str)
+@pytest.mark.parametrize("argument", ["mask", "rewards"])
+def test_floating_and_bool_dtypes(function, argument, dtype):
+    batch = example([1, 0, 1, 0], [0, 0, 1, 1])
+    batch.mask[0, 1] = batch.mask[3, 0] = 0
+    changed = batch._replace(**{argument: getattr(batch, argument).to(dtype)})
+    assert torch.equal(function(*changed), function(*batch))
+    assert function(*batch).any()
+
+
+@FUNCTIONS
+@given(batch=batches())
+def test_memory_layout(function, batch):
+    strided = (tensor.repeat_interleave(2, dim=0)[::2] for tensor in batch[2:])
+    transposed = (tensor.T.contiguous().T for tensor in batch[:2])
+    assert torch.equal(function(*transposed, *strided), function(*batch))

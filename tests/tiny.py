@@ -1,0 +1,180 @@
+"""A language model of a few hundred weights and trainers for it, built in memory: nothing is downloaded."""
+
+import os
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+import ktae
+
+pytest.importorskip("trl")
+
+from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from trl import GRPOConfig, GRPOTrainer
+
+from ktae.integrations.trl import KTAETrainer
+
+PAD, EOS, STOP = "<pad>", "<eos>", "<stop>"
+# STOP ends a completion as well, so that many of them end before the length limit. CALL, TOOL and the rest are
+# only used by the test with tools.
+VOCABULARY = (PAD, EOS, STOP, *"abcdefghij", "<unk>", "<user>", "<assistant>", "<tool>", "<call>")
+IDS = {word: index for index, word in enumerate(VOCABULARY)}
+LENGTH = 10
+
+
+def tokenizer():
+    words = Tokenizer(models.WordLevel(IDS, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token=PAD, eos_token=EOS, unk_token="<unk>", padding_side="left"
+    )
+
+
+def model():
+    """Random weights, always the same ones: every token is about as likely as any other."""
+    config = LlamaConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.1,
+        pad_token_id=IDS[PAD],
+        eos_token_id=IDS[EOS],
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        llama = LlamaForCausalLM(config)
+    llama.generation_config.eos_token_id = [IDS[EOS], IDS[STOP]]
+    return llama
+
+
+def prompts(count=16):
+    """Prompts of unequal lengths, no two alike."""
+    letters = "abcdefghij"
+    return Dataset.from_dict(
+        {"prompt": [" ".join(letters[: n % 3 + 1]) + f" {letters[n % 10]} {letters[n // 10]}" for n in range(count)]}
+    )
+
+
+def has_a(completion_ids, **columns):
+    """Correct when the completion holds the word a."""
+    return [float(IDS["a"] in ids) for ids in completion_ids]
+
+
+@dataclass
+class Rollouts:
+    """What one generation came to, on this process.
+
+    `ids` are the completions as they came out of generation, `batch` is what the trainer goes on with. `rewards`
+    has a column a reward function, `rollout_advantages` are TRL's own; both have the rows of all processes.
+    """
+
+    prompts: list
+    ids: list[list[int]]
+    rewards: torch.Tensor
+    rollout_advantages: torch.Tensor
+    batch: dict[str, torch.Tensor]
+
+
+class Recorder:
+    """Mixed in before a trainer: notes the rollouts and the microbatches that pass through it."""
+
+    def __init__(self, *args, **kwargs):
+        self.rollouts: list[Rollouts] = []
+        self.microbatches: list[dict[str, torch.Tensor]] = []
+        super().__init__(*args, **kwargs)
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._noted = list(prompts), [list(ids) for ids in completion_ids_list], rewards.clone()
+        return rewards
+
+    def _generate_and_score_completions(self, inputs):
+        batch = super()._generate_and_score_completions(inputs)
+        prompts, ids, rewards = self._noted
+        advantages = torch.tensor(list(self._logs["advantages"])[-len(rewards) :])
+        self.rollouts.append(Rollouts(prompts, ids, rewards, advantages, _copy(batch)))
+        return batch
+
+    def _compute_loss(self, model, inputs):
+        self.microbatches.append(_copy(inputs))
+        return super()._compute_loss(model, inputs)
+
+
+class RecordedGRPO(Recorder, GRPOTrainer):
+    pass
+
+
+class RecordedKTAE(Recorder, KTAETrainer):
+    pass
+
+
+def build(folder, trainer=RecordedKTAE, *, reward_funcs=has_a, settings=None, processing_class=None, **kwargs):
+    """A trainer of the tiny model; `settings` go to GRPOConfig, the other keyword arguments to the trainer."""
+    defaults = {
+        "output_dir": os.fspath(folder),
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "learning_rate": 0.01,
+        "lr_scheduler_type": "constant",
+        "optim": "sgd",
+        "max_grad_norm": 0.0,
+        "per_device_train_batch_size": 12,
+        "num_generations": 6,
+        "max_completion_length": LENGTH,
+        "max_steps": 1,
+    }
+    return trainer(
+        model=model(),
+        reward_funcs=reward_funcs,
+        args=GRPOConfig(**(defaults | (settings or {}))),
+        train_dataset=kwargs.pop("train_dataset", None) or prompts(),
+        processing_class=processing_class or tokenizer(),
+        **kwargs,
+    )
+
+
+def replay(generations):
+    """A `rollout_func` that hands out these completions, one list a generation, instead of sampling.
+
+    A generation may be a pair as well: completions and their `env_mask`, 0 for tokens from outside the model.
+    """
+    left = iter(generations)
+
+    def rollout_func(prompts, trainer):
+        generation = next(left)
+        ids, env_mask = generation if isinstance(generation, tuple) else (generation, None)
+        assert len(ids) == len(prompts)
+        rollouts = {
+            "prompt_ids": trainer.processing_class(text=prompts)["input_ids"],
+            "completion_ids": ids,
+            "logprobs": None,
+        }
+        return rollouts if env_mask is None else rollouts | {"env_mask": env_mask}
+
+    return rollout_func
+
+
+def key_values(ids, rewards, group_size, *, counted=None, config=None):
+    """`ktae.key_token_values` of whole groups, given as lists: (N, T), T the longest completion's length."""
+    padded = pad_sequence([torch.tensor(row) for row in ids], batch_first=True)
+    counted = [[1] * len(row) for row in ids] if counted is None else counted
+    mask = pad_sequence([torch.tensor(row) for row in counted], batch_first=True)
+    groups = torch.arange(len(ids)) // group_size
+    return ktae.key_token_values(padded, mask, rewards, groups, config=config or ktae.KTAEConfig())
+
+
+def _copy(batch):
+    return {name: value.clone() for name, value in batch.items() if isinstance(value, torch.Tensor)}
