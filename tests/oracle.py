@@ -1,8 +1,8 @@
 """The slow, independent truth: KTAE written as plain loops over Python numbers.
 
-It follows the definitions one by one, a token of a group at a time, and shares nothing with the package:
-no tensors, no look-up tables, SciPy for Fisher's exact test. Inputs are nested lists or NumPy arrays,
-outputs are NumPy float64.
+It follows the definitions one by one, a token of a group at a time, and shares nothing with the package: no
+tensors (but for one function, which says why), no look-up tables, SciPy for Fisher's exact test. Inputs are
+nested lists or NumPy arrays, outputs are NumPy float64.
 """
 
 import math

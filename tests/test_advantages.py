@@ -99,10 +99,11 @@ def test_scale_multiplies_the_key_value(batch, scale):
         assert_close(ktae_advantages(*batch, config=KTAEConfig(scale=0.0)), rollout.numpy())
 
 
-@given(batch=batches(unscored=(0.0,)), seed=st.integers(0, 2**32 - 1))
+@given(batch=batches(), seed=st.integers(0, 2**32 - 1))
 def test_own_rollout_advantages(batch, seed):
+    """They are added wherever a token counts, so not in unscored rollouts."""
     own = torch.from_numpy(np.random.default_rng(seed).normal(size=len(batch.rewards)))
-    expected = (own[:, None] + key_token_values(*batch)) * batch.mask
+    expected = (own[:, None] + key_token_values(*batch)) * (batch.mask & ~batch.rewards.isnan()[:, None])
     for dtype in (torch.float64, torch.float32):
         assert_close(ktae_advantages(*batch, rollout_advantages=own.to(dtype)), expected.numpy())
 

@@ -11,7 +11,7 @@ from ktae import KTAEConfig, key_token_values, ktae_advantages
 from ktae.rollout import dr_grpo, grpo, rloo
 
 NAN, INF = math.nan, math.inf
-FLOAT32, COMPLEX64 = torch.float32, torch.complex64
+FLOAT32 = torch.float32
 
 
 def inputs():
@@ -71,6 +71,7 @@ BATCH = {  # argument, value, error, met, expected
     "a token's rewards": ("rewards", torch.ones(4, 3), ValueError, shape(4, 3), r"\(N,\)"),
     "scalar reward": ("rewards", torch.tensor(1.0), ValueError, re.escape("()"), r"\(N,\)"),
     "infinite reward": ("rewards", with_entry("rewards", 2, INF), ValueError, r"\binf", "finite"),
+    "huge reward": ("rewards", torch.full((4,), 1e300).double(), ValueError, r"1e\+300", "float32"),
     "-inf reward": ("rewards", with_entry("rewards", 2, -INF), ValueError, "-inf", "finite"),
     "3 rewards": ("rewards", torch.ones(3), ValueError, "3", "4"),
     "list of groups": ("group_ids", [0, 0, 1, 1], TypeError, "list", "tensor"),
@@ -117,6 +118,7 @@ OWN = {  # value, error, met, expected
     "list": ([1.0] * 4, TypeError, "list", "tensor"),
     "complex": (torch.ones(4) * 1j, TypeError, "complex64", "float"),
     "bool": (torch.ones(4).bool(), TypeError, "bool", "float"),
+    "huge": (torch.full((4,), 1e300).double(), ValueError, r"1e\+300", "float32"),
     "a token's": (torch.ones(4, 3), ValueError, shape(4, 3), r"\(N,\)|\(4,\)"),
     "rank 2": (torch.ones(4, 1), ValueError, shape(4, 1), r"\(N,\)|\(4,\)"),
     "one": (torch.ones(1), ValueError, shape(1), "4"),
@@ -156,6 +158,18 @@ def test_config_needs_one_association_score():
     with check(ValueError, "fisher_weight", "information_gain_weight", "positive|> 0"):
         KTAEConfig(fisher_weight=0.0, information_gain_weight=0.0)
     assert KTAEConfig(fisher_weight=0.0).information_gain_weight == 1
+
+
+@pytest.mark.parametrize("name", ["fisher_weight", "information_gain_weight", "term_frequency_weight", "scale"])
+def test_config_that_would_overflow(name):
+    with check(ValueError, name, r"1e\+38", r"1e\+30"):
+        KTAEConfig(**{name: 1e38})
+    assert key_token_values(**inputs(), config=KTAEConfig(**{name: 1e30})).isfinite().all()
+
+
+def test_excluded_ids_must_be_several():
+    with check(TypeError, "exclude_token_ids", r"\b7\b", "integers"):
+        KTAEConfig(exclude_token_ids=7)
 
 
 @pytest.mark.parametrize("config", [None, {"scale": 2.0}, KTAEConfig], ids=["None", "dict", "the class"])

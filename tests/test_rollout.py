@@ -8,6 +8,7 @@ import pytest
 import torch
 from batches import batches
 from hypothesis import given
+from hypothesis import strategies as st
 
 from ktae.rollout import dr_grpo, grpo, rloo
 
@@ -90,6 +91,15 @@ def test_a_common_offset_costs_no_digits(estimator):
     rewards, group_ids = tensors([1.0, 0.0, 0.0, 1.0, 0.0], [0, 0, 0, 0, 0])
     shifted = estimator(rewards.double() + 100_000, group_ids)
     np.testing.assert_allclose(shifted.numpy(), estimator(rewards, group_ids).numpy(), rtol=0, atol=1e-8)
+
+
+@ESTIMATORS
+@given(batch=batches(), seed=st.integers(0, 2**32 - 1))
+def test_order_of_the_rows(estimator, batch, seed):
+    """Not even the last bit depends on it."""
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(batch.rewards)))
+    expected = estimator(batch.rewards, batch.group_ids)[order]
+    assert torch.equal(estimator(batch.rewards[order], batch.group_ids[order]), expected)
 
 
 @ESTIMATORS

@@ -13,6 +13,7 @@ pytest.importorskip("trl")
 
 import pandas
 import tiny
+from tiny import quick  # noqa: F401 (a fixture)
 from trl_worker import CASES, train
 
 pytestmark = [
@@ -30,14 +31,18 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     # --standalone picks a free port.
     launch = ["torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
-    done = subprocess.run(
+    agent = subprocess.Popen(
         [sys.executable, "-m", *launch, str(WORKER), str(folder)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=240,
     )
-    assert done.returncode == 0, done.stderr
+    try:
+        output, _ = agent.communicate(timeout=240)
+    finally:
+        agent.terminate()  # which, unlike kill, ends the workers too; nothing happens where it is done already
+    assert agent.returncode == 0, output
     return folder
 
 

@@ -1,5 +1,6 @@
 """A language model of a few hundred weights and trainers for it, built in memory: nothing is downloaded."""
 
+import gc
 import os
 from dataclasses import dataclass
 
@@ -24,6 +25,17 @@ PAD, EOS, STOP = "<pad>", "<eos>", "<stop>"
 VOCABULARY = (PAD, EOS, STOP, *"abcdefghij", "<unk>", "<user>", "<assistant>", "<tool>", "<call>")
 IDS = {word: index for index, word in enumerate(VOCABULARY)}
 LENGTH = 10
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """The trainer collects garbage once a training; most of a test's time would go into looking at all modules."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gc.freeze()
+    yield
+    gc.unfreeze()
+    torch.set_num_threads(threads)
 
 
 def tokenizer():

@@ -70,7 +70,7 @@ def ktae_advantages(
         rollout_B = grpo(rewards, group_ids)
     else:
         rollout_B = checks.rollout_advantages(rollout_advantages, rewards_B)
-    counted_BT = (mask != 0) & ~rewards_B.isnan()[:, None]
+    counted_BT = mask.bool() & ~rewards_B.isnan()[:, None]
     return ((rollout_B[:, None] + value_BT) * counted_BT).float()
 
 
@@ -95,6 +95,7 @@ def key_token_values(
     tensor([[ 0.,  1.],
             [ 0., -1.]])
     """
+    checks.config(config)
     rewards_B = checks.rewards(rewards)
     group_B, groups = checks.group_indices(group_ids, rewards_B)
     units_BT, mask_BT = checks.tokens_and_mask(token_ids, mask, rewards_B)

@@ -107,13 +107,14 @@ def information_gains(n_T: int, n_F: int) -> np.ndarray:
     held = (a + b) / total
     conditional = held * _entropy(a, b) + (1.0 - held) * _entropy(n_T - a, n_F - b)
     # Rounding leaves -1e-17 where the unit carries no information.
-    return np.maximum(_entropy(np.float64(n_T), np.float64(n_F)) - conditional, 0.0)
+    return np.maximum(_entropy(np.array(n_T), np.array(n_F)) - conditional, 0.0)
 
 
 def _entropy(correct: np.ndarray, incorrect: np.ndarray) -> np.ndarray:
     """Entropy, in bits, of a set with so many correct and incorrect members; 0 for an empty set."""
     total = np.maximum(correct + incorrect, 1.0)
-    return -sum(p * np.log2(np.where(p > 0, p, 1.0)) for p in (correct / total, incorrect / total))
+    p, q = correct / total, incorrect / total
+    return -(p * np.log2(np.where(p > 0, p, 1.0)) + q * np.log2(np.where(q > 0, q, 1.0)))
 
 
 def _log_comb(n: Tensor, k: Tensor) -> Tensor:

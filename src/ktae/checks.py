@@ -5,19 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+from ktae.config import KTAEConfig
+
+_INTEGERS = (
+    *(torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def config(config: KTAEConfig) -> None:
+    """Refuses anything but a KTAEConfig, which has checked its own fields."""
+    if not isinstance(config, KTAEConfig):
+        raise TypeError(f"config must be a KTAEConfig, got {config!r}, a {type(config).__name__}")
+
+
 def rewards(rewards: Tensor) -> Tensor:
-    """(N,) float64 rewards; NaN marks an unscored rollout, infinity is refused."""
+    """(N,) float64 rewards; NaN marks an unscored rollout, numbers beyond float32's range are refused."""
     _tensor("rewards", rewards, 1, (*_FLOATS, *_INTEGERS, torch.bool), "(N,)")
     rewards_B = rewards.to(torch.float64)
-    if torch.isinf(rewards_B).any():
-        row = int(torch.isinf(rewards_B).nonzero()[0])
-        raise ValueError(
-            f"rewards must be finite, or NaN for an unscored rollout; got {rewards_B[row].item()} at index {row}"
-        )
+    _in_float32_range("rewards", rewards_B.masked_fill(rewards_B.isnan(), 0.0), "or NaN for an unscored rollout")
     return rewards_B
 
 
@@ -37,6 +44,8 @@ def tokens_and_mask(token_ids: Tensor, mask: Tensor, rewards_B: Tensor) -> tuple
         raise ValueError(f"mask must have the shape of token_ids, {tuple(token_ids.shape)}, got {tuple(mask.shape)}")
     _same_rows("token_ids", token_ids, "rewards", rewards_B)
     _same_device("mask", mask, "token_ids", token_ids)
+    if mask.dtype not in (torch.bool, *_FLOATS):
+        mask = mask.long()
     mask_BT = mask != 0
     if mask.dtype != torch.bool:
         stray_BT = mask_BT & (mask != 1)
@@ -58,12 +67,16 @@ def rollout_advantages(rollout_advantages: Tensor, rewards_B: Tensor) -> Tensor:
     _tensor("rollout_advantages", rollout_advantages, 1, _FLOATS, "(N,)")
     _same_rows("rollout_advantages", rollout_advantages, "rewards", rewards_B)
     advantages_B = rollout_advantages.to(torch.float64).masked_fill(rewards_B.isnan(), 0.0)
-    if not torch.isfinite(advantages_B).all():
-        row = int((~torch.isfinite(advantages_B)).nonzero()[0])
-        raise ValueError(
-            f"rollout_advantages must be finite for scored rollouts, got {advantages_B[row].item()} at index {row}"
-        )
+    _in_float32_range("rollout_advantages", advantages_B, "for scored rollouts")
     return advantages_B
+
+
+def _in_float32_range(name: str, values_B: Tensor, condition: str) -> None:
+    """Results are float32: a number beyond its range would come out as infinity."""
+    outside_B = ~(values_B.abs() <= torch.finfo(torch.float32).max)
+    if outside_B.any():
+        row = int(outside_B.nonzero()[0])
+        raise ValueError(f"{name} must be finite in float32, {condition}; got {values_B[row].item()} at index {row}")
 
 
 def _tensor(name: str, value: object, rank: int, dtypes: tuple[torch.dtype, ...], shape: str) -> None:

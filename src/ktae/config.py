@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import numbers
+import operator
 from dataclasses import dataclass
 from typing import Literal
+
+# Far beyond any sensible setting, and small enough that no product or sum of settings overflows float32.
+LARGEST = 1e30
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class KTAEConfig:
         correct_above: a rollout is correct when its reward is greater than this.
         exclude_token_ids: token ids whose key-token value is always 0 (a padding token that also ends a
             completion, say). They keep the rollout advantage.
-        scale: finite factor on the key-token value, which then lies in [-scale, scale].
+        scale: factor on the key-token value, which then lies in [-scale, scale].
         fisher: "exact" computes Fisher's p-values in exact arithmetic; "released" reproduces the float32
             table of the authors' code, rounding errors included (docs/differences-from-the-released-code.md).
 
@@ -40,13 +44,11 @@ class KTAEConfig:
 
     def __post_init__(self) -> None:
         for name in ("fisher_weight", "information_gain_weight", "term_frequency_weight"):
-            value = getattr(self, name)
-            if not (_is_number(value) and 0 <= value < math.inf):
-                raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+            self._check_number(name)
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)!r}")
         for name in ("correct_above", "scale"):
-            value = getattr(self, name)
-            if not (_is_number(value) and math.isfinite(value)):
-                raise ValueError(f"{name} must be a finite number, got {value!r}")
+            self._check_number(name)
         if self.fisher_weight + self.information_gain_weight <= 0:
             raise ValueError(
                 "fisher_weight + information_gain_weight must be positive, got "
@@ -54,12 +56,18 @@ class KTAEConfig:
             )
         if self.fisher not in ("exact", "released"):
             raise ValueError(f"fisher must be 'exact' or 'released', got {self.fisher!r}")
-        object.__setattr__(self, "exclude_token_ids", tuple(self.exclude_token_ids))
-        for token_id in self.exclude_token_ids:
-            if not isinstance(token_id, int) or isinstance(token_id, bool):
-                raise TypeError(f"exclude_token_ids must hold integers, got {token_id!r}")
-            if not 0 <= token_id < 2**63:
-                raise ValueError(f"exclude_token_ids must hold ids in [0, 2**63), got {token_id!r}")
+        try:
+            ids = tuple(operator.index(token_id) for token_id in self.exclude_token_ids)
+        except TypeError as error:
+            raise TypeError(f"exclude_token_ids must hold integers, got {self.exclude_token_ids!r}") from error
+        if any(not 0 <= token_id < 2**63 for token_id in ids):
+            raise ValueError(f"exclude_token_ids must hold ids in [0, 2**63), got {self.exclude_token_ids!r}")
+        object.__setattr__(self, "exclude_token_ids", ids)
+
+    def _check_number(self, name: str) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, numbers.Real) or isinstance(value, bool) or not -LARGEST <= float(value) <= LARGEST:
+            raise ValueError(f"{name} must be a finite number within +-{LARGEST:g}, got {value!r}")
 
     @classmethod
     def released(cls) -> KTAEConfig:
@@ -69,7 +77,3 @@ class KTAEConfig:
         for; pass it in `exclude_token_ids` to reproduce that too.
         """
         return cls(fisher="released")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

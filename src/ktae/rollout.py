@@ -20,7 +20,7 @@ def grpo(rewards: Tensor, group_ids: Tensor, *, eps: float = 1e-6) -> Tensor:
     """GRPO's advantage A_i = (r_i - mean(r)) / (std(r) + eps), over the group (arXiv 2402.03300).
 
     The standard deviation divides by G - 1. A group with a single scored rollout has mean 0 and standard
-    deviation 1 by convention, so its advantage is its reward (divided by 1 + eps).
+    deviation 1 by convention: its advantage is its reward.
 
     Args:
         rewards: (N,) rewards; NaN marks an unscored rollout.
@@ -38,8 +38,7 @@ def grpo(rewards: Tensor, group_ids: Tensor, *, eps: float = 1e-6) -> Tensor:
     """
     deviations_B, sizes_B, sum_by_group = _deviations(rewards, group_ids)
     variance_B = sum_by_group(deviations_B.square()) / (sizes_B - 1).clamp(min=1)
-    std_B = torch.where(sizes_B > 1, variance_B.sqrt(), 1.0)
-    return deviations_B / (std_B + eps)
+    return torch.where(sizes_B > 1, deviations_B / (variance_B.sqrt() + eps), deviations_B)
 
 
 def dr_grpo(rewards: Tensor, group_ids: Tensor) -> Tensor:
@@ -64,7 +63,7 @@ def rloo(rewards: Tensor, group_ids: Tensor) -> Tensor:
     tensor([ 1.0000, -0.5000, -0.5000], dtype=torch.float64)
     """
     deviations_B, sizes_B, _ = _deviations(rewards, group_ids)
-    return deviations_B * torch.where(sizes_B > 1, sizes_B / (sizes_B - 1).clamp(min=1), 1.0)
+    return deviations_B * torch.where(sizes_B > 1, sizes_B.double() / (sizes_B - 1).clamp(min=1), 1.0)
 
 
 def _deviations(rewards: Tensor, group_ids: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:

@@ -19,6 +19,7 @@ import re
 import signal
 import sys
 import types
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -52,14 +53,14 @@ class Verdict:
 # Extraction. Every pattern takes time linear in the text, because it runs in the caller's process.
 
 _BOX_OR_BRACE = re.compile(r"\\(?:(?P<box>boxed|fbox)\s*\{|.)|[{}]", re.DOTALL)
-_SPACE = re.compile(r"\s*")
+_LATEX_COMMA = re.compile(r"\{,\}|,\\!\s*")  # 1{,}234 and 1,\! 234
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 _NUMBER = re.compile(
     r"""
     (?P<minus>(?<![\w)\]}^])-(?:\\?[$€£¥])?)?       # after a digit, a letter or a bracket it would subtract
     (?<![\w^])(?<![0-9]\.)(?<![_^]\{)(?<!\^-)(?<!\^\{-)  # not inside x2, 1.2.3, an index or an exponent
     (?P<number>(?>
-        (?:[0-9]+\s*)?\\[dtc]?frac\s*\{\s*-?[0-9]+\s*\}\s*\{\s*[0-9]+\s*\}
+        (?:[0-9]+\s*)?\\[dtc]?frac\s*(?:\{\s*-?[0-9]+\s*\}|[0-9])\s*(?:\{\s*[0-9]+\s*\}|[0-9])
         |[0-9]+\s+[0-9]+\s*/\s*[0-9]+               # 1 1/2
         |[0-9][0-9,]*(?:\.[0-9]+)?
         |(?<!\.)\.[0-9]+
@@ -67,7 +68,7 @@ _NUMBER = re.compile(
     (?P<rest>
         \s*/\s*[0-9]+
         |e[-+]?[0-9]+(?!\w)
-        |\s*(?:\\times|\\cdot|[×·*])\s*10\s*\^\s*(?:\{-?[0-9]+\}|-?[0-9]+)
+        |\s*(?:\\times|\\cdot|[\N{MULTIPLICATION SIGN}·*])\s*10\s*\^\s*(?:\{-?[0-9]+\}|-?[0-9]+)
         |\^(?:\{-?[0-9]+\}|-?[0-9]+)
     )?+
     (?!\^)                                         # of a power that does not end here, the base is no answer
@@ -100,7 +101,8 @@ def extract_answer(text: str) -> str | None:
         _, (start, end) = boxes.popitem()  # the last to close
         # Of nested boxes the outer one is the answer, unless the inner one is all it holds.
         while True:
-            start = _SPACE.match(text, start, end).end()
+            while start < end and text[start].isspace():
+                start += 1
             while end > start and text[end - 1].isspace():
                 end -= 1
             if start not in boxes or boxes[start][1] + 1 != end:
@@ -127,11 +129,10 @@ def _boxes(text: str) -> tuple[dict[int, tuple[int, int]], bool]:
 
 
 def _last_number(text: str) -> str | None:
-    match = None
-    for match in _NUMBER.finditer(text):
-        pass
-    if match is None:
+    last = deque(_NUMBER.finditer(_LATEX_COMMA.sub(",", text)), maxlen=1)
+    if not last:
         return None
+    match = last[0]
     minus, number = "-" if match["minus"] else "", match["number"].rstrip(",")
     if _THOUSANDS.fullmatch(number):
         number = number.replace(",", "")
@@ -146,8 +147,9 @@ def _last_number(text: str) -> str | None:
 _PLAIN_NUMBER = re.compile(r"([-+]?)[$€£¥]?([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.([0-9]*))?")
 _WORD = re.compile(r"(?:\\(?:text|textbf|mathrm)\{)?([A-Za-z]{3,})\}?")
 _REWRITES = (
-    # math-verify reads "1 1/2" as 1 and "6.4e16" as 6.4 times e times 16.
+    # math-verify reads "1 1/2" as 1, "6.4e16" as 6.4 times e times 16, and cannot read "12^{\text{th}}".
     (re.compile(r"([-+]?[0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)"), r"\1\\frac{\2}{\3}"),
+    (re.compile(r"([0-9]+)\s*\^?\{?\\text\{\s*(?:st|nd|rd|th)\s*\}\}?"), r"\1"),
     (re.compile(r"([-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))[eE]\+?(-?[0-9]+)"), r"\1 \\times 10^{\2}"),
 )
 
@@ -205,10 +207,9 @@ def _compare_plainly(prediction: str, answer: str) -> bool | None:
         return False
     if prediction == answer:
         return True
-    words = _WORD.fullmatch(prediction), _WORD.fullmatch(answer)
-    if all(words):
+    if (word := _WORD.fullmatch(prediction)) and (expected_word := _WORD.fullmatch(answer)):
         # To math-verify a word is a product of letters, and "east" the same as "seat".
-        return words[0][1].casefold() == words[1][1].casefold()
+        return word[1].casefold() == expected_word[1].casefold()
     predicted, expected = _plain_number(prediction), _plain_number(answer)
     if predicted is None or expected is None:
         return None
@@ -219,10 +220,9 @@ def _compare_plainly(prediction: str, answer: str) -> bool | None:
 
 
 def _clean(answer: str) -> str:
-    answer = answer.replace("\N{MINUS SIGN}", "-").strip().removesuffix(".").replace(r"\$", "$").strip()
-    inner = answer.strip("$")
-    if answer.startswith("$") and answer.endswith("$") and "$" not in inner:
-        answer = inner.strip()
+    answer = answer.replace("\N{MINUS SIGN}", "-").replace(r"\$", "$")
+    # Dollars as a currency or around formulas: neither matters.
+    answer = _LATEX_COMMA.sub(",", answer).replace("$", "").strip().removesuffix(".")
     for pattern, replacement in _REWRITES:
         if match := pattern.fullmatch(answer):
             return match.expand(replacement)
@@ -234,7 +234,7 @@ def _plain_number(text: str) -> str | None:
 
     On strings: an int of a million digits would take minutes to parse.
     """
-    match = _PLAIN_NUMBER.fullmatch(text.replace("{,}", ","))
+    match = _PLAIN_NUMBER.fullmatch(text)
     if match is None or not (match[2] or match[3]):
         return None
     whole, decimals = match[2].replace(",", "").lstrip("0") or "0", (match[3] or "").rstrip("0")
@@ -250,7 +250,7 @@ def _parse(answer: str) -> list[Any]:
     # The whole answer is one expression. The other modes would go on to search an answer that does not parse for
     # parts that do, and find the 5 in any gibberish that holds a 5.
     return math_verify.parse(
-        answer if "$" in answer else rf"\boxed{{{answer}}}",
+        rf"\boxed{{{answer}}}",
         extraction_config=[math_verify.LatexExtractionConfig(boxed_match_priority=0)],
         extraction_mode="first_match",
         parsing_timeout=None,
@@ -285,6 +285,9 @@ class _WorkerProcess(multiprocessing.context.SpawnProcess):
     ``if __name__ == "__main__"`` guard it would start to train in every worker. Forking instead is no way out:
     the threads torch keeps in the parent can hold locks.
     """
+
+    # multiprocessing has no option for it, but looks the script up in `sys.modules`. For the milliseconds of a
+    # start other threads see the empty module too; nothing but pickling a function of the script looks there.
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
@@ -323,17 +326,22 @@ def _judge(equivalent: Callable[[str, str], bool], prediction: str, answers: lis
         return f"{type(error).__name__}: {error}"[:200]
 
 
+# An extracted answer and its accepted answers.
+_Job = tuple[str, tuple[str, ...]]
+
+
 class Grader:
-    """Grades predictions in a pool of worker processes that starts when it is first needed.
+    """Grades predictions in a pool of worker processes, which starts when it is first needed.
 
     Args:
         workers: the number of processes, at least 1.
-        timeout: seconds each item may take once a worker has begun with it, above 0.
-        equivalent: decides on (prediction, answer); a function of an importable module other than `__main__`.
+        timeout: seconds a comparison may take once a worker has begun with it, above 0.
+        equivalent: decides on (prediction, answer) where their strings and plain numbers do not; a function of an
+            importable module other than `__main__`.
 
     Raises:
         ImportError: math-verify or pebble is not installed.
-        ValueError: an argument is out of its range.
+        ValueError: workers or timeout is out of range.
         TypeError: workers could not import `equivalent`.
     """
 
@@ -388,58 +396,36 @@ class Grader:
         """
         if len(predictions) != len(answers):
             raise ValueError(f"got {len(predictions)} predictions but {len(answers)} answers")
-        verdicts: dict[int, Verdict] = {}
-        open_items: dict[int, tuple[str, list[str]]] = {}
-        for index, (prediction, answer) in enumerate(zip(predictions, answers, strict=True)):
-            accepted = [answer] if isinstance(answer, str) else list(answer)
-            for name, values in (("predictions", [prediction]), ("answers", accepted)):
-                if stray := [value for value in values if not isinstance(value, str)]:
-                    raise TypeError(f"{name} must be strings, got {stray[0]!r} at index {index}")
-            if not accepted:
-                raise ValueError(f"answers must hold at least one string each, got none at index {index}")
-            extracted = extract_answer(prediction)
-            if extracted is None:
-                verdicts[index] = Verdict("no_answer", None, "no box and no number in the text")
-                continue
-            matches = [_compare_plainly(extracted, candidate) for candidate in accepted]
-            if True in matches:
-                verdicts[index] = _decided(True, extracted)
-            elif None in matches:
-                open_items[index] = (extracted, accepted)
-            else:
-                verdicts[index] = _decided(False, extracted)
+        items = [_decide_plainly(*item) for item in zip(range(len(answers)), predictions, answers, strict=True)]
+        # The rollouts of a group often share an answer: each job is done once.
+        judged = self._judge_in_workers({item for item in items if not isinstance(item, Verdict)})
+        return [item if isinstance(item, Verdict) else judged[item] for item in items]
 
-        verdicts |= self._grade_in_workers(open_items)
-        return [verdicts[index] for index in range(len(predictions))]
-
-    def _grade_in_workers(self, items: dict[int, tuple[str, list[str]]]) -> dict[int, Verdict]:
-        verdicts: dict[int, Verdict] = {}
+    def _judge_in_workers(self, jobs: set[_Job]) -> dict[_Job, Verdict]:
+        verdicts: dict[_Job, Verdict] = {}
         # The pool copes with workers that hang or die at work. It breaks down when one dies in between; then
-        # what has no result yet gets one more chance, in a new pool.
+        # what has no verdict yet gets one more chance, in a new pool.
         for _ in range(2):
-            waiting = {index: item for index, item in items.items() if index not in verdicts}
+            waiting = jobs - verdicts.keys()
             if not waiting:
                 break
             finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            job_of = {}
             try:
                 pool = self._running_pool()
-                indices = {}
-                for index, (extracted, accepted) in waiting.items():
-                    arguments = (self.equivalent, extracted, accepted)
-                    future = pool.schedule(_judge, args=arguments, timeout=self.timeout)
-                    indices[future] = index
+                for job in waiting:
+                    future = pool.schedule(_judge, args=(self.equivalent, *job), timeout=self.timeout)
+                    job_of[future] = job
                     future.add_done_callback(finished.put)
                 for _ in waiting:
                     future = finished.get(timeout=self.timeout + _GRACE)
-                    # Not result(), which would raise here whatever ended the item there, even a SystemExit.
-                    error = future.exception()
-                    if not isinstance(error, BrokenProcessPool):
-                        index = indices[future]
-                        verdicts[index] = self._verdict(items[index][0], future, error)
-            except (queue.Empty, RuntimeError):  # nothing comes any more, or the pool takes no more items
+                    verdict = self._verdict(job_of[future][0], future)
+                    if verdict is not None:
+                        verdicts[job_of[future]] = verdict
+            except (queue.Empty, RuntimeError):  # nothing comes any more, or the pool takes no more jobs
                 self.close()
-        for index, (extracted, _) in items.items():
-            verdicts.setdefault(index, Verdict("error", extracted, "the worker processes broke down twice"))
+        for job in jobs - verdicts.keys():
+            verdicts[job] = Verdict("error", job[0], "the worker processes broke down twice")
         return verdicts
 
     def _running_pool(self) -> Any:
@@ -454,15 +440,41 @@ class Grader:
             )
         return self._pool
 
-    def _verdict(self, extracted: str, future: Any, error: BaseException | None) -> Verdict:
+    def _verdict(self, extracted: str, future: Any) -> Verdict | None:
+        """The verdict of a finished job, None if it was not its own fault that it failed."""
+        # Not result(), which would raise whatever ended the job.
+        error = future.exception()
         if error is None:
             outcome = future.result()
-            return Verdict("error", extracted, outcome) if isinstance(outcome, str) else _decided(outcome, extracted)
+            if isinstance(outcome, str):
+                return Verdict("error", extracted, outcome)
+            return _decided(outcome, extracted)
+        if isinstance(error, BrokenProcessPool):
+            return None
         if isinstance(error, TimeoutError):
             return Verdict("timeout", extracted, f"no decision within {self.timeout:g} s")
-        if isinstance(error, self._pebble.ProcessExpired):
-            return Verdict("error", extracted, f"the worker died, exit code {error.exitcode}")
-        return Verdict("error", extracted, f"{type(error).__name__}: {error}"[:200])
+        # The worker died (an exit code of -9 means it was killed), or the pool could not pass the job on.
+        code = getattr(error, "exitcode", None)
+        reason = f"{type(error).__name__}: {error}" if code is None else f"the worker died, exit code {code}"
+        return Verdict("error", extracted, reason)
+
+
+def _decide_plainly(index: int, prediction: str, answer: str | Sequence[str]) -> Verdict | _Job:
+    """The verdict where it needs no worker, otherwise the job for one."""
+    accepted = (answer,) if isinstance(answer, str) else tuple(answer)
+    for name, values in (("predictions", (prediction,)), ("answers", accepted)):
+        for value in values:
+            if not isinstance(value, str):
+                raise TypeError(f"{name} must be strings, got {value!r} at index {index}")
+    if not accepted:
+        raise ValueError(f"answers must hold an accepted answer for each prediction, got none at index {index}")
+    extracted = extract_answer(prediction)
+    if extracted is None:
+        return Verdict("no_answer", None, "neither a complete box nor a number in the text")
+    matches = {_compare_plainly(extracted, candidate) for candidate in accepted}
+    if True in matches:
+        return _decided(True, extracted)
+    return (extracted, accepted) if None in matches else _decided(False, extracted)
 
 
 def _decided(correct: bool, extracted: str) -> Verdict:

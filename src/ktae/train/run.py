@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ktae.extras import require
 from ktae.train import records
 from ktae.train.recipe import ALGORITHMS, Model, Recipe
@@ -163,7 +165,15 @@ def _train(
 
 
 def _grpo_config(recipe: Recipe, algorithm: str, out: Path) -> Any:
-    defaults = {"report_to": "none", "logging_steps": 1, "save_total_limit": 1}
+    accelerator = torch.accelerator.is_available()
+    defaults = {
+        "report_to": "none",
+        "logging_steps": 1,
+        "save_total_limit": 1,
+        "use_cpu": not accelerator,
+        "bf16": accelerator,
+        "gradient_checkpointing": accelerator,
+    }
     settings = {**defaults, **ALGORITHMS[algorithm].trl, **recipe.trl}
     return require("trl", extra="train").GRPOConfig(
         output_dir=str(out / algorithm), seed=recipe.seed, disable_tqdm=True, **settings

@@ -1,0 +1,127 @@
+"""Reward functions in the form TRL's GRPOTrainer calls them, and how a recipe names one.
+
+    GRPOTrainer(..., reward_funcs=[math_answer])
+
+A dataset for `math_answer` has a column `answer`.
+"""
+
+import atexit
+import difflib
+import importlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from ktae.evaluation.grading import Grader
+
+BUILT_IN = {
+    "math_answer": "ktae.train.rewards:math_answer",
+    "exact_match": "ktae.train.chain:exact_match",
+}
+
+# What a trainer passes as a completion: a text, or the messages of a chat.
+Completion = str | Sequence[Mapping[str, Any]]
+
+
+def math_answer(
+    completions: Sequence[Completion],
+    answer: Sequence[str | Sequence[str]],
+    *,
+    log_metric: Callable[[str, float], None] | None = None,
+    **kwargs: Any,
+) -> list[float | None]:
+    r"""Whether the final answer of each completion is equivalent to an accepted answer.
+
+    Args:
+        completions: one per rollout, a text or a list of chat messages, of which the last assistant message
+            counts.
+        answer: per rollout the accepted answer, or several of which any will do.
+        log_metric: called with a metric's name and value, here the number of rollouts of this call that held no
+            answer (`ktae/answers_missing`), that the grader gave up on at its deadline
+            (`ktae/grader_timeouts`), and on which it failed (`ktae/grader_errors`). TRL averages over the calls
+            and processes between two logs.
+        kwargs: the other dataset columns and what else TRL passes; not used.
+
+    Returns:
+        1.0 for a correct answer, 0.0 for an incorrect or missing one, None where the grader timed out or failed:
+        a rollout whose answer could not be judged is left out rather than punished.
+
+    Raises:
+        ImportError: math-verify or pebble is not installed.
+        ValueError, TypeError: the columns do not have the form above.
+
+    >>> math_answer(["It is 1,234.", r"\boxed{5}", "No idea."], ["1234", "6", "7"])
+    [1.0, 0.0, 0.0]
+    """
+    verdicts = _grader().grade([_text(completion) for completion in completions], answer)
+    if log_metric is not None:
+        counts = Counter(verdict.status for verdict in verdicts)
+        # Zeros too, or the average would be over the calls with a failure only.
+        log_metric("ktae/answers_missing", counts["no_answer"])
+        log_metric("ktae/grader_timeouts", counts["timeout"])
+        log_metric("ktae/grader_errors", counts["error"])
+    rewards = {"correct": 1.0, "incorrect": 0.0, "no_answer": 0.0, "timeout": None, "error": None}
+    return [rewards[verdict.status] for verdict in verdicts]
+
+
+def load_reward(name: str) -> Callable[..., Any]:
+    """Find a reward function.
+
+    Args:
+        name: a built-in name ("math_answer", "exact_match") or an import path "package.module:function".
+
+    Returns:
+        The function.
+
+    Raises:
+        ValueError: there is no such function; the message says which right name is nearest.
+        ImportError: its module exists but fails to import.
+
+    >>> load_reward("math_anwser")
+    Traceback (most recent call last):
+    ValueError: unknown reward 'math_anwser', did you mean 'math_answer'? ...
+    """
+    module_name, colon, function_name = BUILT_IN.get(name, name).partition(":")
+    if not colon:
+        raise ValueError(
+            f"unknown reward {name!r}, did you mean {_nearest(name, BUILT_IN)!r}? A reward is a built-in name "
+            f"({', '.join(BUILT_IN)}) or an import path 'package.module:function'"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # The module itself or its package is missing, or else something that it imports.
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(f"unknown reward {name!r}: there is no module {error.name!r}") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        hint = f", did you mean {_nearest(function_name, functions)!r}?" if functions else ""
+        raise ValueError(f"unknown reward {name!r}: {module_name} has no function {function_name!r}{hint}")
+    return function
+
+
+def _nearest(name: str, names: Sequence[str] | Mapping[str, str]) -> str:
+    return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+
+
+@cache
+def _grader() -> Grader:
+    """One for the whole process, since starting workers takes seconds."""
+    grader = Grader()
+    atexit.register(grader.close)
+    return grader
+
+
+def _text(completion: Completion) -> str:
+    if isinstance(completion, str):
+        return completion
+    for message in reversed(completion):
+        if message.get("role") == "assistant":
+            content = message.get("content") or ""  # None in a message that only calls a tool
+            if isinstance(content, str):
+                return content
+            return "".join(part.get("text", "") for part in content)
+    return ""
