@@ -100,7 +100,7 @@ def key_token_values(
     group_B, groups = checks.group_indices(group_ids, rewards_B)
     units_BT, mask_BT = checks.tokens_and_mask(token_ids, mask, rewards_B)
     scored_B = ~rewards_B.isnan()
-    correct_B = rewards_B > config.correct_above
+    correct_B = rewards > config.correct_above  # in the rewards' own precision: float32(0.1) is not above 0.1
 
     table = contingency(units_BT, mask_BT & scored_B[:, None], correct_B, scored_B, group_B, groups)
     value_U = torch.tanh(_strength(table, config) * _direction(table, config) / 2)

@@ -19,7 +19,7 @@ class KTAEConfig:
         fisher_weight: h1 >= 0, weight of the Fisher score in the association strength.
         information_gain_weight: h2 >= 0, weight of the information gain. h1 + h2 must be positive.
         term_frequency_weight: h3 >= 0, weight of the term-frequency contrast in the direction; 0 drops it.
-        correct_above: a rollout is correct when its reward is greater than this.
+        correct_above: a rollout is correct when its reward is greater than this, in the rewards' own precision.
         exclude_token_ids: token ids whose key-token value is always 0 (a padding token that also ends a
             completion, say). They keep the rollout advantage.
         scale: factor on the key-token value, which then lies in [-scale, scale].

@@ -66,6 +66,12 @@ class KTAETrainer(GRPOTrainer):
                 f"advantages it would drop single tokens. It must be None, got {self.off_policy_mask_threshold}"
             )
 
+    def _generate(self, prompts: list) -> tuple:
+        """Keeps which tokens are tool output, before truncated rollouts are masked as a whole."""
+        generated = super()._generate(prompts)
+        self._ktae_tool_mask = generated[2]
+        return generated
+
     def _calculate_rewards(
         self,
         inputs: list[dict[str, Any]],
@@ -81,23 +87,23 @@ class KTAETrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Turns the (B,) advantages into (B, T): a group's rollouts are gathered from all processes first."""
+        training = cast(torch.nn.Module, self.model).training  # generation may leave the model in training mode
         batch = super()._generate_and_score_completions(inputs)
         start = time.perf_counter()
         ids_BT = batch["completion_ids"]
         rows, width = ids_BT.shape
 
-        # Not completion_mask: mask_truncated_completions has zeroed it for truncated rollouts, which still say
-        # which tokens go with failure.
+        # Not the batch's masks: mask_truncated_completions has zeroed them for truncated rollouts, which still
+        # say which tokens go with failure.
         lengths_B = torch.tensor(self._ktae_lengths, device=ids_BT.device)
         generated_BT = (torch.arange(width, device=ids_BT.device) < lengths_B[:, None]).long()
-        if "tool_mask" in batch:
-            generated_BT = generated_BT * batch["tool_mask"]
+        for row, tool_mask in enumerate(self._ktae_tool_mask or []):
+            generated_BT[row, : len(tool_mask)] *= torch.tensor(tool_mask, device=ids_BT.device)
 
         def gather(local_BT: Tensor) -> Tensor:
             return cast(Tensor, self.accelerator.gather(self.accelerator.pad_across_processes(local_BT, dim=1)))
 
         ids_NT, generated_NT = gather(ids_BT), gather(generated_BT)
-        training = cast(torch.nn.Module, self.model).training
         group_size = cast(int, self.num_generations if training else self.num_generations_eval)
         group_N = torch.arange(len(ids_NT), device=ids_NT.device) // group_size
         value_NT = key_token_values(ids_NT, generated_NT, self._ktae_rewards, group_N, config=self.ktae)
