@@ -5,16 +5,12 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ktae.train import chain, chain_model
+from ktae.train import chain
 from ktae.train.chain import MODULUS, OPERATIONS, Problem, exact_match, extract_answer
 from ktae.train.chain_labels import StepLabel, label_steps
-from ktae.train.chain_model import CHECKPOINT
-from ktae.train.warm_start import drill_batches, trace_batches, warm_start
 
 OTHER, CORRECT, SLIP, PROPAGATED, COPY = StepLabel
 
@@ -24,7 +20,6 @@ problems = st.builds(
     operations=st.lists(st.sampled_from(OPERATIONS), min_size=4, max_size=6).map(tuple),
 )
 HARD_FACTS = 461  # of 3104
-GREEDY_BAND, SAMPLED_BAND = (0.38, 0.50), (0.33, 0.46)  # on the first 200 test problems
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -128,6 +123,7 @@ def test_hard_facts_slip_by_ten_and_easy_ones_seldom():
         ("58", None),
         ("ans", None),
         ("ans 58 S2", None),
+        ("ans 58 59", None),
         ("ans +5", None),
         ("ans 97", None),
         ("ans 058", None),
@@ -270,126 +266,3 @@ def test_every_process_draws_the_same_task():
     # Fixed for good: what was measured on these problems is comparable only while they stay.
     assert test[0] == {"prompt": "53 S1 -7 S2 -2 S3 *4 S4 +4 ?", "answer": "83"}
     assert sum(hard) == HARD_FACTS
-
-
-# --- tokenizer, model, shipped checkpoint -----------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return AutoTokenizer.from_pretrained(CHECKPOINT)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return AutoModelForCausalLM.from_pretrained(CHECKPOINT)
-
-
-@given(problem=problems, seed=seeds)
-def test_one_word_is_one_token_and_decoding_gives_the_words_back(tokenizer, problem, seed):
-    completion = chain.teacher_trace(problem, random.Random(seed))
-    prompt_ids = tokenizer(problem.prompt)["input_ids"]
-    ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
-    assert tokenizer.convert_ids_to_tokens(prompt_ids) == ["<bos>", *problem.prompt.split()]
-    assert tokenizer.convert_ids_to_tokens(ids) == completion.split()
-    whole = [*prompt_ids, *ids, tokenizer.eos_token_id]
-    assert tokenizer.decode(whole) == f"<bos> {problem.prompt} {completion} <eos>"
-    assert tokenizer.decode(whole, skip_special_tokens=True) == f"{problem.prompt} {completion}"
-
-
-def test_the_tokenizer_pads_on_the_left_and_refuses_unknown_words(tokenizer):
-    batch = tokenizer(["5 S1 +5 ?", "5 S1 +5 S2 *9 ?"], padding=True)
-    assert tokenizer.convert_ids_to_tokens(batch["input_ids"][0])[:4] == ["<pad>", "<pad>", "<bos>", "5"]
-    assert [sum(mask) for mask in batch["attention_mask"]] == [5, 7]
-    assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1, 2)
-    with pytest.raises(Exception, match="UNK"):
-        tokenizer("5 S1 +13 ?")
-
-
-def test_the_shipped_files_are_those_the_code_builds(tokenizer, model):
-    assert tokenizer.get_vocab() == chain_model.build_tokenizer().get_vocab()
-    built = chain_model.build_model(0)
-    assert {name: p.shape for name, p in model.named_parameters()} == {
-        name: p.shape for name, p in built.named_parameters()
-    }
-    assert model.dtype == torch.float32
-    assert 360_000 < model.num_parameters() < 400_000
-    assert (CHECKPOINT / "model.safetensors").stat().st_size <= 2_000_000
-    ours, shipped = built.generation_config.to_dict(), model.generation_config.to_dict()
-    assert ours == shipped
-    assert (shipped["do_sample"], shipped["temperature"], shipped["top_k"], shipped["top_p"]) == (True, 1.0, 0, 1.0)
-    assert (shipped["pad_token_id"], shipped["eos_token_id"]) == (0, 2)
-
-
-def test_initial_weights_depend_on_the_seed_alone():
-    torch.manual_seed(5)
-    first = torch.rand(1)
-    torch.manual_seed(5)
-    a, b, c = (chain_model.build_model(seed).lm_head.weight for seed in (0, 0, 1))
-    assert torch.equal(torch.rand(1), first)
-    assert torch.equal(a, b)
-    assert not torch.equal(a, c)
-
-
-def test_the_shipped_checkpoint_is_as_good_as_its_readme_says(tokenizer, model):
-    rows = chain.test_problems()[:200]
-    greedy = chain_model.evaluate(model, tokenizer, rows, greedy=True)
-    assert GREEDY_BAND[0] <= greedy.accuracy <= GREEDY_BAND[1]
-    sampled = chain_model.evaluate(model, tokenizer, rows, seed=1)
-    again = chain_model.evaluate(model, tokenizer, rows, seed=1)
-    assert sampled == again
-    assert SAMPLED_BAND[0] <= sampled.accuracy <= SAMPLED_BAND[1]
-    assert 31.5 < sampled.length < 34.5
-    assert sampled.cut <= 0.01
-    # The score is that of the texts, and its mistakes are the teacher's: slips, hardly ever anything else.
-    answers = [row["answer"] for row in rows]
-    graded = exact_match([row["prompt"] for row in rows], sampled.completions, answers)
-    assert sum(graded) / len(rows) == sampled.accuracy
-    judged = [
-        label_steps(Problem.from_prompt(row["prompt"]), text)
-        for row, text in zip(rows, sampled.completions, strict=True)
-    ]
-    firsts = [j.labels[j.first_error] for j in judged if j.first_error is not None]
-    assert firsts.count(SLIP) > 0.95 * len(firsts) > 0
-
-
-def test_evaluation_counts_tokens_up_to_the_end_token(tokenizer, model):
-    score = chain_model.evaluate(model, tokenizer, chain.test_problems()[:20], samples=2, batch_size=7)
-    lengths = [len(text.split()) + 1 for text in score.completions]
-    assert len(lengths) == 40
-    assert score.length == pytest.approx(sum(lengths) / 40 - score.cut)
-    with pytest.raises(ValueError, match="samples=2"):
-        chain_model.evaluate(model, tokenizer, [], greedy=True, samples=2)
-
-
-# --- warm start -------------------------------------------------------------------------------------------
-
-
-def test_warm_start_batches_label_the_completions_and_the_results(tokenizer):
-    vocabulary = tokenizer.get_vocab()
-    tokens, labels = next(trace_batches(vocabulary, random.Random(0)))
-    for row, wanted in zip(tokens.tolist(), labels.tolist(), strict=True):
-        text = tokenizer.decode([t for t in row if t != 0])
-        prompt, _, completion = text.partition(" ? ")
-        problem = Problem.from_prompt(prompt.removeprefix("<bos> ") + " ?")
-        assert completion.endswith(" <eos>")
-        assert {label.value for label in label_steps(problem, completion.removesuffix(" <eos>")).labels} <= {
-            "other", "correct", "slip", "propagated",
-        }  # fmt: skip
-        assert tokenizer.decode([t for t in wanted if t != -100]) == completion
-        assert all(w in (-100, t) for t, w in zip(row, wanted, strict=True))
-    tokens, labels = next(drill_batches(vocabulary, random.Random(0)))
-    right = 0
-    for row, wanted in zip(tokens.tolist(), labels.tolist(), strict=True):
-        words = tokenizer.convert_ids_to_tokens(row)
-        assert [i for i, w in enumerate(wanted) if w != -100] == list(range(4, 41, 4))
-        right += sum(chain.apply(int(words[i - 4]), words[i - 2]) == int(words[i]) for i in range(4, 41, 4))
-    assert 0.80 < right / labels.numel() * 4.1 < 0.90
-
-
-def test_a_short_warm_start_learns_and_repeats(capsys):
-    first, second = (warm_start(seed=3, steps=3).state_dict() for _ in range(2))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert "step 3: traces" in capsys.readouterr().out
-    start = chain_model.build_model(3).state_dict()
-    assert not any(torch.equal(first[name], start[name]) for name in first)

@@ -36,6 +36,7 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> None:
     from ktae.train.recipe import load_recipe
     from ktae.train.run import train
 
+    sys.path.insert(0, "")  # as with python -m: reward functions of one's own live in the working directory
     recipe = load_recipe(arguments.recipe, overrides)
     out = arguments.out or _folder(recipe.name, arguments.resume)
     train(recipe, out, resume=arguments.resume)

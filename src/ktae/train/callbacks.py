@@ -53,7 +53,8 @@ class Display(TrainerCallback):
             )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._progress.stop()
+        if self._console.is_terminal:
+            self._progress.stop()
 
 
 class Records(TrainerCallback):

@@ -243,9 +243,8 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     elif hint is float:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-    elif hint in (int, str, bool):
-        if type(value) is hint:
-            return value
+    elif hint in (int, str, bool) and type(value) is hint:
+        return value
     expected = hint.__name__ if isinstance(hint, type) and origin is None else str(hint).replace("typing.", "")
     raise ValueError(f"{key} must be {expected}, got {value!r}")
 

@@ -26,7 +26,7 @@ Completion = str | Sequence[Mapping[str, Any]]
 
 def math_answer(
     completions: Sequence[Completion],
-    answer: Sequence[str | Sequence[str]],
+    answer: Sequence[str | list[str]],
     *,
     log_metric: Callable[[str, float], None] | None = None,
     **kwargs: Any,
@@ -82,8 +82,8 @@ def load_reward(name: str) -> Callable[..., Any]:
     Traceback (most recent call last):
     ValueError: unknown reward 'math_anwser', did you mean 'math_answer'? ...
     """
-    module_name, colon, function_name = BUILT_IN.get(name, name).partition(":")
-    if not colon:
+    module_name, _, function_name = BUILT_IN.get(name, name).partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), function_name)):
         raise ValueError(
             f"unknown reward {name!r}, did you mean {_nearest(name, BUILT_IN)!r}? A reward is a built-in name "
             f"({', '.join(BUILT_IN)}) or an import path 'package.module:function'"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,16 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
     from rich.console import Console
 
     from ktae.train.data import load_data
+    from ktae.train.models import resolve
     from ktae.train.summary import summarize
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=100)
     _quiet()
     rewards = load_rewards(recipe)
     train_rows, test_rows = load_data(recipe.data, recipe.seed)
+    resolve(recipe.model.path)
     for algorithm in recipe.algorithms:
         _grpo_config(recipe, algorithm, out)  # TRL's own checks
     if _is_main():
@@ -207,7 +212,8 @@ def _forget_after(checkpoint: str | None, algorithm: str, out: Path) -> None:
 
 
 def _quiet() -> None:
-    """The libraries' own progress bars and notes would tear the display."""
+    """The libraries' own progress bars, notes and deprecations among themselves would tear the display."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     require("datasets", extra="train").disable_progress_bars()
     logging = require("transformers", extra="train").utils.logging
     logging.disable_progress_bar()
