@@ -2,6 +2,7 @@ import random
 
 import pytest
 import torch
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -9,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ktae.train import chain, chain_model
 from ktae.train.chain import Problem, exact_match
 from ktae.train.chain_labels import StepLabel, label_steps
-from ktae.train.chain_model import CHECKPOINT
+from ktae.train.chain_model import CHECKPOINT, MAX_COMPLETION
+from ktae.train.evaluate import answer
 from ktae.train.warm_start import drill_batches, trace_batches, warm_start
 
 # Accuracy of the shipped checkpoint on the first 200 test problems.
@@ -80,37 +82,48 @@ def test_initial_weights_depend_on_the_seed_alone():
     assert not torch.equal(a, c)
 
 
+def answers(model, tokenizer, count, **settings):
+    rows = Dataset.from_list(chain.test_problems()[:count])
+    return answer(model, tokenizer, rows, exact_match, max_completion_length=MAX_COMPLETION, **settings)
+
+
+def accuracy(answers):
+    return sum(a.reward for a in answers) / len(answers)
+
+
 def test_the_shipped_checkpoint_is_as_good_as_its_readme_says(tokenizer, model):
-    rows = chain.test_problems()[:200]
-    greedy = chain_model.evaluate(model, tokenizer, rows, greedy=True)
-    assert GREEDY_BAND[0] <= greedy.accuracy <= GREEDY_BAND[1]
-    sampled = chain_model.evaluate(model, tokenizer, rows, seed=1)
-    again = chain_model.evaluate(model, tokenizer, rows, seed=1)
-    assert sampled == again
-    assert SAMPLED_BAND[0] <= sampled.accuracy <= SAMPLED_BAND[1]
-    assert 31.5 < sampled.length < 35.5
-    assert sampled.cut <= 0.01
-    # The score is that of the texts, and its mistakes are the teacher's: slips, hardly ever anything else.
-    answers = [row["answer"] for row in rows]
-    graded = exact_match([row["prompt"] for row in rows], sampled.completions, answers)
-    assert sum(graded) / len(rows) == sampled.accuracy
-    judged = [
-        label_steps(Problem.from_prompt(row["prompt"]), text)
-        for row, text in zip(rows, sampled.completions, strict=True)
-    ]
+    greedy = answers(model, tokenizer, 200, samples=None)
+    assert GREEDY_BAND[0] <= accuracy(greedy) <= GREEDY_BAND[1]
+    sampled = answers(model, tokenizer, 200, samples=1, seed=1)
+    assert sampled == answers(model, tokenizer, 200, samples=1, seed=1)
+    assert SAMPLED_BAND[0] <= accuracy(sampled) <= SAMPLED_BAND[1]
+    assert 31.5 < sum(a.length for a in sampled) / 200 < 35.5
+    # Its mistakes are the teacher's: slips, hardly ever anything else.
+    problems = [Problem.from_prompt(row["prompt"]) for row in chain.test_problems()[:200]]
+    judged = [label_steps(problems[a.problem], a.completion) for a in sampled]
     firsts = [j.labels[j.first_error] for j in judged if j.first_error is not None]
     assert firsts.count(StepLabel.SLIP) > 0.95 * len(firsts) > 0
 
 
-def test_evaluation_counts_tokens_up_to_the_end_token(tokenizer, model):
-    score = chain_model.evaluate(model, tokenizer, chain.test_problems()[:20], samples=2, batch_size=7)
-    lengths = [len(text.split()) + 1 for text in score.completions]
-    assert len(lengths) == 40
-    assert score.length == pytest.approx(sum(lengths) / 40 - score.cut)
-    with pytest.raises(ValueError, match="samples=2"):
-        chain_model.evaluate(model, tokenizer, chain.test_problems(), greedy=True, samples=2)
-    with pytest.raises(ValueError, match="at least one problem"):
-        chain_model.evaluate(model, tokenizer, [])
+def test_answers_are_counted_and_scored_one_by_one(tokenizer, model):
+    sampled = answers(model, tokenizer, 20, samples=2, batch_size=7)
+    assert [a.problem for a in sampled] == [i for i in range(20) for _ in range(2)]
+    for a in sampled:
+        ended = a.length < MAX_COMPLETION
+        assert a.length == len(a.completion.split()) + ended, "the end token counts"
+        assert a.reward == exact_match([], [a.completion], [chain.test_problems()[a.problem]["answer"]])[0]
+    assert len({a.completion for a in sampled}) > 30
+
+
+def test_answering_leaves_the_generators_and_the_mode_alone(tokenizer, model):
+    model.train()
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    answers(model, tokenizer, 5, samples=1)
+    assert torch.equal(torch.rand(2), expected)
+    assert model.training
+    model.eval()
 
 
 # --- warm start -------------------------------------------------------------------------------------------

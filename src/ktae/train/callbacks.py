@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ class Display(TrainerCallback):
 
     def __init__(self, label: str, console: Console, every: int = 10) -> None:
         self._label, self._console, self._every = label, console, every
+        self._reward = self._length = math.nan
         self._progress = Progress(
             TextColumn("{task.description:<10}"),
             BarColumn(bar_width=24),
@@ -37,11 +39,13 @@ class Display(TrainerCallback):
             )
             self._progress.start()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if not state.is_world_process_zero or not logs or "reward" not in logs:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if not _is_step(state, logs):
             return
-        reward, length = f"{_number(logs['reward']):.2f}", f"{_number(logs['completions/mean_length']):.1f}"
-        step = state.global_step
+        # A step that reuses the rollouts of an earlier one logs neither.
+        self._reward = _number(logs.get("reward"), self._reward)
+        self._length = _number(logs.get("completions/mean_length"), self._length)
+        reward, length, step = f"{self._reward:.2f}", f"{self._length:.1f}", state.global_step
         if self._console.is_terminal:
             self._progress.update(self._task, completed=step, reward=reward, length=length)
         elif step % self._every == 0 or step == state.max_steps:
@@ -64,8 +68,8 @@ class Records(TrainerCallback):
         self._trainer, self._algorithm, self._samples_every = trainer, algorithm, samples_every
         self._metrics, self._samples = out / "metrics.jsonl", out / "samples.jsonl"
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if not state.is_world_process_zero or not logs or "reward" not in logs:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if not _is_step(state, logs):
             return
         key = {"algorithm": self._algorithm, "step": state.global_step}
         append(self._metrics, [{**key, **logs}])
@@ -89,8 +93,14 @@ class Records(TrainerCallback):
         ]
 
 
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+def _is_step(state: Any, logs: dict[str, Any] | None) -> bool:
+    """Whether `logs` are those of a training step, on the process that reports."""
+    return state.is_world_process_zero and logs is not None and "loss" in logs
+
+
+def _number(value: float | None, otherwise: float) -> float:
+    """A logged value; `otherwise` if it was not logged, or nothing could be averaged."""
+    return otherwise if value is None else value
 
 
 def _finite(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ def answer(
     model: Any,
     tokenizer: Any,
     rows: Any,
-    reward: Callable[..., list[float | None]],
+    reward: Callable[..., Sequence[float | None]],
     *,
     max_completion_length: int,
     samples: int | None,

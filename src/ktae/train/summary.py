@@ -90,10 +90,11 @@ def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
             }
         rows = [row for row in records.read(out / "metrics.jsonl") if row["algorithm"] == who]
         if rows:
-            policies[who]["steps"] = rows[-1]["step"]
-            policies[who]["seconds_per_step"] = float(np.median([row["step_time"] for row in rows]))
+            seconds = sum(row["step_time"] for row in rows)
+            policies[who]["steps"], policies[who]["seconds"] = rows[-1]["step"], seconds
             if ALGORITHMS[who].ktae:
-                policies[who]["ktae_seconds_per_step"] = float(np.median([row["ktae/seconds"] for row in rows]))
+                # A step that reuses rollouts has no estimator time.
+                policies[who]["ktae_share"] = sum(row.get("ktae/seconds", 0.0) for row in rows) / seconds
     differences = [
         {
             "policy": who,
@@ -109,7 +110,7 @@ def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
 
 
 def _table(recipe: Recipe, results: dict[str, Any]) -> tuple[list[str], list[list[str]], list[str]]:
-    header = ["policy", "sampled accuracy", "greedy accuracy", "mean length", "s/step"]
+    header = ["policy", "sampled accuracy", "greedy accuracy", "mean length", "training"]
     lines = []
     for policy in results["policies"].values():
         cells = [policy["label"]]
@@ -118,13 +119,18 @@ def _table(recipe: Recipe, results: dict[str, Any]) -> tuple[list[str], list[lis
             cells.append(f"{score['accuracy']:.3f} [{score['low']:.3f}, {score['high']:.3f}]" if score else "-")
         length = policy.get("sampled") or policy.get("greedy")
         cells.append(f"{length['mean_length']:.1f}" if length else "-")
-        cells.append(f"{policy['seconds_per_step']:.2f}" if "seconds_per_step" in policy else "")
+        cells.append(f"{policy['steps']} steps, {policy['seconds']:.0f} s" if "steps" in policy else "")
         lines.append(cells)
     labels = {name: ALGORITHMS[name].label for name in recipe.algorithms}
     notes = [
         f"{labels[row['policy']]} minus {labels[row['baseline']]}, {row['mode']}: "
         f"{row['difference']:+.3f} +- {row['half_width']:.3f} (95 %, paired by problem)"
         for row in results["differences"]
+    ]
+    notes += [
+        f"{policy['label']}: {policy['ktae_share']:.1%} of the training time was spent on key-token values"
+        for policy in results["policies"].values()
+        if "ktae_share" in policy
     ]
     if results["problems"]:
         notes.append(

@@ -21,10 +21,12 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
+from datasets import Dataset
 
 from ktae.train.chain import (
     MODULUS,
     STEPS,
+    exact_match,
     sample_operation,
     teacher_result,
     teacher_trace,
@@ -32,7 +34,8 @@ from ktae.train.chain import (
     train_problems,
     training_stream,
 )
-from ktae.train.chain_model import build_model, build_tokenizer, evaluate
+from ktae.train.chain_model import MAX_COMPLETION, build_model, build_tokenizer
+from ktae.train.evaluate import answer
 
 DEFAULT_STEPS = 1000
 LEARNING_RATE = 3e-3
@@ -138,11 +141,14 @@ def main(argv: list[str] | None = None) -> None:
     tokenizer.save_pretrained(args.out)
     # The seed of the validation problems is far from the small ones that trainings are usually given.
     for name, rows in (("validation", train_problems(1000, seed=VALIDATION_SEED)), ("test", test_problems())):
-        sampled, greedy = evaluate(model, tokenizer, rows), evaluate(model, tokenizer, rows, greedy=True)
-        print(
-            f"{name}, {len(rows)} problems: sampled {sampled.accuracy:.3f}, greedy {greedy.accuracy:.3f}, "
-            f"length {sampled.length:.1f}, cut off {sampled.cut:.3f}"
-        )
+        problems = Dataset.from_list(rows)
+        for mode, samples in (("sampled", 1), ("greedy", None)):
+            answers = answer(
+                model, tokenizer, problems, exact_match, max_completion_length=MAX_COMPLETION, samples=samples
+            )
+            accuracy = sum(a.reward or 0.0 for a in answers) / len(answers)
+            length = sum(a.length for a in answers) / len(answers)
+            print(f"{name}, {len(rows)} problems: {mode} {accuracy:.3f}, length {length:.1f}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Training runs: recipes, data, rewards, the quickstart task."""
