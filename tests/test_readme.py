@@ -42,6 +42,11 @@ def test_commands_of_the_makefile():
 
 
 def test_links():
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+    for page in (
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "experiments" / "README.md",
+        *(ROOT / "docs").glob("*.md"),
+    ):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
