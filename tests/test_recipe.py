@@ -76,7 +76,7 @@ def test_the_written_config_is_a_recipe_again(write):
         (["--data.chat", "1"], "data.chat must be bool, got 1"),
         (["--ktae.scale", "big"], "ktae.scale must be float, got 'big'"),
         (["--ktae.fisher", "float32"], "ktae.fisher must be Literal['exact', 'released'], got 'float32'"),
-        (["--ktae.fisher_weight", "-1"], "fisher_weight must be a finite number >= 0, got -1.0"),
+        (["--ktae.fisher_weight", "-1"], "fisher_weight must be >= 0, got -1.0"),
         (["--ktae", "7"], "ktae must be KTAEConfig, got 7"),
         (["--seed.x", "1"], "unknown key 'seed.x': 'seed' is not a section"),
         (["--rewards", "[1]"], "rewards[0] must be str, got 1"),

@@ -28,9 +28,11 @@ def test_one_step(tmp_path):
     ]
     (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems))
     settings = {
+        "algorithms": "[grpo_ktae]",
         "data.source": "problems.jsonl",
         "data.test_rows": 2,
         "evaluation.samples": 0,
+        "samples_every": 1,
         "trl.max_steps": 1,
         "trl.per_device_train_batch_size": 4,
         "trl.num_generations": 4,
