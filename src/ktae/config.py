@@ -73,7 +73,7 @@ class KTAEConfig:
     def released(cls) -> KTAEConfig:
         """The settings that reproduce the authors' released code, float32 Fisher table included.
 
-        That code also never values token id 151643, the padding token of the one tokenizer it was written
-        for; pass it in `exclude_token_ids` to reproduce that too.
+        That code also never values the padding token of the one tokenizer it was written for; name it in
+        `exclude_token_ids` where it can occur inside the mask.
         """
         return cls(fisher="released")

@@ -202,13 +202,11 @@ def _open_folder(recipe: Recipe, out: Path, resume: bool) -> None:
 
 
 def _forget_after(checkpoint: str | None, algorithm: str, out: Path) -> None:
-    """Drops the records of steps that will be trained again, so that each step is recorded once."""
+    """Drops the records of steps that will be trained again, and a line that a kill cut off."""
     last = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
-    for name in ("metrics.jsonl", "samples.jsonl"):
-        rows = records.read(out / name)
-        kept = [row for row in rows if row["algorithm"] != algorithm or row["step"] <= last]
-        if kept != rows:
-            records.write(out / name, kept)
+    for path in (out / "metrics.jsonl", out / "samples.jsonl"):
+        rows = records.read(path)
+        records.write(path, [row for row in rows if row["algorithm"] != algorithm or row["step"] <= last])
 
 
 def _quiet() -> None:
