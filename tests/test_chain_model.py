@@ -115,6 +115,17 @@ def test_answers_are_counted_and_scored_one_by_one(tokenizer, model):
     assert len({a.completion for a in sampled}) > 30
 
 
+def test_a_second_end_token_of_the_model_ends_a_completion_too(tokenizer, model):
+    answer_word = tokenizer.get_vocab()["ans"]
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, answer_word]
+    try:
+        cut = answers(model, tokenizer, 20, samples=None)
+    finally:
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+    assert all(a.completion.split()[-1] == "ans" and a.length == len(a.completion.split()) for a in cut)
+    assert len({a.length for a in cut}) > 1
+
+
 def test_answering_leaves_the_generators_and_the_mode_alone(tokenizer, model):
     model.train()
     torch.manual_seed(3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -27,23 +28,24 @@ def main(argv: list[str] | None = None) -> int:
     train.add_argument("--resume", action="store_true", help="go on with the latest interrupted run of this recipe")
     arguments, overrides = parser.parse_known_args(argv)
     try:
-        _train(arguments, overrides)
+        run = _prepare(arguments, overrides)
     except (ValueError, OSError, ImportError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # the system's, not ours: a traceback helps
         print(f"ktae: {error}", file=sys.stderr)
         return 2
+    run()
     return 0
 
 
-def _train(arguments: argparse.Namespace, overrides: list[str]) -> None:
+def _prepare(arguments: argparse.Namespace, overrides: list[str]) -> Callable[[], None]:
     from ktae.train.recipe import load_recipe
-    from ktae.train.run import train
+    from ktae.train.run import prepare
 
     sys.path.insert(0, "")  # as with python -m: reward functions of one's own live in the working directory
     recipe = load_recipe(arguments.recipe, overrides)
     out = arguments.out or _folder(recipe.name, arguments.resume)
-    train(recipe, out, resume=arguments.resume)
+    return prepare(recipe, out, resume=arguments.resume)
 
 
 def _folder(name: str, resume: bool) -> Path:

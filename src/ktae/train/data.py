@@ -39,7 +39,7 @@ def load_data(data: Data, seed: int) -> tuple[Any, Any]:
         return _rows(train, data), _rows(datasets.Dataset.from_list(test_rows[: data.test_rows]), data)
 
     rows = _read(data)
-    if len(rows) <= data.test_rows + (data.train_rows or 0) - bool(data.train_rows):
+    if len(rows) < data.test_rows + (data.train_rows or 1):
         raise ValueError(
             f"{data.source} has {len(rows)} rows, fewer than data.test_rows {data.test_rows} and "
             f"data.train_rows {data.train_rows or 'at least 1'} together"

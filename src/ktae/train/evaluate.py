@@ -58,6 +58,8 @@ def answer(
     how: dict[str, Any] = {"do_sample": False}
     if samples is not None:
         how = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    ends = model.generation_config.eos_token_id  # one id, several or None: chat models often have more than one
+    ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
     tasks = [index for index in range(len(rows)) for _ in range(samples or 1)]
     texts = [_text(tokenizer, prompt, chat_template_kwargs or {}) for prompt in rows["prompt"]]
     chat = not isinstance(rows[0]["prompt"], str)
@@ -78,7 +80,7 @@ def answer(
             tokens = model.generate(
                 **inputs, max_new_tokens=max_completion_length, pad_token_id=tokenizer.pad_token_id, **how
             )[:, inputs["input_ids"].shape[1] :]
-            ended = tokens == tokenizer.eos_token_id
+            ended = torch.isin(tokens, torch.tensor(sorted(ends), device=tokens.device))
             lengths = (ended.cumsum(dim=1) - ended.long() == 0).sum(dim=1).tolist()
             completions = tokenizer.batch_decode(tokens, skip_special_tokens=True)
             columns = {name: [rows[i][name] for i in batch] for name in rows.column_names if name != "prompt"}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
     """Trains every algorithm of the recipe from the same model and evaluates before and after.
 
     Writes to `out`: config.yaml (the recipe, every default spelled out), metrics.jsonl (a row a step),
-    samples.jsonl (rollouts), evaluation.jsonl (a row a completion), results.json, summary.md, curves.png and, for
-    each algorithm, a folder with its checkpoints and its final `model`.
+    samples.jsonl (rollouts), evaluation/*.jsonl (a row a completion), results.json, summary.md, curves.png and,
+    for each algorithm, a folder with its checkpoints and its final `model`.
 
     Args:
         recipe: what to run.
@@ -36,18 +38,20 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
         FileNotFoundError: `resume` is True and `out` holds no run.
         ValueError: `resume` is True and the run in `out` has another recipe.
     """
+    prepare(recipe, out, resume=resume)()
+
+
+def prepare(recipe: Recipe, out: Path, *, resume: bool) -> Callable[[], None]:
+    """Checks everything that can be checked before a model is loaded, and opens the run's folder.
+
+    Arguments and errors are those of `train`. Returns the rest of the run.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for module in ("trl", "datasets", "rich", "matplotlib"):
         require(module, extra="train")
-    from rich.console import Console
-
     from ktae.train.data import load_data
     from ktae.train.models import resolve
-    from ktae.train.summary import summarize
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=100)
     _quiet()
     rewards = load_rewards(recipe)
     train_rows, test_rows = load_data(recipe.data, recipe.seed)
@@ -56,6 +60,17 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
         _grpo_config(recipe, algorithm, out)  # TRL's own checks
     if _is_main():
         _open_folder(recipe, out, resume)
+    return functools.partial(_run, recipe, out, train_rows, test_rows, rewards, resume)
+
+
+def _run(recipe: Recipe, out: Path, train_rows: Any, test_rows: Any, rewards: dict[str, Any], resume: bool) -> None:
+    from rich.console import Console
+
+    from ktae.train.summary import summarize
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=100)
 
     def evaluate(who: str, path: str, label: str) -> None:
         _evaluate(recipe, dataclasses.replace(recipe.model, path=path), who, label, out, test_rows, rewards, console)
