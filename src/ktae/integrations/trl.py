@@ -29,7 +29,24 @@ from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402 (after the check 
 _SEQUENCE_LEVEL_ERASES_TOKENS = ("grpo", "dapo", "dr_grpo", "bnpo", "luspo", "sapo")
 
 
-class KTAETrainer(GRPOTrainer):
+class CorrectnessTrainer(GRPOTrainer):
+    """`trl.GRPOTrainer` that knows which of its reward functions decides whether a rollout is correct.
+
+    Args:
+        *args, **kwargs: those of `GRPOTrainer`.
+        correctness_reward: name of that reward function; may be omitted when there is only one. Its raw values are
+            used, before reward weights and normalisation.
+
+    Raises:
+        ValueError: `correctness_reward` is missing or unknown.
+    """
+
+    def __init__(self, *args: Any, correctness_reward: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._correctness_column = _correctness_column(self.reward_func_names, correctness_reward)
+
+
+class KTAETrainer(CorrectnessTrainer):
     """`trl.GRPOTrainer` whose advantages are A_i + K(o_it), one a token, instead of A_i, one a rollout.
 
     Args:
@@ -40,6 +57,7 @@ class KTAETrainer(GRPOTrainer):
             when there is only one. Its raw values are used, before reward weights and normalisation.
 
     Logs `ktae/*` (docs/metrics.md) and a column `key_token_value`, each rollout's mean, in the completions table.
+    After a generation `latest_key_tokens` holds this process's token ids, key-token values and mask, each (B, T).
 
     Raises:
         ValueError: a setting would erase or distort token-level credit, or `correctness_reward` is missing or
@@ -47,13 +65,10 @@ class KTAETrainer(GRPOTrainer):
         RuntimeError: Unsloth has replaced TRL's trainer.
     """
 
-    def __init__(
-        self, *args: Any, ktae: KTAEConfig | None = None, correctness_reward: str | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, ktae: KTAEConfig | None = None, **kwargs: Any) -> None:
         _refuse_unsloth()
         super().__init__(*args, **kwargs)
         self.ktae = KTAEConfig() if ktae is None else ktae
-        self._correctness_column = _correctness_column(self.reward_func_names, correctness_reward)
         if self.importance_sampling_level == "sequence" and self.loss_type in _SEQUENCE_LEVEL_ERASES_TOKENS:
             raise ValueError(
                 'importance_sampling_level="sequence" gives all tokens of a rollout the same gradient weight with '
@@ -110,6 +125,7 @@ class KTAETrainer(GRPOTrainer):
 
         first = self.accelerator.process_index * rows
         value_BT = value_NT[first : first + rows, :width]
+        self.latest_key_tokens = ids_BT, value_BT, generated_BT
         batch["advantages"] = (batch["advantages"][:, None] + value_BT) * batch["completion_mask"]
 
         metrics = _metrics(value_NT, generated_NT.bool(), self._ktae_rewards, group_size, self.ktae)

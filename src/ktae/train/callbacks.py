@@ -40,7 +40,7 @@ class Display(TrainerCallback):
             self._progress.start()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if not _is_step(state, logs):
+        if not is_update(state, logs):
             return
         # A step that reuses the rollouts of an earlier one logs neither.
         self._reward = _number(logs.get("reward"), self._reward)
@@ -62,38 +62,40 @@ class Display(TrainerCallback):
 
 
 class Records(TrainerCallback):
-    """Appends every step's metrics to metrics.jsonl and every n-th step's rollouts to samples.jsonl."""
+    """Appends metrics, of every update and evaluation, to metrics.jsonl and the rollouts of some to samples.jsonl."""
 
     def __init__(self, trainer: Any, algorithm: str, out: Path, samples_every: int) -> None:
         self._trainer, self._algorithm, self._samples_every = trainer, algorithm, samples_every
         self._metrics, self._samples = out / "metrics.jsonl", out / "samples.jsonl"
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if not _is_step(state, logs):
+        logs = logs or {}
+        is_evaluation = state.is_world_process_zero and "eval_loss" in logs
+        if not is_evaluation and not is_update(state, logs):
             return
         key = {"algorithm": self._algorithm, "step": state.global_step}
         append(self._metrics, [{**key, **logs}])
-        if self._samples_every and state.global_step % self._samples_every == 0:
-            append(self._samples, [{**key, **row} for row in self._rollouts()])
-
-    def _rollouts(self) -> list[dict[str, Any]]:
-        """The latest generation batch, a row a rollout, as TRL keeps it for its completions table."""
-        logs = self._trainer._logs
-        group_size = self._trainer.num_generations
-        columns = {**logs["rewards"], **logs["extra"]}
-        return [
-            {
-                "group": i // group_size,
-                "prompt": logs["prompt"][i],
-                "completion": logs["completion"][i],
-                **{name: _finite(values[i]) for name, values in columns.items()},
-                "advantage": logs["advantages"][i],
-            }
-            for i in range(len(logs["prompt"]))
-        ]
+        if not is_evaluation and self._samples_every and state.global_step % self._samples_every == 0:
+            append(self._samples, [{**key, **row} for row in rollouts(self._trainer)])
 
 
-def _is_step(state: Any, logs: dict[str, Any] | None) -> bool:
+def rollouts(trainer: Any) -> list[dict[str, Any]]:
+    """The latest generation batch of all processes, a row a rollout, as TRL keeps it for its completions table."""
+    logs = trainer._logs
+    columns = {**logs["rewards"], **logs["extra"]}
+    return [
+        {
+            "group": i // trainer.num_generations,
+            "prompt": logs["prompt"][i],
+            "completion": logs["completion"][i],
+            **{name: _finite(values[i]) for name, values in columns.items()},
+            "advantage": logs["advantages"][i],
+        }
+        for i in range(len(logs["prompt"]))
+    ]
+
+
+def is_update(state: Any, logs: dict[str, Any] | None) -> bool:
     """Whether `logs` are those of a training step, on the process that reports."""
     return state.is_world_process_zero and logs is not None and "loss" in logs
 

@@ -19,6 +19,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 MODULUS = 97
 MIN_STEPS, MAX_STEPS = 4, 6
@@ -210,17 +211,19 @@ def extract_answer(completion: str) -> int | None:
     return NUMBERS.get(words[-1]) if len(words) >= 2 and words[-2] == "ans" else None
 
 
-def exact_match(prompts: Sequence[str], completions: Sequence[str], answer: Sequence[str], **kwargs) -> list[float]:
-    """Reward function in TRL's form: 1.0 where a completion ends with its `answer`, else 0.0.
+def exact_match(
+    prompts: Sequence[str], completions: Sequence[str], answers: Sequence[list[str]], **kwargs
+) -> list[float]:
+    """Reward function in TRL's form: 1.0 where a completion ends with one of its `answers`, else 0.0.
 
     The three sequences run over the rollouts; other dataset columns arrive in `kwargs` and are not used.
 
-    >>> exact_match(["1 S1 +1 ?"] * 2, ["S1 +1 = 2 ans 2", "S1 +1 = 3 ans 3"], ["2", "2"])
+    >>> exact_match(["1 S1 +1 ?"] * 2, ["S1 +1 = 2 ans 2", "S1 +1 = 3 ans 3"], [["2"], ["2"]])
     [1.0, 0.0]
     """
     return [
-        1.0 if (given := extract_answer(completion)) is not None and str(given) == expected else 0.0
-        for completion, expected in zip(completions, answer, strict=True)
+        1.0 if (given := extract_answer(completion)) is not None and str(given) in accepted else 0.0
+        for completion, accepted in zip(completions, answers, strict=True)
     ]
 
 
@@ -243,18 +246,18 @@ def training_stream(rng: random.Random) -> Iterator[Problem]:
             yield problem
 
 
-def _row(problem: Problem) -> dict[str, str]:
-    return {"prompt": problem.prompt, "answer": str(problem.answer)}
+def _row(problem: Problem) -> dict[str, Any]:
+    return {"prompt": problem.prompt, "answers": [str(problem.answer)]}
 
 
-def train_problems(n: int, seed: int) -> list[dict[str, str]]:
-    """`n` different training problems as rows with the columns `prompt` and `answer`.
+def train_problems(n: int, seed: int) -> list[dict[str, Any]]:
+    """`n` different training problems as rows with the columns `prompt` and `answers`.
 
     A longer list begins with the shorter one of the same seed. Raises ValueError if `n` is negative.
     """
     if n < 0:
         raise ValueError(f"n must be at least 0, got {n}")
-    rows: dict[str, dict[str, str]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     stream = training_stream(random.Random(seed))
     while len(rows) < n:
         problem = next(stream)
@@ -262,7 +265,7 @@ def train_problems(n: int, seed: int) -> list[dict[str, str]]:
     return list(rows.values())
 
 
-def test_problems() -> list[dict[str, str]]:
+def test_problems() -> list[dict[str, Any]]:
     """The 1000 held-out problems, rows as from `train_problems`; no training problem is among them."""
     return [_row(problem) for problem in _held_out().values()]
 

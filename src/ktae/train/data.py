@@ -1,4 +1,4 @@
-"""Problems as datasets with the columns `prompt` and `answer`, split into rows to train on and rows held out."""
+"""Problems as datasets with the columns `prompt` and `answers`, split into rows to train on and rows held out."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def load_data(data: Data, seed: int) -> tuple[Any, Any]:
             runs with different seeds are measured on the same problems.
 
     Returns:
-        Two `datasets.Dataset` with `prompt` (a string, or a list of chat messages), `answer` (a string) and the
-        source's other columns.
+        Two `datasets.Dataset` with `prompt` (a string, or a list of chat messages), `answers` (a list of strings, any
+        of which is right) and the source's other columns.
 
     Raises:
         FileNotFoundError: the source is a path that does not exist.
-        ValueError: a template names a column that is not there, or there are too few rows.
+        ValueError: a column is missing or not of its form, or there are too few rows.
     """
     datasets = require("datasets", extra="train")
     if data.source == "modchain":
@@ -66,11 +66,40 @@ def _rows(rows: Any, data: Data) -> Any:
         except KeyError as error:
             raise ValueError(f"data.{key} names the column {error}; {data.source} has {sorted(row)}") from None
 
-    def convert(row: dict[str, Any]) -> dict[str, Any]:
-        prompt: Any = fill(data.prompt, row, "prompt")
-        if data.chat:
-            system = [{"role": "system", "content": data.system}] if data.system else []
-            prompt = [*system, {"role": "user", "content": prompt}]
-        return {"prompt": prompt, "answer": fill(data.answer, row, "answer")}
+    def prompt(row: dict[str, Any]) -> Any:
+        if data.prompt is None:
+            return _checked_prompt(_column(row, "prompt", data), data)
+        text = fill(data.prompt, row, "prompt")
+        system = [{"role": "system", "content": data.system}] if data.system else []
+        return [*system, {"role": "user", "content": text}] if data.chat else text
 
-    return require("datasets", extra="train").Dataset.from_list([{**row, **convert(row)} for row in rows])
+    def answers(row: dict[str, Any]) -> list[str]:
+        if data.answer is not None:
+            return [fill(data.answer, row, "answer")]
+        given = _column(row, "answers", data)
+        if not (isinstance(given, list) and given and all(isinstance(answer, str) for answer in given)):
+            raise ValueError(f"{data.source}: answers must be a list of at least one text, got {given!r}")
+        return given
+
+    converted = [{**row, "prompt": prompt(row), "answers": answers(row)} for row in rows]
+    return require("datasets", extra="train").Dataset.from_list(converted)
+
+
+def _column(row: dict[str, Any], name: str, data: Data) -> Any:
+    if name not in row:
+        key = name.removesuffix("s")
+        raise ValueError(
+            f"{data.source} has no column {name!r} but {sorted(row)}; set data.{key} to a template such as '{{column}}'"
+        )
+    return row[name]
+
+
+def _checked_prompt(prompt: Any, data: Data) -> Any:
+    is_chat = (
+        isinstance(prompt, list)
+        and len(prompt) > 0
+        and all(isinstance(message, dict) and {"role", "content"} <= message.keys() for message in prompt)
+    )
+    if not (is_chat or (isinstance(prompt, str) and prompt)):
+        raise ValueError(f"{data.source}: prompt must be a text or a list of chat messages, got {prompt!r}")
+    return prompt

@@ -10,8 +10,12 @@ from ktae.extras import require
 from ktae.train.recipe import Model
 
 
-def load_model(model: Model) -> tuple[Any, Any]:
+def load_model(model: Model, trained: Path | None = None) -> tuple[Any, Any]:
     """Loads a causal language model and its tokenizer.
+
+    Args:
+        model: the policy to start from.
+        trained: a folder with weights trained from it, whole or as LoRA adapters, to load instead.
 
     Returns:
         The model, on CPU and in `model.dtype`, and the tokenizer, padding on the left. A tokenizer without a padding
@@ -22,7 +26,10 @@ def load_model(model: Model) -> tuple[Any, Any]:
         ValueError: the tokenizer has neither a padding nor an end-of-sequence token.
     """
     transformers = require("transformers", extra="train")
-    path = resolve(model.path)
+    if trained is not None and (trained / "adapter_config.json").exists():
+        base, tokenizer = load_model(model)
+        return require("peft", extra="train").PeftModel.from_pretrained(base, str(trained)), tokenizer
+    path = str(trained) if trained is not None else resolve(model.path)
     options = {}
     if path.endswith(".gguf"):
         require("gguf", extra="train")

@@ -5,6 +5,7 @@ algorithms: [grpo, grpo_ktae]        # each trained from the same model, data or
 model: {path: Qwen/Qwen2.5-Math-1.5B}
 data: {source: problems.jsonl, prompt: "{question}", answer: "{answer}"}
 rewards: [math_answer]
+batch: {prompts: 64, rollouts: 8, mini_batch: 16, per_device: 8}
 ktae: {term_frequency_weight: 0.0}   # any field of KTAEConfig
 trl: {learning_rate: 1e-6}           # any field of TRL's GRPOConfig
 """
@@ -12,33 +13,42 @@ trl: {learning_rate: 1e-6}           # any field of TRL's GRPOConfig
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ktae.config import KTAEConfig
 from ktae.extras import require
+from ktae.train.parse import build, known_name, load_yaml, parse_overrides
 
 SHIPPED = Path(__file__).parent / "assets"
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A rollout-level algorithm as settings of TRL's trainer, with or without key-token values."""
+    """A rollout-level algorithm as settings of TRL's trainer, with or without key-token values.
+
+    Attributes:
+        label: its name in tables and plots.
+        trl: fields of `GRPOConfig` that define it.
+        ktae: add key-token values to the rollout advantages.
+        dapo: with the recipe's `dynamic_sampling` and `overlong`.
+    """
 
     label: str
     trl: dict[str, Any]
-    ktae: bool
+    ktae: bool = False
+    dapo: bool = False
 
 
 _GRPO = {"loss_type": "grpo", "scale_rewards": "group", "epsilon": 0.2}
+_DAPO = {"loss_type": "dapo", "scale_rewards": "group", "epsilon": 0.2, "epsilon_high": 0.28, "beta": 0.0}
 ALGORITHMS = {
-    "grpo": Algorithm("GRPO", _GRPO, ktae=False),
+    "grpo": Algorithm("GRPO", _GRPO),
     "grpo_ktae": Algorithm("GRPO+KTAE", _GRPO, ktae=True),
+    "dapo": Algorithm("DAPO", _DAPO, dapo=True),
+    "dapo_ktae": Algorithm("DAPO+KTAE", _DAPO, ktae=True, dapo=True),
 }
 
 
@@ -57,24 +67,42 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Lora:
+    """Train low-rank adapters (https://arxiv.org/abs/2106.09685) instead of all weights.
+
+    Attributes:
+        rank: of the adapters.
+        alpha: their output is scaled by alpha / rank.
+        dropout: on the adapters' input.
+        target_modules: names of the layers that get one, or `all-linear`.
+    """
+
+    rank: int = 32
+    alpha: int = 64
+    dropout: float = 0.0
+    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+
+
+@dataclass(frozen=True)
 class Data:
     """Problems with known answers.
 
     Attributes:
-        source: `modchain` (the quickstart task, made on the fly), a `.jsonl`, `.json` or `.parquet` file, or a
-            Hugging Face dataset id. Relative paths are relative to the working directory.
-        prompt: template of the prompt; `{Column}` is replaced by the row's value.
-        answer: template of the reference answer.
-        chat: send the prompt as a user message through the tokenizer's chat template.
+        source: a `.jsonl`, `.json` or `.parquet` file (`ktae data prepare` writes them), a Hugging Face dataset id,
+            or `modchain` (the quickstart task, made on the fly). Paths are relative to the working directory.
+        prompt: template of the prompt; `{Column}` is replaced by the row's value. Without it the row's column
+            `prompt` is taken, a text or a list of chat messages.
+        answer: template of the accepted answer. Without it the row's column `answers` is taken, a list.
+        chat: with `prompt`: send it as a user message through the tokenizer's chat template.
         system: system message, with `chat` only.
         split: split of a Hugging Face dataset.
-        test_rows: rows held out for the evaluation, drawn by the seed; never trained on.
+        test_rows: rows held out for the evaluation, the same ones whatever the seed; never trained on.
         train_rows: rows to train on; None takes all that are left (required for `modchain`, which is endless).
     """
 
     source: str
-    prompt: str = "{prompt}"
-    answer: str = "{answer}"
+    prompt: str | None = None
+    answer: str | None = None
     chat: bool = False
     system: str | None = None
     split: str = "train"
@@ -83,18 +111,88 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What is measured on the held-out problems before and after training.
+class Batch:
+    """How many rollouts make a step; the same on any number of devices.
 
     Attributes:
-        samples: completions a problem at temperature 1; 0 leaves sampling out.
+        prompts: problems sampled for one generation, over all devices.
+        rollouts: completions of each, the group size G.
+        mini_batch: problems whose rollouts make one update of the weights; `prompts / mini_batch` updates follow
+            each generation.
+        per_device: rollouts in one forward and backward pass of one device. Changes memory and speed only.
+    """
+
+    prompts: int
+    rollouts: int
+    mini_batch: int
+    per_device: int
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            if getattr(self, f.name) < 1:
+                raise ValueError(f"batch.{f.name} must be at least 1, got {getattr(self, f.name)}")
+        if self.rollouts < 2:
+            raise ValueError(f"batch.rollouts must be at least 2 to have a baseline, got {self.rollouts}")
+        if self.prompts % self.mini_batch:
+            raise ValueError(
+                f"batch.prompts must be a multiple of batch.mini_batch, got {self.prompts} and {self.mini_batch}"
+            )
+
+    @property
+    def updates(self) -> int:
+        """Updates of the weights after each generation (times `trl.num_iterations`)."""
+        return self.prompts // self.mini_batch
+
+
+@dataclass(frozen=True)
+class DynamicSampling:
+    """DAPO's dynamic sampling (https://arxiv.org/abs/2503.14476): train on groups with reward variance only.
+
+    Attributes:
+        max_generation_rounds: generations at most to fill a batch.
+        when_short: what then happens to a batch that is not full: `fill` completes it with groups without
+            variance, as GRPO trains on, `stop` ends the run.
+    """
+
+    max_generation_rounds: int = 10
+    when_short: Literal["fill", "stop"] = "fill"
+
+    def __post_init__(self) -> None:
+        if self.max_generation_rounds < 1:
+            raise ValueError(
+                f"dynamic_sampling.max_generation_rounds must be at least 1, got {self.max_generation_rounds}"
+            )
+
+
+@dataclass(frozen=True)
+class Overlong:
+    """DAPO's soft punishment of completions that come near the length limit; a reward of its own.
+
+    Attributes:
+        buffer: over the last `buffer` tokens before `trl.max_completion_length` the punishment grows from 0 to
+            `factor`.
+        factor: the punishment at the limit.
+    """
+
+    buffer: int = 512
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured on the held-out problems.
+
+    Attributes:
+        samples: completions a problem at temperature 1, before and after training; 0 leaves sampling out.
         greedy: also one greedy completion a problem.
         batch_size: completions generated together.
+        every: updates between evaluations during training (sampled once, logged as `eval_*`); 0 for none.
     """
 
     samples: int = 1
     greedy: bool = True
     batch_size: int = 64
+    every: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,7 +204,10 @@ class Recipe:
         algorithms: one or more of `ALGORITHMS`, trained one after the other from the same start.
         rewards: names of built-in reward functions or import paths `package.module:function`.
         correctness_reward: the function whose reward decides correctness; may be omitted if there is one only.
-        samples_every: every so many steps all rollouts of the step are written to samples.jsonl; 0 for never.
+        samples_every: every so many updates all rollouts of the step are written to samples.jsonl; 0 for never.
+        show_every: every so many updates two rollouts are shown with their rewards and key tokens; 0 for never.
+        dynamic_sampling, overlong: parts of DAPO, for the `dapo` algorithms only; null switches one off.
+        lora: null trains all weights.
         trl: fields of TRL's `GRPOConfig`; they win over an algorithm's own settings.
     """
 
@@ -115,10 +216,15 @@ class Recipe:
     model: Model
     data: Data
     rewards: list[str]
+    batch: Batch
     correctness_reward: str | None = None
     seed: int = 0
     samples_every: int = 10
+    show_every: int = 0
     ktae: KTAEConfig = KTAEConfig()  # noqa: RUF009 (frozen)
+    dynamic_sampling: DynamicSampling | None = DynamicSampling()
+    overlong: Overlong | None = Overlong()
+    lora: Lora | None = None
     evaluation: Evaluation = Evaluation()
     trl: dict[str, Any] = field(default_factory=dict)
 
@@ -128,14 +234,23 @@ class Recipe:
         if not self.algorithms or len(set(self.algorithms)) < len(self.algorithms):
             raise ValueError(f"algorithms must be a list without repetitions, got {self.algorithms}")
         for algorithm in self.algorithms:
-            _known("algorithm", algorithm, ALGORITHMS)
+            known_name("algorithm", algorithm, ALGORITHMS)
         if len(self.rewards) == 0:
             raise ValueError("rewards must name at least one reward function")
+        if self.correctness_reward is not None and self.correctness_reward not in self.rewards:
+            raise ValueError(f"correctness_reward must be one of {self.rewards}, got {self.correctness_reward!r}")
+        if len(self.rewards) > 1 and self.correctness_reward is None:
+            raise ValueError(f"correctness_reward must name one of {self.rewards}")
         known = {f.name for f in dataclasses.fields(require("trl", extra="train").GRPOConfig)} - _MANAGED.keys()
         for key in self.trl:
             if key in _MANAGED:
                 raise ValueError(f"trl.{key} is set by ktae; {_MANAGED[key]}")
-            _known("key", f"trl.{key}", {f"trl.{name}" for name in known})
+            known_name("key", f"trl.{key}", {f"trl.{name}" for name in known})
+
+    @property
+    def correctness(self) -> str:
+        """The reward that decides which rollouts are correct."""
+        return self.correctness_reward or self.rewards[0]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain lists, dicts and scalars, every default spelled out."""
@@ -149,6 +264,15 @@ _MANAGED = {
     "seed": "set seed",
     "resume_from_checkpoint": "give --resume",
     "disable_tqdm": "the progress display is ktae's",
+    "push_to_hub": "give --push-to-hub",
+    "eval_strategy": "set evaluation.every",
+    "eval_steps": "set evaluation.every",
+    "per_device_eval_batch_size": "set evaluation.batch_size",
+    "num_generations": "set batch.rollouts",
+    "per_device_train_batch_size": "set batch.per_device",
+    "gradient_accumulation_steps": "set batch.mini_batch",
+    "steps_per_generation": "set batch.prompts",
+    "generation_batch_size": "set batch.prompts",
 }
 
 
@@ -168,10 +292,10 @@ def load_recipe(recipe: str, overrides: list[str] | None = None) -> Recipe:
     if not path.is_file():
         names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
         raise FileNotFoundError(f"no recipe {recipe!r}: not a file, and not one that comes with ktae ({names})")
-    values = _yaml(path.read_text())
+    values = load_yaml(path.read_text())
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping, got {type(values).__name__}")
-    for key, value in _parse_overrides(overrides or []):
+    for key, value in parse_overrides(overrides or []):
         section = values
         *parents, last = key.split(".")
         for parent in parents:
@@ -179,77 +303,4 @@ def load_recipe(recipe: str, overrides: list[str] | None = None) -> Recipe:
             if not isinstance(section, dict):
                 raise ValueError(f"unknown key {key!r}: {parent!r} is not a section")
         section[last] = value
-    return _build(Recipe, values, prefix="")
-
-
-def _parse_overrides(arguments: list[str]) -> list[tuple[str, Any]]:
-    overrides, rest = [], list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if not argument.startswith("--") or len(argument) == 2:
-            raise ValueError(f"expected --key value, got {argument!r}")
-        key, equals, value = argument[2:].partition("=")
-        if not equals:
-            if not rest:
-                raise ValueError(f"--{key} needs a value")
-            value = rest.pop(0)
-        overrides.append((key, _yaml(value)))
-    return overrides
-
-
-def _yaml(text: str) -> Any:
-    yaml = require("yaml", extra="train")
-
-    class Loader(yaml.SafeLoader):
-        """YAML 1.1 reads 1e-6 as a string; people mean a number."""
-
-    number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
-    return yaml.load(text, Loader)
-
-
-def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
-    """An instance of the dataclass `cls` from a mapping; every key and every type is checked."""
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
-    for key in values:
-        _known("key", f"{prefix}{key}", {f"{prefix}{name}" for name in fields})
-    for name, f in fields.items():
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise ValueError(f"missing key {prefix}{name!s}")
-    return cls(**{key: _convert(hints[key], value, f"{prefix}{key}") for key, value in values.items()})
-
-
-def _convert(hint: Any, value: Any, key: str) -> Any:
-    """`value` as the type `hint`, or a ValueError that names the key."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if isinstance(value, dict):
-            return _build(hint, value, prefix=f"{key}.")
-    elif origin is Literal:
-        if value in arguments:
-            return value
-    elif origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in arguments:
-            return None
-        return _convert(next(a for a in arguments if a is not type(None)), value, key)
-    elif origin in (list, tuple):
-        if isinstance(value, list):
-            return origin(_convert(arguments[0], item, f"{key}[{i}]") for i, item in enumerate(value))
-    elif origin is dict:
-        if isinstance(value, dict):
-            return value
-    elif hint is float:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    elif hint in (int, str, bool) and type(value) is hint:
-        return value
-    expected = hint.__name__ if isinstance(hint, type) and origin is None else str(hint).replace("typing.", "")
-    raise ValueError(f"{key} must be {expected}, got {value!r}")
-
-
-def _known(what: str, name: str, known: Any) -> None:
-    if name not in known:
-        nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
-        raise ValueError(f"unknown {what} {name!r}; did you mean {nearest[0]!r}?")
+    return build(Recipe, values, prefix="")

@@ -2,12 +2,14 @@
 
     GRPOTrainer(..., reward_funcs=[math_answer])
 
-A dataset for `math_answer` has a column `answer`.
+A dataset for `math_answer` has a column `answers`.
 """
 
 import atexit
 import difflib
 import importlib
+import inspect
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -26,7 +28,7 @@ Completion = str | Sequence[Mapping[str, Any]]
 
 def math_answer(
     completions: Sequence[Completion],
-    answer: Sequence[str | list[str]],
+    answers: Sequence[str | list[str]],
     *,
     log_metric: Callable[[str, float], None] | None = None,
     **kwargs: Any,
@@ -36,7 +38,7 @@ def math_answer(
     Args:
         completions: one per rollout, a text or a list of chat messages, of which the last assistant message
             counts.
-        answer: per rollout the accepted answer, or several of which any will do.
+        answers: per rollout the accepted answer, or several of which any will do.
         log_metric: called with a metric's name and value, here the number of rollouts of this call that held no
             answer (`ktae/answers_missing`), that the grader gave up on at its deadline
             (`ktae/grader_timeouts`), and on which it failed (`ktae/grader_errors`). TRL averages over the calls
@@ -54,7 +56,7 @@ def math_answer(
     >>> math_answer(["It is 1,234.", r"\boxed{5}", "No idea."], ["1234", "6", "7"])
     [1.0, 0.0, 0.0]
     """
-    verdicts = _grader().grade([_text(completion) for completion in completions], answer)
+    verdicts = _grader().grade([_text(completion) for completion in completions], answers)
     if log_metric is not None:
         counts = Counter(verdict.status for verdict in verdicts)
         # Zeros too, or the average would be over the calls with a failure only.
@@ -101,6 +103,73 @@ def load_reward(name: str) -> Callable[..., Any]:
         hint = f", did you mean {_nearest(function_name, functions)!r}?" if functions else ""
         raise ValueError(f"unknown reward {name!r}: {module_name} has no function {function_name!r}{hint}")
     return function
+
+
+class Guarded:
+    """A reward function that a bad rollout cannot stop: what it raises on, and what is no finite number, is None.
+
+    If it raises on the whole batch, it is called again rollout by rollout, so that only the rollouts to blame go
+    unscored. How many did is logged as `rewards/NAME/failed`.
+
+    Args:
+        name: the reward's name in the recipe, and in TRL's metrics.
+        function: in TRL's form.
+
+    Raises:
+        ValueError: `function` is async.
+        RuntimeError: when called: not one rollout of the batch could be scored because all raised (then the function
+            itself is broken, and training on would be for nothing), or the function returned something else than
+            one value a rollout.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        if inspect.iscoroutinefunction(function):
+            raise ValueError(f"the reward function {name!r} must be a plain function, not an async one")
+        self.__name__ = name.rpartition(":")[2]
+        self._name, self._function = name, function
+
+    def __call__(
+        self,
+        completions: Sequence[Completion],
+        *,
+        log_metric: Callable[[str, float], None] | None = None,
+        log_extra: Callable[[str, list], None] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        number = len(completions)
+        logs = {"log_metric": log_metric, "log_extra": log_extra} if log_metric and log_extra else {}
+        errors: list[Exception] = []
+        try:
+            rewards = list(self._function(completions=completions, **logs, **columns))
+        except Exception:  # whatever a stranger's function raises
+            rewards = []
+            for index in range(number):
+                one = slice(index, index + 1)
+                row = {key: value[one] if _is_column(value, number) else value for key, value in columns.items()}
+                try:
+                    rewards += list(self._function(completions=completions[one], **row))
+                except Exception as error:
+                    errors.append(error)
+                    rewards.append(None)
+            if len(errors) == number:
+                raise RuntimeError(
+                    f"the reward function {self._name!r} raised on every rollout: {errors[0]!r}"
+                ) from errors[0]
+        if len(rewards) != number:
+            raise RuntimeError(f"the reward function {self._name!r} must return {number} values, got {len(rewards)}")
+        scored = [_finite(reward) for reward in rewards]
+        if log_metric is not None:
+            failed = sum(score is None and reward is not None for score, reward in zip(scored, rewards, strict=True))
+            log_metric(f"rewards/{self.__name__}/failed", float(failed + len(errors)))
+        return scored
+
+
+def _is_column(value: Any, number: int) -> bool:
+    return isinstance(value, list) and len(value) == number
+
+
+def _finite(reward: Any) -> float | None:
+    return float(reward) if reward is not None and math.isfinite(reward) else None
 
 
 def _nearest(name: str, names: Sequence[str] | Mapping[str, str]) -> str:

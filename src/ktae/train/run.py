@@ -3,51 +3,66 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ktae.extras import require
 from ktae.train import records
-from ktae.train.recipe import ALGORITHMS, Model, Recipe
+from ktae.train.checkpoints import latest
+from ktae.train.folder import forget_after, open_folder
+from ktae.train.recipe import ALGORITHMS, Recipe
+from ktae.train.settings import grpo_config, has_overlong, is_main
 
 BEFORE = "start"
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
+def train(recipe: Recipe, out: Path, *, resume: bool = False, push_to_hub: str | None = None) -> None:
     """Trains every algorithm of the recipe from the same model and evaluates before and after.
 
-    Writes to `out`: config.yaml (the recipe, every default spelled out), metrics.jsonl (a row a step),
-    samples.jsonl (rollouts), evaluation/*.jsonl (a row a completion), results.json, summary.md, curves.png and,
-    for each algorithm, a folder with its checkpoints and its final `model`.
+    Writes to `out`: config.yaml (the recipe, every default spelled out), provenance.jsonl (how it was made),
+    metrics.jsonl (a row an update), samples.jsonl (rollouts), evaluation/*.jsonl (a row a completion), results.json,
+    summary.md, curves.png and, for each algorithm, a folder with its checkpoints and its final `model`.
 
     Args:
         recipe: what to run.
         out: the run's folder; created, and empty unless `resume`.
         resume: go on with the run in `out`; finished parts are kept, an interrupted algorithm continues from its
-            last checkpoint.
+            last complete checkpoint.
+        push_to_hub: upload the final models as this Hugging Face repository, with the algorithm's name behind it if
+            there are several.
 
     Raises:
         FileExistsError: `out` holds a run and `resume` is False.
-        FileNotFoundError: `resume` is True and `out` holds no run.
-        ValueError: `resume` is True and the run in `out` has another recipe.
+        FileNotFoundError: `resume` is True and `out` holds no run, or a file that the recipe names is not there.
+        ValueError: a setting is wrong, or `resume` is True and the run in `out` has another recipe.
     """
-    prepare(recipe, out, resume=resume)()
+    prepare(recipe, out, resume=resume, push_to_hub=push_to_hub)()
 
 
-def prepare(recipe: Recipe, out: Path, *, resume: bool) -> Callable[[], None]:
+def prepare(recipe: Recipe, out: Path, *, resume: bool, push_to_hub: str | None = None) -> Callable[[], None]:
     """Checks everything that can be checked before a model is loaded, and opens the run's folder.
 
     Arguments and errors are those of `train`. Returns the rest of the run.
     """
+    run = check(recipe, out, resume=resume)
+    if push_to_hub:
+        from ktae.train.hub import check_hub
+
+        check_hub(push_to_hub)
+    if is_main():
+        open_folder(recipe, out, resume)
+    return lambda: run.run(push_to_hub)
+
+
+def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
+    """Reads the data and checks every setting, without loading a model or writing anything."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    for module in ("trl", "datasets", "rich", "matplotlib"):
+    for module in ("trl", "datasets", "rich", "matplotlib", *(["peft"] if recipe.lora else [])):
         require(module, extra="train")
     from ktae.train.data import load_data
     from ktae.train.models import resolve
@@ -55,173 +70,158 @@ def prepare(recipe: Recipe, out: Path, *, resume: bool) -> Callable[[], None]:
     _quiet()
     rewards = load_rewards(recipe)
     train_rows, test_rows = load_data(recipe.data, recipe.seed)
+    if len(train_rows) < recipe.batch.prompts:
+        raise ValueError(
+            f"{recipe.data.source} leaves {len(train_rows)} problems to train on, fewer than batch.prompts "
+            f"{recipe.batch.prompts}; lower batch.prompts or data.test_rows"
+        )
     resolve(recipe.model.path)
     for algorithm in recipe.algorithms:
-        _grpo_config(recipe, algorithm, out)  # TRL's own checks
-    if _is_main():
-        _open_folder(recipe, out, resume)
-    return functools.partial(_run, recipe, out, train_rows, test_rows, rewards, resume)
-
-
-def _run(recipe: Recipe, out: Path, train_rows: Any, test_rows: Any, rewards: dict[str, Any], resume: bool) -> None:
-    from rich.console import Console
-
-    from ktae.train.summary import summarize
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=100)
-
-    def evaluate(who: str, path: str, label: str) -> None:
-        _evaluate(recipe, dataclasses.replace(recipe.model, path=path), who, label, out, test_rows, rewards, console)
-
-    evaluate(BEFORE, recipe.model.path, BEFORE)
-    for algorithm in recipe.algorithms:
-        final = out / algorithm / "model"
-        if not final.exists():
-            _train(recipe, algorithm, out, train_rows, rewards, console, resume)
-        evaluate(algorithm, str(final), ALGORITHMS[algorithm].label)
-    if _is_main():
-        summarize(recipe, out, console)
+        grpo_config(recipe, algorithm, out, test_rows=len(test_rows))  # TRL's own checks
+    return Run(recipe, out, train_rows, test_rows, rewards, resume)
 
 
 def load_rewards(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's reward functions by name, in its order."""
-    from ktae.train.rewards import load_reward
+    """The recipe's reward functions by name, in its order, guarded against rollouts that they cannot handle."""
+    from ktae.train.rewards import Guarded, load_reward
 
-    rewards = {name: load_reward(name) for name in recipe.rewards}
-    if recipe.correctness_reward is not None and recipe.correctness_reward not in rewards:
-        raise ValueError(f"correctness_reward must be one of {list(rewards)}, got {recipe.correctness_reward!r}")
-    if len(rewards) > 1 and recipe.correctness_reward is None:
-        raise ValueError(f"correctness_reward must name one of {list(rewards)}")
-    return rewards
+    return {name: Guarded(name, load_reward(name)) for name in recipe.rewards}
 
 
-def _evaluate(
-    recipe: Recipe, model: Model, who: str, label: str, out: Path, rows: Any, rewards: dict[str, Any], console: Any
-) -> None:
-    """Writes evaluation/<who>_<mode>.jsonl unless an earlier, interrupted call of this run has."""
-    from ktae.train.evaluate import answer
-    from ktae.train.models import load_model
+@dataclass
+class Run:
+    """A run whose settings have been checked."""
 
-    modes = {"sampled": recipe.evaluation.samples, "greedy": None if recipe.evaluation.greedy else 0}
-    missing = {
-        mode: samples for mode, samples in modes.items() if samples != 0 and not _answers(out, who, mode).exists()
-    }
-    if not (_is_main() and len(rows) and missing):
-        return
-    policy, tokenizer = load_model(model)
-    config = _grpo_config(recipe, recipe.algorithms[0], out)
-    for mode, samples in missing.items():
-        begun = time.perf_counter()
-        answers = answer(
-            policy,
-            tokenizer,
-            rows,
-            rewards[_correctness(recipe)],
-            max_completion_length=config.max_completion_length,
-            samples=samples,
-            batch_size=recipe.evaluation.batch_size,
-            chat_template_kwargs=config.chat_template_kwargs,
+    recipe: Recipe
+    out: Path
+    train_rows: Any
+    test_rows: Any
+    rewards: dict[str, Any]
+    resume: bool
+
+    def run(self, push_to_hub: str | None = None) -> None:
+        """Everything from the first evaluation to the table; parts that are finished are left out."""
+        from rich.console import Console
+
+        from ktae.train.model_card import write_model_card
+        from ktae.train.summary import summarize
+
+        recipe, out = self.recipe, self.out
+        self.console = Console()
+        if not self.console.is_terminal:
+            self.console = Console(width=100)
+        self._evaluate(BEFORE, None, BEFORE)
+        for algorithm in recipe.algorithms:
+            final = out / algorithm / "model"
+            if not final.exists():
+                self._train(algorithm)
+            self._evaluate(algorithm, final, ALGORITHMS[algorithm].label)
+        if not is_main():
+            return
+        results = summarize(recipe, out, self.console)
+        for algorithm in recipe.algorithms:
+            write_model_card(recipe, algorithm, results, out)
+            if push_to_hub:
+                from ktae.train.hub import push
+
+                several = len(recipe.algorithms) > 1
+                push(out / algorithm / "model", f"{push_to_hub}-{algorithm}" if several else push_to_hub)
+
+    def _evaluate(self, who: str, trained: Path | None, label: str) -> None:
+        """Writes evaluation/<who>_<mode>.jsonl unless an earlier, interrupted call of this run has."""
+        from ktae.train.evaluate import answer
+        from ktae.train.models import load_model
+
+        recipe = self.recipe
+        modes = {"sampled": recipe.evaluation.samples, "greedy": None if recipe.evaluation.greedy else 0}
+        files = {mode: self.out / "evaluation" / f"{who}_{mode}.jsonl" for mode in modes}
+        missing = {mode: samples for mode, samples in modes.items() if samples != 0 and not files[mode].exists()}
+        if not (is_main() and len(self.test_rows) and missing):
+            return
+        config = grpo_config(recipe, recipe.algorithms[0], self.out)
+        policy, tokenizer = load_model(recipe.model, trained)
+        policy.to(config.device)
+        for mode, samples in missing.items():
+            begun = time.perf_counter()
+            answers = answer(
+                policy,
+                tokenizer,
+                self.test_rows,
+                self.rewards[recipe.correctness],
+                max_completion_length=config.max_completion_length,
+                samples=samples,
+                batch_size=recipe.evaluation.batch_size,
+                chat_template_kwargs=config.chat_template_kwargs,
+            )
+            records.write(files[mode], [dataclasses.asdict(answer) for answer in answers])
+            correct = sum((answer.reward or 0.0) > recipe.ktae.correct_above for answer in answers) / len(answers)
+            self.console.print(f"{label:<10} {mode} accuracy {correct:.3f}  ({time.perf_counter() - begun:.0f} s)")
+
+    def _train(self, algorithm: str) -> None:
+        from ktae.train.callbacks import Display, Records
+        from ktae.train.models import load_model
+        from ktae.train.show import Show
+
+        recipe, folder, label = self.recipe, self.out / algorithm, ALGORITHMS[algorithm].label
+        checkpoint = latest(folder) if self.resume else None
+        if is_main():
+            forget_after(checkpoint, algorithm, self.out)
+        config = grpo_config(recipe, algorithm, self.out, test_rows=len(self.test_rows))
+        reward_funcs = list(self.rewards.values())
+        if has_overlong(recipe, algorithm) and recipe.overlong:
+            punishment = require("trl.rewards", extra="train").get_soft_overlong_punishment
+            reward_funcs.append(punishment(config.max_completion_length, recipe.overlong.buffer))
+        trainer_class, options = _trainer(recipe, algorithm)
+        model, tokenizer = load_model(recipe.model)
+        trainer = trainer_class(
+            model=model,
+            processing_class=tokenizer,
+            reward_funcs=reward_funcs,
+            args=config,
+            train_dataset=self.train_rows,
+            eval_dataset=self.test_rows if config.eval_strategy != "no" else None,
+            correctness_reward=self.rewards[recipe.correctness].__name__,
+            correct_above=recipe.ktae.correct_above,
+            **options,
         )
-        records.write(_answers(out, who, mode), [dataclasses.asdict(answer) for answer in answers])
-        correct = sum((answer.reward or 0.0) > recipe.ktae.correct_above for answer in answers) / len(answers)
-        console.print(f"{label:<10} {mode} accuracy {correct:.3f}  ({time.perf_counter() - begun:.0f} s)")
+        trainer.remove_callback(require("transformers", extra="train").PrinterCallback)
+        trainer.add_callback(Display(label, self.console))
+        trainer.add_callback(Records(trainer, algorithm, self.out, recipe.samples_every))
+        trainer.add_callback(Show(trainer, tokenizer, label, self.console, recipe.show_every))
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        # Renamed when complete: a folder `model` means that this algorithm is done.
+        trainer.save_model(str(folder / "unfinished"))
+        trainer.accelerator.wait_for_everyone()
+        if is_main():
+            (folder / "unfinished").rename(folder / "model")
+        trainer.accelerator.wait_for_everyone()
 
 
-def _answers(out: Path, who: str, mode: str) -> Path:
-    return out / "evaluation" / f"{who}_{mode}.jsonl"
+def _trainer(recipe: Recipe, algorithm: str) -> tuple[type, dict[str, Any]]:
+    """The trainer's class and the arguments that only it takes."""
+    from ktae.train import trainer
 
-
-def _correctness(recipe: Recipe) -> str:
-    return recipe.correctness_reward or recipe.rewards[0]
-
-
-def _is_main() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def _train(
-    recipe: Recipe,
-    algorithm: str,
-    out: Path,
-    rows: Any,
-    rewards: dict[str, Any],
-    console: Any,
-    resume: bool,
-) -> None:
-    from transformers.trainer_utils import get_last_checkpoint
-    from trl.trainer.grpo_trainer import GRPOTrainer
-
-    from ktae.integrations.trl import KTAETrainer
-    from ktae.train.callbacks import Display, Records
-    from ktae.train.models import load_model
-
-    folder = out / algorithm
-    checkpoint = get_last_checkpoint(str(folder)) if resume and folder.exists() else None
-    _forget_after(checkpoint, algorithm, out)
-    model, tokenizer = load_model(recipe.model)
     options: dict[str, Any] = {}
-    trainer_class: type[GRPOTrainer] = GRPOTrainer
+    if recipe.lora:
+        options["peft_config"] = require("peft", extra="train").LoraConfig(
+            r=recipe.lora.rank,
+            lora_alpha=recipe.lora.alpha,
+            lora_dropout=recipe.lora.dropout,
+            target_modules=recipe.lora.target_modules,
+            task_type="CAUSAL_LM",
+        )
     if ALGORITHMS[algorithm].ktae:
-        trainer_class = KTAETrainer
-        options = {"ktae": recipe.ktae, "correctness_reward": rewards[_correctness(recipe)].__name__}
-    trainer = trainer_class(
-        model=model,
-        processing_class=tokenizer,
-        reward_funcs=list(rewards.values()),
-        args=_grpo_config(recipe, algorithm, out),
-        train_dataset=rows,
-        **options,
-    )
-    trainer.remove_callback(require("transformers", extra="train").PrinterCallback)
-    trainer.add_callback(Display(ALGORITHMS[algorithm].label, console))
-    trainer.add_callback(Records(trainer, algorithm, out, recipe.samples_every))
-    trainer.train(resume_from_checkpoint=checkpoint)
-    # Renamed when complete: a folder `model` means that this algorithm is done.
-    trainer.save_model(str(folder / "unfinished"))
-    if _is_main():
-        (folder / "unfinished").rename(folder / "model")
-
-
-def _grpo_config(recipe: Recipe, algorithm: str, out: Path) -> Any:
-    accelerator = torch.accelerator.is_available()
-    defaults = {
-        "report_to": "none",
-        "logging_steps": 1,
-        "save_total_limit": 1,
-        "use_cpu": not accelerator,
-        "bf16": accelerator,
-        "gradient_checkpointing": accelerator,
+        options["ktae"] = recipe.ktae
+    dynamic = ALGORITHMS[algorithm].dapo and recipe.dynamic_sampling
+    if dynamic:
+        options |= dataclasses.asdict(dynamic)
+    classes = {
+        (False, False): trainer.RunTrainer,
+        (True, False): trainer.KTAERunTrainer,
+        (False, True): trainer.DynamicRunTrainer,
+        (True, True): trainer.KTAEDynamicRunTrainer,
     }
-    settings = {**defaults, **ALGORITHMS[algorithm].trl, **recipe.trl}
-    return require("trl", extra="train").GRPOConfig(
-        output_dir=str(out / algorithm), seed=recipe.seed, disable_tqdm=True, **settings
-    )
-
-
-def _open_folder(recipe: Recipe, out: Path, resume: bool) -> None:
-    yaml = require("yaml", extra="train")
-    config = yaml.safe_dump(recipe.as_dict(), sort_keys=False)
-    path = out / "config.yaml"
-    if resume:
-        if not path.exists():
-            raise FileNotFoundError(f"--resume: {path} does not exist")
-        if path.read_text() != config:
-            raise ValueError(f"--resume: the recipe differs from the one in {path}; resume with the same settings")
-        return
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty; give --resume to go on with it, or another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(config)
-
-
-def _forget_after(checkpoint: str | None, algorithm: str, out: Path) -> None:
-    """Drops the records of steps that will be trained again, and a line that a kill cut off."""
-    last = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
-    for path in (out / "metrics.jsonl", out / "samples.jsonl"):
-        rows = records.read(path)
-        records.write(path, [row for row in rows if row["algorithm"] != algorithm or row["step"] <= last])
+    return classes[ALGORITHMS[algorithm].ktae, bool(dynamic)], options
 
 
 def _quiet() -> None:

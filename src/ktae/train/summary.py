@@ -16,8 +16,8 @@ from ktae.train.recipe import ALGORITHMS, Recipe
 Z95 = 1.959964
 
 
-def summarize(recipe: Recipe, out: Path, console: Any) -> None:
-    """Reads the run's records; writes results.json, summary.md and curves.png and prints the table."""
+def summarize(recipe: Recipe, out: Path, console: Any) -> dict[str, Any]:
+    """Reads the run's records; writes results.json (also returned), summary.md and curves.png; prints the table."""
     results = _results(recipe, out)
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     header, lines, notes = _table(recipe, results)
@@ -27,12 +27,17 @@ def summarize(recipe: Recipe, out: Path, console: Any) -> None:
     console.print(table)
     for note in notes:
         console.print(note, highlight=False)
-    markdown = [header, ["---"] * len(header), *lines]
-    (out / "summary.md").write_text(
-        "\n".join("| " + " | ".join(line) + " |" for line in markdown) + "\n\n" + "\n\n".join(notes) + "\n"
-    )
+    (out / "summary.md").write_text(as_markdown(recipe, results))
     _plot(recipe, out)
     console.print(f"Curves, metrics, samples and models are in {out}/")
+    return results
+
+
+def as_markdown(recipe: Recipe, results: dict[str, Any]) -> str:
+    """The table and the notes below it."""
+    header, lines, notes = _table(recipe, results)
+    markdown = [header, ["---"] * len(header), *lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in markdown) + "\n\n" + "\n\n".join(notes) + "\n"
 
 
 def accuracy_interval(correct_PS: np.ndarray) -> tuple[float, float, float]:
@@ -88,7 +93,7 @@ def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
                 "mean_length": float(np.mean([row["length"] for row in rows])),
                 "unscored": int(np.isnan(reward).sum()),
             }
-        rows = [row for row in records.read(out / "metrics.jsonl") if row["algorithm"] == who]
+        rows = [row for row in records.read(out / "metrics.jsonl") if row["algorithm"] == who and "loss" in row]
         if rows:
             seconds = sum(row["step_time"] for row in rows)
             policies[who]["steps"], policies[who]["seconds"] = rows[-1]["step"], seconds
@@ -98,15 +103,21 @@ def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
     differences = [
         {
             "policy": who,
-            "baseline": recipe.algorithms[0],
+            "baseline": baseline,
             "mode": mode,
-            **dict(zip(("difference", "half_width"), paired_difference(values, baseline), strict=True)),
+            **dict(zip(("difference", "half_width"), paired_difference(values, correct[baseline, mode]), strict=True)),
         }
         for (who, mode), values in correct.items()
-        if who in recipe.algorithms[1:] and (baseline := correct.get((recipe.algorithms[0], mode))) is not None
+        if who in recipe.algorithms[1:] and ((baseline := _baseline(recipe, who)), mode) in correct
     ]
     problems = len(next(iter(correct.values()))) if correct else 0
     return {"seed": recipe.seed, "problems": problems, "policies": policies, "differences": differences}
+
+
+def _baseline(recipe: Recipe, algorithm: str) -> str:
+    """What an algorithm is compared with: itself without KTAE if that was trained, otherwise the first one."""
+    without = algorithm.removesuffix("_ktae")
+    return without if without != algorithm and without in recipe.algorithms else recipe.algorithms[0]
 
 
 def _table(recipe: Recipe, results: dict[str, Any]) -> tuple[list[str], list[list[str]], list[str]]:

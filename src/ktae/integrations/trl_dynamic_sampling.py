@@ -1,0 +1,234 @@
+"""DAPO's dynamic sampling (https://arxiv.org/abs/2503.14476, section 3.2) in TRL, which does not have it.
+
+    from ktae.integrations.trl_dynamic_sampling import DynamicSamplingTrainer
+    trainer = DynamicSamplingTrainer(model, reward_funcs, args=GRPOConfig(loss_type="dapo", ...), train_dataset=...)
+
+Groups whose rewards are all equal teach nothing: they are dropped, and further problems are sampled until the batch
+is full. With key-token values:
+
+    class Trainer(KTAETrainer, DynamicSamplingTrainer): ...
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from ktae.extras import require
+from ktae.integrations.trl import CorrectnessTrainer
+
+require("accelerate", extra="train")
+
+from accelerate.utils import gather_object  # noqa: E402 (after the check that names the extra)
+
+logger = logging.getLogger("ktae")
+
+
+@dataclass
+class _Rollout:
+    """One row of what TRL's `_generate` returns, and what belongs to it."""
+
+    problem: dict[str, Any]
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    tool_mask: list[int] | None
+    completion: Any
+    logprobs: Any
+    logged: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Batch:
+    """The rollouts to train on: this process's, and the rewards of all processes, (N, functions)."""
+
+    rollouts: list[_Rollout]
+    rewards_NF: Tensor
+
+
+class DynamicSamplingTrainer(CorrectnessTrainer):
+    """`trl.GRPOTrainer` that trains on groups with reward variance, sampling further problems to fill the batch.
+
+    The reward that counts is the correctness reward alone, so that a length penalty cannot make a group of correct
+    rollouts look informative. Rollouts without a reward do not count. A further round samples as many problems as
+    the share of groups kept so far makes necessary, at most a full batch. Further problems are drawn from the
+    training set without those that the batch has had, in an order that depends only on the seed and the step: all
+    processes draw the same ones, and a resumed run draws what an uninterrupted one would have drawn. Evaluation is
+    not touched.
+
+    Args:
+        *args, **kwargs: those of `GRPOTrainer`, and `correctness_reward` as in `KTAETrainer`.
+        max_generation_rounds: generations at most for one batch.
+        when_short: if the batch is not full then: "fill" completes it with groups that have no variance (they have
+            advantage 0 and count in the loss's denominator), "stop" raises.
+
+    Logs `dynamic_sampling/*` (docs/metrics.md). TRL's `completions/*` metrics are averages over the rounds.
+
+    Raises:
+        ValueError: a setting that this class cannot work with: an iterable dataset, images, environments.
+        RuntimeError: while training: the batch is not full after the last round and `when_short` is "stop".
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        max_generation_rounds: int = 10,
+        when_short: Literal["fill", "stop"] = "fill",
+        **kwargs: Any,
+    ) -> None:
+        if max_generation_rounds < 1:
+            raise ValueError(f"max_generation_rounds must be at least 1, got {max_generation_rounds}")
+        if when_short not in ("fill", "stop"):
+            raise ValueError(f"when_short must be 'fill' or 'stop', got {when_short!r}")
+        super().__init__(*args, **kwargs)
+        if not hasattr(self.train_dataset, "__len__"):
+            raise ValueError("dynamic sampling draws further problems by index; train_dataset must not be iterable")
+        if self._is_vlm or self.environment_factories is not None:
+            raise ValueError("dynamic sampling works neither with images nor with environment_factory")
+        self.max_generation_rounds, self.when_short = max_generation_rounds, when_short
+        self._chosen: _Batch | None = None
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Chooses the rollouts, then lets TRL go on as if it had sampled just these."""
+        if not cast(torch.nn.Module, self.model).training:
+            return super()._generate_and_score_completions(inputs)
+        self._chosen = chosen = self._choose(inputs)
+        for name in {name for rollout in chosen.rollouts for name in rollout.logged}:
+            self._pending_extra_logs[name].extend(rollout.logged.get(name) for rollout in chosen.rollouts)
+        try:
+            return super()._generate_and_score_completions([rollout.problem for rollout in chosen.rollouts])
+        finally:
+            self._chosen = None
+
+    def _generate(self, prompts: list) -> tuple:
+        if self._chosen is None:
+            return super()._generate(prompts)
+        rows = self._chosen.rollouts
+
+        def column(name: str) -> list | None:
+            values = [getattr(row, name) for row in rows]
+            return None if values[0] is None else values
+
+        prompt_ids, completion_ids = column("prompt_ids"), column("completion_ids")
+        return prompt_ids, completion_ids, column("tool_mask"), column("completion"), column("logprobs"), {}, None, []
+
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list[list[int]]
+    ) -> Tensor:
+        if self._chosen is None:
+            return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        return self._chosen.rewards_NF
+
+    def _choose(self, inputs: list[dict[str, Any]]) -> _Batch:
+        """Samples until as many groups have reward variance as the batch holds; the same on every process."""
+        size, processes = cast(int, self.num_generations), self.accelerator.num_processes
+        wanted = len(inputs) * processes // size
+        together = processes // math.gcd(processes, size)  # so many groups divide over the processes
+        kept: list[tuple[list[_Rollout], Tensor]] = []
+        dropped: list[tuple[list[_Rollout], Tensor]] = []
+        further: Iterator[dict[str, Any]] | None = None
+        rounds = extra = 0
+        while inputs and len(kept) < wanted and rounds < self.max_generation_rounds:
+            rollouts, rewards_NF = self._round(inputs)
+            rounds += 1
+            for group, rewards_GF in zip(_grouped(rollouts, size), rewards_NF.split(size), strict=True):
+                varied = _varies(rewards_GF[:, self._correctness_column])
+                (kept if varied else dropped).append((group, rewards_GF))
+            if further is None:
+                further = self._further([group[0].problem for group, _ in kept + dropped])
+            missing = wanted - len(kept)
+            likely = math.ceil(missing * (len(kept) + len(dropped)) / len(kept)) if kept else wanted
+            ask = math.ceil(min(likely, wanted) / together) * together
+            problems = list(islice(further, ask if missing > 0 and rounds < self.max_generation_rounds else 0))
+            problems = problems[: len(problems) // together * together]
+            extra += len(problems)
+            rows = [problem for problem in problems for _ in range(size)]
+            share = len(rows) // processes
+            inputs = [dict(row) for row in rows[self.accelerator.process_index * share :][:share]]
+
+        missing = max(wanted - len(kept), 0)
+        if missing:
+            self._report_short(missing, wanted, rounds)
+        chosen = (kept + dropped[:missing])[:wanted]
+        all_rewards = torch.cat([rewards for _, rewards in kept + dropped])[:, self._correctness_column]
+        metrics = {
+            "rounds": rounds,
+            "extra_prompts": extra,
+            "dropped_groups": len(dropped) - missing,
+            "surplus_groups": len(kept) - (wanted - missing),
+            "filled_groups": missing,
+            "reward": torch.nanmean(all_rewards).item(),
+        }
+        for name, value in metrics.items():
+            self._metrics["train"][f"dynamic_sampling/{name}"].append(float(value))
+        rollouts = [rollout for group, _ in chosen for rollout in group]
+        share = len(rollouts) // processes
+        first = self.accelerator.process_index * share
+        return _Batch(rollouts[first : first + share], torch.cat([rewards for _, rewards in chosen]))
+
+    def _round(self, inputs: list[dict[str, Any]]) -> tuple[list[_Rollout], Tensor]:
+        """Samples and scores one round; the rollouts and rewards of all processes, group by group."""
+        prompts = [row["prompt"] for row in inputs]
+        prompt_ids, completion_ids, tool_mask, completions, logprobs, fields, _, _ = self._generate(prompts)
+        for name, values in fields.items():  # columns that a rollout_func adds for the reward functions
+            for index, row in enumerate(inputs):
+                row[name] = values[index] if isinstance(values, list) else values
+        rewards_NF = self._calculate_rewards(inputs, prompts, completions, completion_ids)
+        logged = {name: list(values) for name, values in self._pending_extra_logs.items()}
+        self._pending_extra_logs.clear()
+        rollouts = [
+            _Rollout(
+                problem=row,
+                prompt_ids=prompt_ids[index],
+                completion_ids=completion_ids[index],
+                tool_mask=None if tool_mask is None else tool_mask[index],
+                completion=completions[index],
+                logprobs=None if logprobs is None else logprobs[index],
+                logged={name: values[index] for name, values in logged.items()},
+            )
+            for index, row in enumerate(inputs)
+        ]
+        return gather_object(rollouts), rewards_NF
+
+    def _further(self, had: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The training problems that the batch has not had, in this generation's own order."""
+        accumulation = self.args.gradient_accumulation_steps
+        generation = self.state.global_step * accumulation + self._step % accumulation
+        seeded = torch.Generator().manual_seed((self.args.seed << 32) + generation)
+        seen = {_text(problem) for problem in had}
+        dataset = cast(Any, self.train_dataset)
+        for index in torch.randperm(len(dataset), generator=seeded).tolist():
+            problem = dataset[index]
+            if (text := _text(problem)) not in seen:
+                seen.add(text)
+                yield problem
+
+    def _report_short(self, missing: int, wanted: int, rounds: int) -> None:
+        message = (
+            f"dynamic sampling: {missing} of {wanted} groups are still without reward variance after {rounds} "
+            f"rounds of generation at step {self.state.global_step}"
+        )
+        if self.when_short == "stop":
+            raise RuntimeError(f"{message}. The problems are too easy or too hard for the model, or too few.")
+        if self.accelerator.is_main_process:
+            logger.warning("%s; the batch is filled up with such groups, which teach nothing", message)
+
+
+def _grouped(rollouts: list[_Rollout], size: int) -> list[list[_Rollout]]:
+    return [rollouts[start : start + size] for start in range(0, len(rollouts), size)]
+
+
+def _varies(rewards_G: Tensor) -> bool:
+    scored = rewards_G[~rewards_G.isnan()]
+    return len(scored) > 1 and bool((scored != scored[0]).any())
+
+
+def _text(problem: dict[str, Any]) -> str:
+    return json.dumps(problem["prompt"], sort_keys=True, default=str)

@@ -1,0 +1,81 @@
+"""A trained model, or any checkpoint of a run, as a plain Hugging Face folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ktae.extras import require
+from ktae.train.checkpoints import checkpoints
+from ktae.train.models import load_model
+from ktae.train.recipe import Recipe, load_recipe
+
+# What a checkpoint has beside the model: the state of the training.
+_TRAINING_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "trainer_state.json", "complete")
+_TRAINING_STATE += ("training_args.bin", "global_step*", "latest", "zero_to_fp32.py")
+
+
+def export(
+    run: Path, out: Path, *, algorithm: str | None = None, step: int | None = None, merge_lora: bool = False
+) -> None:
+    """Writes a folder that `from_pretrained` reads.
+
+    Args:
+        run: a run's folder.
+        out: the folder to write; must not exist.
+        algorithm: whose model; may be omitted when the run has one only.
+        step: update of a checkpoint to take; None for the final model.
+        merge_lora: add the adapters of a LoRA run to the base model's weights, so that the folder needs nothing else.
+
+    Raises:
+        FileNotFoundError: `run` is not a run's folder.
+        FileExistsError: `out` exists.
+        ValueError: there is no such algorithm or checkpoint, or there are no adapters to merge.
+    """
+    if not (run / "config.yaml").is_file():
+        raise FileNotFoundError(f"{run} is not the folder of a run: it has no config.yaml")
+    if out.exists():
+        raise FileExistsError(f"{out} exists; give another --out")
+    recipe = load_recipe(str(run / "config.yaml"))
+    source = _source(run, recipe, algorithm, step)
+    is_adapter = (source / "adapter_config.json").exists()
+    if merge_lora and not is_adapter:
+        raise ValueError(f"--merge-lora: {source} holds no LoRA adapters")
+    if not (is_adapter or any(source.glob("*.safetensors"))):
+        raise ValueError(
+            f"{source} holds sharded weights; let the trainer gather them when it saves "
+            "(FSDP: fsdp_state_dict_type FULL_STATE_DICT, DeepSpeed: stage3_gather_16bit_weights_on_model_save)"
+        )
+    unfinished = out.with_name(out.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    if merge_lora:
+        _merged(recipe, source, unfinished)
+    else:
+        shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns(*_TRAINING_STATE))
+    unfinished.rename(out)
+
+
+def _source(run: Path, recipe: Recipe, algorithm: str | None, step: int | None) -> Path:
+    if algorithm is None:
+        if len(recipe.algorithms) > 1:
+            raise ValueError(f"--algorithm must be one of {recipe.algorithms}")
+        algorithm = recipe.algorithms[0]
+    if algorithm not in recipe.algorithms:
+        raise ValueError(f"--algorithm must be one of {recipe.algorithms}, got {algorithm!r}")
+    there = checkpoints(run / algorithm)
+    if step is None:
+        if not (run / algorithm / "model").is_dir():
+            raise ValueError(f"{algorithm} is not finished; give --step, one of {list(there)}")
+        return run / algorithm / "model"
+    if step not in there:
+        raise ValueError(f"--step must be a checkpoint of {algorithm}, one of {list(there)}, got {step}")
+    return there[step]
+
+
+def _merged(recipe: Recipe, adapters: Path, out: Path) -> None:
+    require("peft", extra="train")
+    policy, tokenizer = load_model(recipe.model, adapters)
+    merged: Any = policy.merge_and_unload()
+    merged.save_pretrained(out)
+    tokenizer.save_pretrained(out)

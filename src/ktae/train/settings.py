@@ -1,0 +1,110 @@
+"""TRL's settings for one algorithm of a recipe, on however many processes train together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ktae.extras import require
+from ktae.train.recipe import ALGORITHMS, Recipe
+
+SAVE_EVERY = 10  # generations, unless trl.save_steps says otherwise
+
+
+def processes() -> int:
+    """How many processes train together, as torchrun and accelerate say."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def grpo_config(recipe: Recipe, algorithm: str, out: Path, *, test_rows: int | None = None) -> Any:
+    """TRL's GRPOConfig.
+
+    Args:
+        recipe: the run.
+        algorithm: one of the recipe's.
+        out: the run's folder; checkpoints go to `out/algorithm`.
+        test_rows: held-out problems there are, for the evaluation during training.
+
+    Raises:
+        ValueError: the batch does not divide over the processes, checkpoints would fall between two generations,
+            or TRL refuses a setting.
+    """
+    accelerator = torch.accelerator.is_available()
+    updates = recipe.batch.updates * recipe.trl.get("num_iterations", 1)
+    defaults = {
+        "report_to": "none",
+        "run_name": f"{recipe.name}-{algorithm}",
+        "logging_steps": 1,
+        "save_steps": SAVE_EVERY * updates,
+        "save_total_limit": 2,
+        "ddp_timeout": 24 * 3600,  # the other processes wait while the main one evaluates
+        "use_cpu": not accelerator,
+        "bf16": accelerator,
+        "gradient_checkpointing": accelerator,
+    }
+    settings = {**defaults, **ALGORITHMS[algorithm].trl, **recipe.trl}
+    _check_saves(settings, updates)
+    if has_overlong(recipe, algorithm):
+        factors = settings.get("reward_weights") or [1.0] * len(recipe.rewards)
+        settings["reward_weights"] = [*factors, recipe.overlong.factor if recipe.overlong else 0.0]
+    if recipe.evaluation.every and test_rows:
+        settings |= {
+            "eval_strategy": "steps",
+            "eval_steps": recipe.evaluation.every,
+            "num_generations_eval": 1,
+            "per_device_eval_batch_size": recipe.evaluation.batch_size,
+        }
+    config = require("trl", extra="train").GRPOConfig(
+        output_dir=str(out / algorithm), seed=recipe.seed, disable_tqdm=True, **batch_settings(recipe), **settings
+    )
+    if has_overlong(recipe, algorithm) and recipe.overlong and recipe.overlong.buffer > config.max_completion_length:
+        raise ValueError(
+            f"overlong.buffer must be at most trl.max_completion_length {config.max_completion_length}, "
+            f"got {recipe.overlong.buffer}"
+        )
+    return config
+
+
+def has_overlong(recipe: Recipe, algorithm: str) -> bool:
+    """Whether overlong completions are punished."""
+    return ALGORITHMS[algorithm].dapo and recipe.overlong is not None
+
+
+def batch_settings(recipe: Recipe) -> dict[str, int]:
+    """The recipe's batch in TRL's terms, which depend on the number of processes.
+
+    Raises:
+        ValueError: `batch.per_device` rollouts on every process do not divide a mini-batch.
+    """
+    batch, world = recipe.batch, processes()
+    at_once = batch.per_device * world
+    if batch.mini_batch * batch.rollouts % at_once:
+        raise ValueError(
+            f"a mini-batch of {batch.mini_batch} problems x {batch.rollouts} rollouts does not divide into passes of "
+            f"batch.per_device {batch.per_device} rollouts on {world} process{'es' if world > 1 else ''}"
+        )
+    return {
+        "num_generations": batch.rollouts,
+        "per_device_train_batch_size": batch.per_device,
+        "gradient_accumulation_steps": batch.mini_batch * batch.rollouts // at_once,
+        "steps_per_generation": batch.prompts * batch.rollouts // at_once,
+    }
+
+
+def _check_saves(settings: dict[str, Any], updates: int) -> None:
+    """A checkpoint holds no rollouts, so only one at the start of a generation resumes to the same run."""
+    if settings.get("save_strategy", "steps") == "steps" and settings["save_steps"] % updates:
+        raise ValueError(
+            f"trl.save_steps must be a multiple of the {updates} updates that follow each generation, so that a "
+            f"resumed run is the same, got {settings['save_steps']}"
+        )
+    if settings["save_total_limit"] == 1:
+        raise ValueError("trl.save_total_limit must be at least 2: a kill while saving must leave one checkpoint")

@@ -1,0 +1,116 @@
+"""The trainers behind `ktae train`: TRL's, with what a long run needs, and KTAE and dynamic sampling on top."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ktae.integrations.trl import CorrectnessTrainer, KTAETrainer
+from ktae.integrations.trl_dynamic_sampling import DynamicSamplingTrainer
+from ktae.train.checkpoints import mark_complete
+
+
+class RunTrainer(CorrectnessTrainer):
+    """TRL's trainer with strict rewards, phase times, a check of every loss and marked checkpoints.
+
+    * A rollout that any reward function could not score (None, NaN, infinite) is unscored as a whole: it has
+      advantage 0, and neither the group's mean nor KTAE's tables see it. TRL alone would take the sum of the others.
+    * A loss or gradient that is not finite stops the run before the weights are touched.
+    * A checkpoint is marked when it is complete, so that a kill while saving cannot be resumed from.
+
+    Args:
+        *args, **kwargs: those of `CorrectnessTrainer`.
+        correct_above: a rollout is correct when its correctness reward is greater than this.
+
+    Logs `accuracy`, `unscored`, `tokens_per_second`, `seconds/*` and `ktae/step_share` (docs/metrics.md).
+
+    Raises:
+        FloatingPointError: while training: a loss or gradient is not finite.
+    """
+
+    def __init__(self, *args: Any, correct_above: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._correct_above = correct_above
+        self._phases = {"generation": 0.0, "rewards": 0.0}
+        self._logged_at: float | None = None
+        self._logged_tokens = 0
+
+    def _generate(self, prompts: list) -> tuple:
+        begun = time.perf_counter()
+        generated = super()._generate(prompts)
+        self._phases["generation"] += time.perf_counter() - begun
+        return generated
+
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list[list[int]]
+    ) -> Tensor:
+        begun = time.perf_counter()
+        rewards_NF = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        rewards_NF[~rewards_NF.isfinite().all(dim=1)] = torch.nan
+        self._phases["rewards"] += time.perf_counter() - begun
+        return rewards_NF
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        mode = "train" if cast(torch.nn.Module, self.model).training else "eval"
+        self._phases = dict.fromkeys(self._phases, 0.0)
+        batch = super()._generate_and_score_completions(inputs)
+        for phase, seconds in self._phases.items():
+            self._metrics[mode][f"seconds/{phase}"].append(seconds)
+        column = self._logs["rewards"][self.reward_func_names[self._correctness_column]]
+        rewards_N = torch.tensor(list(column)[-len(inputs) * self.accelerator.num_processes :])
+        unscored_N = rewards_N.isnan()
+        self._metrics[mode]["unscored"].append(unscored_N.float().mean().item())
+        correct_N = (rewards_N > self._correct_above).float()
+        self._metrics[mode]["accuracy"].append(correct_N[~unscored_N].mean().item())
+        return batch
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss = super().training_step(*args, **kwargs)
+        self._refuse_unless_finite("loss", float(loss))
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        if norm is not None and not self.args.fp16:  # float16's loss scaling skips such steps by itself
+            self._refuse_unless_finite("gradient norm", float(norm))
+        return norm
+
+    def _refuse_unless_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the {what} of update {self.state.global_step + 1} is {value}; the weights were not touched by it. "
+                "Lower trl.learning_rate, set trl.max_grad_norm, or use another model.dtype, and start a new run"
+            )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        metrics = self._metrics["train"]
+        if "loss" in logs:
+            now, tokens = time.perf_counter(), int(self.state.num_input_tokens_seen)
+            if self._logged_at is not None:
+                metrics["tokens_per_second"].append((tokens - self._logged_tokens) / (now - self._logged_at))
+            self._logged_at, self._logged_tokens = now, tokens
+            if "ktae/seconds" in metrics:
+                metrics["ktae/step_share"].append(sum(metrics["ktae/seconds"]) / sum(metrics["step_time"]))
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            mark_complete(Path(cast(str, self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
+
+
+class KTAERunTrainer(KTAETrainer, RunTrainer):
+    """With key-token values."""
+
+
+class DynamicRunTrainer(DynamicSamplingTrainer, RunTrainer):
+    """With dynamic sampling."""
+
+
+class KTAEDynamicRunTrainer(KTAETrainer, DynamicSamplingTrainer, RunTrainer):
+    """With both: the tables see the rollouts that are trained on."""

@@ -1,0 +1,220 @@
+"""Sources of problems: columns, answers, levels, ids, files and folders."""
+
+import gzip
+import json
+
+import pytest
+from datasets import Dataset
+
+from ktae.train import sources
+from ktae.train.sources import COLUMNS, SOURCES, load_rows, other_source
+
+
+def other(path="problems.jsonl", **columns):
+    return other_source(str(path), {name: columns.get(name) for name in COLUMNS})
+
+
+@pytest.mark.parametrize(
+    ("solution", "expected"),
+    [
+        (r"First $\boxed{1}$, then $\boxed{\frac{1}{2}}$, of 3.", r"\frac{1}{2}"),
+        (r"It is $\boxed{\boxed{5}}$.", "5"),
+        (r"It is \fbox{ 7 }", "7"),
+        (r"so it is $\boxed 2$, not 3.", "2"),
+        (r"so it is \boxed 2.", "2"),
+        (r"$\boxed{4}$, that is $\boxed{}$ with 9", "4"),
+        (r"cut off: $\boxed{1", None),
+        ("It is 5.", None),
+    ],
+)
+def test_last_box(solution, expected):
+    assert sources.last_box(solution) == expected
+
+
+@pytest.mark.parametrize(
+    ("read", "value", "expected"),
+    [
+        (sources.plain, " a b\n", "a b"),
+        (sources.plain, 145.0, "145"),
+        (sources.plain, 0.5, "0.5"),
+        (sources.plain, 7, "7"),
+        (sources.plain, "145.0", "145.0"),
+        (sources.plain, "", None),
+        (sources.plain, float("nan"), None),
+        (sources.plain, float("inf"), "inf"),
+        (sources.whole_number, "145.0", "145"),
+        (sources.whole_number, 145.0, "145"),
+        (sources.whole_number, "10.50", "10.50"),
+        (sources.whole_number, "100", "100"),
+        (sources.after_hashes, "48/2 = 24\n#### 1,234 ", "1234"),
+        (sources.after_hashes, "#### 1\n#### -2", "-2"),
+        (sources.after_hashes, "no mark: 5", None),
+        (sources.after_hashes, "####", None),
+        (sources.level_of, "Level 3", 3),
+        (sources.level_of, 5.0, 5),
+        (sources.level_of, 0, 0),
+        (sources.level_of, "4", 4),
+        (sources.level_of, "Level ?", None),
+        (sources.level_of, "hard", None),
+        (sources.level_of, 3.5, None),
+        (sources.difficulty_of, 0.0, None),
+        (sources.difficulty_of, 5.0, 5),
+    ],
+)
+def test_values(read, value, expected):
+    assert read(value) == expected
+
+
+def test_the_hub_form_and_the_local_form_of_math():
+    math = SOURCES["math"]
+    hub = math.read({"problem": "P?", "level": "Level 3", "type": "Algebra", "solution": r"so $\boxed{2}$"})
+    local = math.read({"problem": " P?\n", "answer": "2", "difficulty": 3.0, "type": "Algebra"})
+    assert hub == local
+    assert (hub.text, hub.answers, hub.level) == ("P?", ("2",), 3)
+    assert math.read({"problem": "P?", "answer": None, "solution": r"$\boxed{2}$"}).answers == ("2",)
+
+
+def test_gsm8k_and_svamp():
+    gsm8k = SOURCES["gsm8k"].read({"question": "How many?", "answer": "so\n#### 1,000"})
+    assert (gsm8k.answers, gsm8k.level, gsm8k.id[:6]) == (("1000",), None, "gsm8k-")
+    row = {"Body": "There are 2.", "Question": "How many?", "Answer": "2.0", "ID": "chal-1"}
+    svamp = SOURCES["svamp"].read(row)
+    assert (svamp.text, svamp.answers, svamp.id) == ("There are 2. How many?", ("2",), "chal-1")
+    assert SOURCES["svamp"].read(row | {"Question": None}).text == "", "half a problem is none"
+
+
+def test_ids():
+    row = {"problem": "P", "answer": "1", "id": 7, "key": "k"}
+    assert other().read(row).id == "7"
+    assert other(id="key").read(row).id == "k"
+    by_hash = other(id="").read(row).id
+    assert by_hash.startswith("problems.jsonl-")
+    assert other().read(row | {"id": None}).id == by_hash
+    assert other(id="").read(row | {"problem": "Q"}).id != by_hash
+
+
+def test_several_accepted_answers():
+    assert other().read({"problem": "P", "answer": ["1", " ", 1.0, None, r"\frac22"]}).answers == ("1", r"\frac22")
+    assert other().read({"problem": "P", "answer": []}).answers == ()
+
+
+@pytest.mark.parametrize("row", [{"problem": ["P"], "answer": "1"}, {"problem": "P", "answer": {"value": "1"}}])
+def test_values_of_another_kind(row):
+    with pytest.raises(ValueError, match=r"the column '(problem|answer)' of problems.jsonl must hold"):
+        other().read(row)
+
+
+@pytest.mark.parametrize(
+    ("source", "columns", "message"),
+    [
+        (
+            SOURCES["gsm8k"],
+            ["questions", "answer"],
+            r"^gsm8k needs the column 'question', .*; did you mean 'questions'\?$",
+        ),
+        (SOURCES["math"], ["problem", "solutions"], "needs the column 'answer' or 'solution', .* 'solutions'"),
+        (other(), ["answer", "question"], r"problem.*; did you mean '\w+'\? \(--problem-column, --answer-column"),
+        (other(problem="prompt"), ["answer", "prompts"], r"needs the column 'prompt', got .*mean 'prompts'\?"),
+        (other(level="rank"), ["answer", "problem", "level"], "needs the column 'rank'"),
+        (other(id="key"), ["answer", "problem", "id"], "needs the column 'key'"),
+        (other(), [], r"needs the column 'problem', got \[\] \("),
+    ],
+)
+def test_missing_columns(source, columns, message):
+    with pytest.raises(ValueError, match=message):
+        source.check_columns(columns)
+
+
+def test_columns_that_may_be_missing():
+    other().check_columns(["problem", "answer"])
+    SOURCES["math"].check_columns(["problem", "solution"])
+
+
+ROWS = [{"problem": "P?", "answer": "1", "level": 2.0}, {"problem": "Q?", "answer": "2", "level": None}]
+
+
+def as_lines(path):
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+
+
+def as_list(path):
+    path.write_text(json.dumps(ROWS))
+
+
+def as_lines_gz(path):
+    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in ROWS).encode()))
+
+
+def as_list_gz(path):
+    path.write_bytes(gzip.compress(json.dumps(ROWS).encode()))
+
+
+def as_parquet(path):
+    Dataset.from_list(ROWS).to_parquet(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.jsonl", as_lines),
+        ("a.json", as_list),
+        ("a.jsonl.gz", as_lines_gz),
+        ("a.json.gz", as_list_gz),
+        ("a.parquet", as_parquet),
+    ],
+)
+def test_files(tmp_path, name, write):
+    write(tmp_path / name)
+    source = other(tmp_path / name)
+    assert source.name == name
+    assert [row["problem"] for row in load_rows(source, "train")] == ["P?", "Q?"]
+    assert [source.read(row).level for row in load_rows(SOURCES["math"], "train", tmp_path / name)] == [2, None]
+
+
+def test_a_folder_goes_the_way_of_a_hub_id(tmp_path):
+    as_lines(tmp_path / "train.jsonl")
+    as_lines(tmp_path / "test.jsonl")
+    assert load_rows(other(tmp_path), "test")["answer"] == ["1", "2"]
+    with pytest.raises(ValueError, match=r"^cannot read .*: Unknown split \"tset\". Should be one of"):
+        load_rows(other(tmp_path), "tset")
+
+
+@pytest.mark.parametrize(
+    ("source", "option"), [(SOURCES["gsm8k"], "--file PATH"), (other("some/set"), "the file's path as SOURCE")]
+)
+def test_no_hub(monkeypatch, source, option):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match=f"^cannot load {source.path}: [^\n]*local file do as well: {option}$") as caught:
+        load_rows(source, "train")
+    assert caught.value.filename is None, "for the command line a mistake in the input, not a failure of the system"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error", "message"),
+    [
+        ("absent.jsonl", None, FileNotFoundError, "absent.jsonl does not exist"),
+        ("empty.jsonl", "", ValueError, "empty.jsonl is empty"),
+        (
+            "broken.jsonl",
+            '{"problem": "P"}\n{"problem": \n',
+            ValueError,
+            "cannot read .*broken.jsonl: JSON parse error",
+        ),
+        ("a.parquet.gz", "", ValueError, "run gunzip on it first"),
+        ("columns.jsonl", '{"text": "P", "answer": "1"}\n', ValueError, "columns.jsonl needs the column 'problem'"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path, name, text, error, message):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(error, match=message) as caught:
+        load_rows(other(tmp_path / name), "train")
+    assert "\n" not in str(caught.value)
+
+
+def test_boxes_agree_with_the_answers_of_math500(shared):
+    rows = load_rows(SOURCES["math"], "train", shared / "data/problems/math_test_5000.jsonl.gz")
+    problems = {problem.text: problem for problem in map(SOURCES["math"].read, rows)}
+    assert all(problem.answers for problem in problems.values())
+    suite = [json.loads(line) for line in (shared / "data/suite/math500.jsonl").read_text().splitlines()]
+    assert all(problems[row["problem"].strip()].answers[0] in map(str.strip, row["answers"]) for row in suite)
