@@ -59,7 +59,7 @@ def test_no_test_problem_is_a_training_problem(monkeypatch):
     held_out = chain.test_problems()
     prompts = {row["prompt"] for row in held_out}
     assert len(held_out) == len(prompts) == 1000
-    assert all(str(Problem.from_prompt(row["prompt"]).answer) == row["answer"] for row in held_out)
+    assert all(str(Problem.from_prompt(row["prompt"]).answer) == row["answers"][0] for row in held_out)
     # The seed of the test set would give exactly the test problems if they were not left out.
     rows = chain.train_problems(3000, chain._TEST_SEED)
     assert not prompts & {row["prompt"] for row in rows}
@@ -137,7 +137,7 @@ def test_answers_are_read_from_the_end(text, answer):
 
 def test_rewards_follow_the_answers_and_extra_columns_are_ignored():
     texts = ["ans 3", "ans 4", "3"]
-    assert exact_match(prompts=[""] * 3, completions=texts, answer=["3"] * 3, steps=[1, 2, 3]) == [1.0, 0.0, 0.0]
+    assert exact_match(prompts=[""] * 3, completions=texts, answers=[["3"]] * 3, steps=[1, 2, 3]) == [1.0, 0.0, 0.0]
     with pytest.raises(ValueError, match="zip"):
         exact_match([""], ["ans 3"], ["3", "3"])
 
@@ -264,5 +264,5 @@ def test_every_process_draws_the_same_task():
     assert tuple(words) == chain.WORDS
     assert train == chain.train_problems(50, 3)
     # Fixed for good: what was measured on these problems is comparable only while they stay.
-    assert test[0] == {"prompt": "53 S1 -7 S2 -2 S3 *4 S4 +4 ?", "answer": "83"}
+    assert test[0] == {"prompt": "53 S1 -7 S2 -2 S3 *4 S4 +4 ?", "answers": ["83"]}
     assert sum(hard) == HARD_FACTS

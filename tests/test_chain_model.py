@@ -111,7 +111,7 @@ def test_answers_are_counted_and_scored_one_by_one(tokenizer, model):
     for a in sampled:
         ended = a.length < MAX_COMPLETION
         assert a.length == len(a.completion.split()) + ended, "the end token counts"
-        assert a.reward == exact_match([], [a.completion], [chain.test_problems()[a.problem]["answer"]])[0]
+        assert a.reward == exact_match([], [a.completion], [chain.test_problems()[a.problem]["answers"]])[0]
     assert len({a.completion for a in sampled}) > 30
 
 

@@ -22,7 +22,7 @@ def test_templates_and_columns(problems):
     assert (len(train), len(test)) == (15, 5)
     for row in [*train, *test]:
         assert row["prompt"] == f"{row['N']} apples. How many?"
-        assert row["answer"] == str(row["N"])
+        assert row["answers"] == [str(row["N"])]
 
 
 def test_chat(problems):

@@ -13,6 +13,7 @@ algorithms: [grpo]
 model: {path: some/model}
 data: {source: problems.jsonl}
 rewards: [exact_match]
+batch: {prompts: 4, rollouts: 8, mini_batch: 2, per_device: 8}
 """
 
 
@@ -29,7 +30,7 @@ def write(tmp_path):
 def test_defaults(write):
     recipe = load_recipe(write(MINIMAL))
     assert recipe.ktae == KTAEConfig()
-    assert recipe.data.prompt == "{prompt}"
+    assert recipe.data.prompt is None
     assert recipe.trl == {}
 
 

@@ -1,7 +1,9 @@
 """JSON lines that survive a kill."""
 
+from pathlib import Path
+
+from ktae.train.folder import forget_after
 from ktae.train.records import append, read, write
-from ktae.train.run import _forget_after
 
 
 def test_rows_come_back(tmp_path):
@@ -21,9 +23,9 @@ def test_resuming_forgets_later_steps_and_a_line_cut_off(tmp_path):
         append(tmp_path / name, rows)
         with (tmp_path / name).open("a") as file:
             file.write('{"algorithm": "grpo_k')
-    _forget_after("runs/x/grpo_ktae/checkpoint-2", "grpo_ktae", tmp_path)
+    forget_after(Path("runs/x/grpo_ktae/checkpoint-2"), "grpo_ktae", tmp_path)
     append(tmp_path / "metrics.jsonl", [{"algorithm": "grpo_ktae", "step": 3, "again": True}])
     assert read(tmp_path / "metrics.jsonl") == [*rows[:5], {"algorithm": "grpo_ktae", "step": 3, "again": True}]
     assert read(tmp_path / "samples.jsonl") == rows[:5]
-    _forget_after(None, "grpo_ktae", tmp_path)
+    forget_after(None, "grpo_ktae", tmp_path)
     assert read(tmp_path / "metrics.jsonl") == rows[:3]

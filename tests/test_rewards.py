@@ -129,7 +129,7 @@ def test_trl_scores_and_logs_with_it(tmp_path):
             bf16=False,
             use_cpu=True,
         ),
-        train_dataset=Dataset.from_dict({"prompt": ["? 1", "? 2"], "answer": [[*"0123"], [*"4567"]]}),
+        train_dataset=Dataset.from_dict({"prompt": ["? 1", "? 2"], "answers": [[*"0123"], [*"4567"]]}),
         processing_class=PreTrainedTokenizerFast(
             tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", padding_side="left"
         ),

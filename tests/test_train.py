@@ -1,11 +1,11 @@
 """`ktae train` from start to end, as a user runs it: real processes, the shipped checkpoint, a few small steps."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from random import Random
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from ktae.train.records import read
 SMALL = [
     *("--data.train_rows", "64", "--data.test_rows", "20", "--evaluation.samples", "2", "--samples_every", "2"),
     *("--trl.max_steps", "4", "--trl.save_steps", "2", "--trl.max_completion_length", "40"),
-    *("--trl.per_device_train_batch_size", "16", "--trl.steps_per_generation", "1", "--trl.num_generations", "8"),
+    *("--batch.prompts", "2", "--batch.mini_batch", "2", "--batch.per_device", "16"),
 ]
 
 
@@ -89,39 +89,44 @@ def test_table(finished):
         assert words in stdout
 
 
-def test_interrupted_and_resumed_is_the_same_as_uninterrupted(finished, tmp_path):
+def without_times(path):
+    """The rows of a file of records; how long things took differs from run to run."""
+    timed = ("time", "second", "step_share")
+    return [{key: value for key, value in row.items() if not any(word in key for word in timed)} for row in read(path)]
+
+
+def test_killed_at_three_random_moments_and_resumed_is_the_same_as_uninterrupted(finished, tmp_path):
     uninterrupted, _ = finished
     out = tmp_path / "runs" / "quickstart"
-    process = subprocess.Popen(command(*SMALL), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(read(out / "metrics.jsonl")) < 7:  # in the second algorithm's third step or later
-        assert process.poll() is None, "ended before it could be interrupted"
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (out / "grpo_ktae" / "model").exists()
+    # After so many rows of metrics, and then at any point of the next update: generating, updating or saving.
+    random = Random(time.time_ns())
+    kills = sorted(random.sample(range(1, 8), k=3))
+    for resume, rows in zip((False, True, True), kills, strict=True):
+        arguments = [*SMALL, *(["--resume"] if resume else [])]
+        process = subprocess.Popen(
+            command(*arguments), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        while len(read(out / "provenance.jsonl")) <= kills.index(rows) or len(read(out / "metrics.jsonl")) < rows:
+            assert process.poll() is None, f"{kills}: {process.stderr.read()}"
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 2))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
 
     other = run(*SMALL, "--seed", "1", "--resume", cwd=tmp_path)
     assert other.returncode == 2
     assert "the recipe differs" in other.stderr
     result = run(*SMALL, "--resume", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0, f"{kills}: {result.stderr}"
 
-    def without_times(path):
-        return [
-            {key: value for key, value in row.items() if "time" not in key and "seconds" not in key}
-            for row in read(path)
-        ]
-
-    for name in (
-        "metrics.jsonl",
-        "samples.jsonl",
-        "evaluation/start_sampled.jsonl",
-        "evaluation/grpo_ktae_greedy.jsonl",
-    ):
-        assert without_times(out / name) == without_times(uninterrupted / name)
+    evaluations = [path.name for path in (uninterrupted / "evaluation").iterdir()]
+    assert len(evaluations) == 6
+    for name in ("metrics.jsonl", "samples.jsonl", *(f"evaluation/{file}" for file in evaluations)):
+        assert without_times(out / name) == without_times(uninterrupted / name), kills
     for algorithm in ("grpo", "grpo_ktae"):
         expected = weights(uninterrupted, algorithm)
         assert all(torch.equal(value, expected[name]) for name, value in weights(out, algorithm).items())
+    assert len(read(out / "provenance.jsonl")) == 4
 
 
 def test_a_second_run_does_not_touch_the_first(finished):
@@ -144,6 +149,15 @@ def test_a_second_run_does_not_touch_the_first(finished):
         (["--trl.learning_rat", "1"], "ktae: unknown key 'trl.learning_rat'; did you mean 'trl.learning_rate'?"),
         (["--resume"], "does not exist"),
         (["--rewards", "[exact_mtch]"], "exact_match"),
+        (["--data.train_rows", "15"], "modchain leaves 15 problems to train on, fewer than batch.prompts 16"),
+        (["--trl.save_steps", "6"], "trl.save_steps must be a multiple of the 4 updates"),
+        (["--trl.save_total_limit", "1"], "trl.save_total_limit must be at least 2"),
+        (["--trl.num_generations", "4"], "trl.num_generations is set by ktae; set batch.rollouts"),
+        (["--batch.per_device", "24"], "does not divide into passes of batch.per_device 24 rollouts on 1 process"),
+        (["--algorithms", "[dapo]", "--overlong.buffer", "65"], "overlong.buffer must be at most"),
+        (["--rewards", "[exact_match, math_answer]"], "correctness_reward must name one of"),
+        (["--data.prompt", "'{promt}'"], "data.prompt names the column 'promt'"),
+        (["--push-to-hub", "me"], "--push-to-hub must be OWNER/NAME, got 'me'"),
         (["--model.path", "python:no_such_package/model"], "the Python package 'no_such_package' is not installed"),
     ],
 )

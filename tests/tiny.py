@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 from dataclasses import dataclass
 
 import pytest
@@ -177,6 +178,22 @@ def replay(generations):
         return rollouts if env_mask is None else rollouts | {"env_mask": env_mask}
 
     return rollout_func
+
+
+def hashed(prompts, trainer):
+    """A `rollout_func` of completions that depend on prompt, place in the group and step, not on the process."""
+    first = trainer.accelerator.process_index * len(prompts)
+    size = trainer.num_generations
+    completions = []
+    for row, prompt in enumerate(prompts, start=first):
+        draw = random.Random(f"{prompt} {row % size} {trainer.state.global_step}")
+        length = draw.randint(1, 8)
+        completions.append([draw.randint(3, 12) for _ in range(length)] + [IDS[EOS]])
+    return {
+        "prompt_ids": trainer.processing_class(text=prompts)["input_ids"],
+        "completion_ids": completions,
+        "logprobs": None,
+    }
 
 
 def key_values(ids, rewards, group_size, *, counted=None, config=None):

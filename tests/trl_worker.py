@@ -50,7 +50,9 @@ def main():
         assert trainer.accelerator.num_processes == 2
         rollouts = [vars(generation) for generation in trainer.rollouts]
         written[name] = {"rollouts": rollouts, "log": trainer.state.log_history}
-    torch.save(written, folder / f"{trainer.accelerator.process_index}.pt")
+    rank = trainer.accelerator.process_index
+    torch.distributed.destroy_process_group()
+    torch.save(written, folder / f"{rank}.pt")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,21 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> Callable[[], 
 
         return print_plan(recipe)
     out = arguments.out or _folder(recipe.name, arguments.resume)
-    return prepare(recipe, out, resume=arguments.resume, push_to_hub=arguments.push_to_hub)
+    run = prepare(recipe, out, resume=arguments.resume, push_to_hub=arguments.push_to_hub)
+    again = [arguments.recipe, *overrides, *(["--out", str(arguments.out)] if arguments.out else []), "--resume"]
+
+    def run_or_say_how_to_go_on() -> None:
+        try:
+            run()
+        except BaseException:
+            print(
+                f"What the run has written so far is in {out}; once the cause is mended, "
+                f"go on with: ktae train {shlex.join(again)}",
+                file=sys.stderr,
+            )
+            raise
+
+    return run_or_say_how_to_go_on
 
 
 def _folder(name: str, resume: bool) -> Path:

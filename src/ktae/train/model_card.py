@@ -29,7 +29,7 @@ def write_model_card(recipe: Recipe, algorithm: str, results: dict[str, Any], ou
     yaml = require("yaml", extra="train")
     label = ALGORITHMS[algorithm].label
     made = records.read(out / "provenance.jsonl")[-1]
-    front = {"library_name": "transformers", "tags": ["ktae", "rlvr", *label.lower().split("+")]}
+    front = {"library_name": "transformers", "tags": ["rlvr", *label.lower().split("+")]}
     if recipe.model.path.count("/") == 1 and not recipe.model.path.startswith(("python:", ".", "/")):
         front["base_model"] = recipe.model.path
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items() if version)

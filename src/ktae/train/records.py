@@ -16,10 +16,13 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def append(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Adds one JSON line a row."""
+    """Adds one JSON line a row. Raises an OSError that names the file if it cannot be written, a full disk say."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+    try:
+        with path.open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -57,10 +57,10 @@ class RunTrainer(CorrectnessTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         mode = "train" if cast(torch.nn.Module, self.model).training else "eval"
-        self._phases = dict.fromkeys(self._phases, 0.0)
         batch = super()._generate_and_score_completions(inputs)
         for phase, seconds in self._phases.items():
             self._metrics[mode][f"seconds/{phase}"].append(seconds)
+            self._phases[phase] = 0.0
         column = self._logs["rewards"][self.reward_func_names[self._correctness_column]]
         rewards_N = torch.tensor(list(column)[-len(inputs) * self.accelerator.num_processes :])
         unscored_N = rewards_N.isnan()
@@ -91,9 +91,10 @@ class RunTrainer(CorrectnessTrainer):
         metrics = self._metrics["train"]
         if "loss" in logs:
             now, tokens = time.perf_counter(), int(self.state.num_input_tokens_seen)
-            if self._logged_at is not None:
-                metrics["tokens_per_second"].append((tokens - self._logged_tokens) / (now - self._logged_at))
-            self._logged_at, self._logged_tokens = now, tokens
+            if tokens > self._logged_tokens:  # an update that reuses rollouts adds none
+                if self._logged_at is not None:
+                    metrics["tokens_per_second"].append((tokens - self._logged_tokens) / (now - self._logged_at))
+                self._logged_at, self._logged_tokens = now, tokens
             if "ktae/seconds" in metrics:
                 metrics["ktae/step_share"].append(sum(metrics["ktae/seconds"]) / sum(metrics["step_time"]))
         super().log(logs, start_time)

@@ -1,0 +1,250 @@
+r"""`ktae data prepare SOURCE --out PATH`: problems of any source in one form to train on.
+
+    ktae data prepare math --levels 3-5 --benchmarks suite --out math_3to5.jsonl
+
+One row a problem: `prompt` (chat messages), `answers` (the accepted ones), `id`, `source`, `level` (None if unknown).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ktae.extras import require
+from ktae.train import records
+from ktae.train.decontaminate import read_benchmarks
+from ktae.train.models import resolve
+from ktae.train.selection import Counts, parse_levels, select
+from ktae.train.sources import COLUMNS, FILES, SOURCES, Problem, file_kind, load_rows, other_source
+
+SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """What to prepare, and how.
+
+    Attributes:
+        source: `math`, `gsm8k`, `svamp`, any other hub id, a folder, or a `.jsonl`, `.jsonl.gz`, `.json`, `.json.gz`
+            or `.parquet` file. Relative paths are relative to the working directory.
+        out: the file to write, `.jsonl` or `.parquet`, which must not exist yet.
+        file: read the rows of `math`, `gsm8k` or `svamp` from this file instead of the hub.
+        split: of a hub id or a folder.
+        problem_column: of a source other than these three: the column of the problem's text; None for `problem`.
+        answer_column: the same for the answer, a text, a number or a list of them; None for `answer`.
+        level_column: the same for the level, such as `3` or `Level 3`; None for `level`, which may be missing.
+        id_column: the same for its own ids; None for `id`, which may be missing. An empty text: it has no ids.
+        system: system message; empty for none.
+        levels: keep these only; None keeps all.
+        max_prompt_tokens: keep only prompts of at most so many tokens, the chat template included.
+        tokenizer: whose tokens: a hub id, a folder, a `.gguf` file or `python:PACKAGE/PATH`.
+        benchmarks: folder of `NAME.jsonl` files with one `problem` a line.
+        decontaminate: leave out what is in a benchmark; None if there are `benchmarks`.
+        seed: of the order of the rows.
+        limit: write only the first so many rows of that order; None writes all.
+    """
+
+    source: str
+    out: Path
+    file: Path | None = None
+    split: str = "train"
+    problem_column: str | None = None
+    answer_column: str | None = None
+    level_column: str | None = None
+    id_column: str | None = None
+    system: str = SYSTEM
+    levels: tuple[int, ...] | None = None
+    max_prompt_tokens: int | None = None
+    tokenizer: str | None = None
+    benchmarks: Path | None = None
+    decontaminate: bool | None = None
+    seed: int = 0
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.out.suffix not in (".jsonl", ".parquet"):
+            raise ValueError(f"--out must end in .jsonl or .parquet, got {self.out}")
+        columns = [name for name in COLUMNS if getattr(self, f"{name}_column") is not None]
+        if self.source in SOURCES and columns:
+            raise ValueError(f"--{columns[0]}-column is for other sources; those of {self.source} are known")
+        if self.source not in SOURCES and self.file is not None:
+            raise ValueError(f"--file is for {', '.join(SOURCES)}; give {self.file} as SOURCE instead of {self.source}")
+        if self.file is not None and file_kind(self.file) is None:
+            raise ValueError(f"--file must end in {', '.join(FILES)}, with .gz after it or not, got {self.file}")
+        if self.split != "train" and file_kind(self.file or self.source) is not None:
+            raise ValueError(f"--split is for the hub, and {self.file or self.source} is a file, got {self.split!r}")
+        if self.levels is not None and not self.levels:
+            raise ValueError("--levels must hold at least one level, got none")
+        for name, value in (("--max-prompt-tokens", self.max_prompt_tokens), ("--limit", self.limit)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if (self.max_prompt_tokens is None) != (self.tokenizer is None):
+            missing = "--tokenizer" if self.tokenizer is None else "--max-prompt-tokens"
+            raise ValueError(f"--max-prompt-tokens and --tokenizer go together, and {missing} is missing")
+        if self.decontaminate and self.benchmarks is None:
+            raise ValueError("--decontaminate needs --benchmarks, the folder of what not to train on")
+
+
+def prepare(settings: Prepare) -> Counts:
+    """Writes `settings.out`, and next to it `<out>.info.json`: settings, counts, SHA-256 of the file.
+
+    The same rows in another order give the same file; see `ktae.train.selection.select`.
+
+    Args:
+        settings: see there.
+
+    Returns:
+        How many rows were written, and left out for which reason.
+
+    Raises:
+        FileExistsError: one of the two files exists.
+        FileNotFoundError: a file or folder to read does not exist.
+        OSError: the hub cannot be reached or has no such data set.
+        ValueError: the source, a benchmark or the tokenizer is not what it must be, or no problem is left.
+        ImportError: `datasets`, or with a tokenizer `transformers`, is not installed.
+    """
+    info = settings.out.with_name(settings.out.name + ".info.json")
+    for path in (settings.out, info):
+        if path.exists():
+            raise FileExistsError(f"{path} exists and is not overwritten; remove it or give another --out")
+    # What is quick to check comes before what may be long to load.
+    benchmarks = too_long = None
+    if settings.benchmarks is not None and settings.decontaminate is not False:
+        benchmarks = read_benchmarks(settings.benchmarks)
+    if settings.tokenizer is not None and settings.max_prompt_tokens is not None:
+        too_long = _too_long(settings.tokenizer, settings.max_prompt_tokens, settings.system)
+    columns = {name: getattr(settings, f"{name}_column") for name in COLUMNS}
+    source = SOURCES.get(settings.source) or other_source(settings.source, columns)
+    table = load_rows(source, settings.split, settings.file)
+    if settings.levels is not None and not set(source.levels) & set(table.column_names):
+        raise ValueError(f"--levels needs a column of levels, which {source.name} has not: {table.column_names}")
+    problems, counts = select(
+        map(source.read, table),
+        levels=settings.levels,
+        benchmarks=benchmarks,
+        too_long=too_long,
+        seed=settings.seed,
+        limit=settings.limit,
+    )
+    rows = [
+        {
+            "prompt": _prompt(problem, settings.system),
+            "answers": list(problem.answers),
+            "id": problem.id,
+            "source": source.name,
+            "level": problem.level,
+        }
+        for problem in problems
+    ]
+    _write(rows, settings, counts, info)
+    return counts
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to a parser; `run` takes what it makes of them."""
+    add = parser.add_argument
+    named = ", ".join(SOURCES)
+    add(
+        "source",
+        metavar="SOURCE",
+        help=f"{named}, another hub id, or a .jsonl, .json (either also .gz) or .parquet file",
+    )
+    add("--out", type=Path, required=True, metavar="PATH", help="the .jsonl or .parquet file to write")
+    add("--file", type=Path, metavar="PATH", help=f"a local copy of {named} to read instead of the hub")
+    add("--split", default="train", help="of a hub id (default: %(default)s)")
+    for name in COLUMNS:
+        add(f"--{name}-column", metavar="COLUMN", help=f"in a source other than {named} (default: {name})")
+    add("--system", default=SYSTEM, metavar="TEXT", help="system message, '' for none (default: %(default)s)")
+    add("--levels", help="keep these only: 4, or 3,5, or 3-5")
+    add("--max-prompt-tokens", type=int, metavar="N", help="keep prompts of at most N tokens, chat template included")
+    add("--tokenizer", metavar="PATH_OR_ID", help="whose tokens")
+    add("--benchmarks", type=Path, metavar="DIR", help="leave out problems that are in DIR/*.jsonl, key `problem`")
+    add("--decontaminate", action=argparse.BooleanOptionalAction, help="default: if --benchmarks is given")
+    add("--seed", type=int, default=0, help="of the order (default: %(default)s)")
+    add("--limit", type=int, metavar="N", help="write the first N rows of that order")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the command and prints what became of the rows.
+
+    Raises:
+        ValueError, OSError, ImportError: as `parse_levels`, `Prepare` and `prepare` do.
+    """
+    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Prepare)}
+    given["levels"] = None if arguments.levels is None else parse_levels(arguments.levels)
+    settings = Prepare(**given)
+    print(f"{prepare(settings).summary()}\n{settings.out}")
+
+
+def _prompt(problem: Problem, system: str) -> list[dict[str, str]]:
+    before = [{"role": "system", "content": system}] if system else []
+    return [*before, {"role": "user", "content": problem.text}]
+
+
+def _too_long(name: str, most: int, system: str) -> Callable[[Problem], bool]:
+    """Whether a problem's prompt has more than `most` tokens of the tokenizer `name`."""
+    transformers, jinja2 = require("transformers", extra="train"), require("jinja2", extra="train")
+    path, options = resolve(name), {}
+    if path.endswith(".gguf"):
+        require("gguf", extra="train")
+        path, options = str(Path(path).parent), {"gguf_file": Path(path).name}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"--tokenizer {name} cannot be loaded: {reason}") from error
+    if tokenizer.chat_template is None:
+        raise ValueError(f"--tokenizer {name} has no chat template, which --max-prompt-tokens needs")
+
+    def too_long(problem: Problem) -> bool:
+        prompt = _prompt(problem, system)
+        try:
+            encoded = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
+        except jinja2.TemplateError as error:
+            raise ValueError(
+                f"the chat template of --tokenizer {name} refuses the prompt ({error}); "
+                f"if it takes no system message, give --system ''"
+            ) from error
+        return len(encoded["input_ids"]) > most
+
+    return too_long
+
+
+def _write(rows: list[dict[str, Any]], settings: Prepare, counts: Counts, info: Path) -> None:
+    """Both files or none; the data comes last, so that it is never there without its info."""
+    datasets = require("datasets", extra="train")
+    unfinished = settings.out.with_name(settings.out.name + ".tmp")
+    unfinished_info = info.with_name(info.name + ".tmp")
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if settings.out.suffix == ".jsonl":
+            records.write(unfinished, rows)
+        else:
+            text = datasets.Value("string")
+            # Spelled out, since levels that are all None would otherwise have no type.
+            features = datasets.Features(
+                prompt=[{"role": text, "content": text}],
+                answers=datasets.List(text),
+                id=text,
+                source=text,
+                level=datasets.Value("int64"),
+            )
+            datasets.Dataset.from_list(rows, features=features).to_parquet(unfinished)
+        about = {
+            "settings": dataclasses.asdict(settings),
+            "counts": dataclasses.asdict(counts),
+            "sha256": hashlib.sha256(unfinished.read_bytes()).hexdigest(),
+            "datasets": datasets.__version__,
+        }
+        unfinished_info.write_text(json.dumps(about, indent=2, default=str) + "\n")
+        unfinished_info.replace(info)
+        unfinished.replace(settings.out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+        unfinished_info.unlink(missing_ok=True)

@@ -1,0 +1,243 @@
+r"""Collections of problems: where they are, which of their columns count, and how an answer or a level is read."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ktae.evaluation.extraction import extract_answer
+from ktae.extras import require
+
+FILES = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+COLUMNS = ("problem", "answer", "level", "id")  # what a column can be named for, and its name by default
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{(?!\s*\})|(?P<bare>[^\s{}$\\]+))")
+_LEVEL = re.compile(r"(?:level\s*)?([0-9]+)(?:\.0+)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem: its text, the accepted answers (none if there are none), its id, and its level if known."""
+
+    text: str
+    answers: tuple[str, ...]
+    id: str
+    level: int | None
+
+
+def plain(value: Any) -> str | None:
+    """A text without the white space around it, or a number, 5.0 as "5"; None for an empty one or NaN."""
+    if isinstance(value, float):
+        if value != value:
+            return None
+        value = int(value) if value.is_integer() else value
+    return str(value).strip() or None
+
+
+def whole_number(value: Any) -> str | None:
+    """Like `plain`, for numbers written as text: "145.0" as "145"."""
+    return re.sub(r"\.0+$", "", plain(value) or "") or None
+
+
+def last_box(solution: Any) -> str | None:
+    r"""The content of the last `\boxed` of a worked solution, None without one.
+
+    >>> last_box(r"As $x = 3$, we get $\boxed{\frac{1}{2}}$."), last_box(r"so it is $\boxed 2$")
+    ('\\frac{1}{2}', '2')
+    """
+    boxes = deque(_BOX.finditer(str(solution)), maxlen=1)
+    if not boxes:
+        return None
+    if boxes[0]["bare"]:  # a few solutions of MATH leave out the braces
+        return boxes[0]["bare"].rstrip(".,") or None
+    return extract_answer(str(solution)[boxes[0].start() :])
+
+
+def after_hashes(solution: Any) -> str | None:
+    """What follows `####` in a worked solution of GSM8K, without thousands separators; None without one."""
+    return str(solution).rpartition("####")[2].replace(",", "").strip() or None if "####" in str(solution) else None
+
+
+def level_of(value: Any) -> int | None:
+    """A level as a number: of 3, 3.0, "3" and "Level 3" it is 3, of anything else, such as "Level ?", None."""
+    match = _LEVEL.fullmatch(str(value).strip())
+    return int(match[1]) if match else None
+
+
+def difficulty_of(value: Any) -> int | None:
+    """Like `level_of`, of the copies of MATH that have 0.0 for its "Level ?"."""
+    return level_of(value) or None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A collection of problems.
+
+    Attributes:
+        name: what its rows say in `source`.
+        path: hub id, folder or file.
+        config: name of the hub's configuration.
+        problem: the columns that make up a problem's text, joined by a space.
+        answers: columns that may hold the answer, each with how to read it; the first that gives one counts.
+        levels: the same for the level. The columns may be missing.
+        id: column of the source's own ids, None for none. The column may be missing.
+        required: columns among `levels` and `id` that may not be missing.
+    """
+
+    name: str
+    path: str
+    config: str | None = None
+    problem: tuple[str, ...] = ("problem",)
+    answers: Mapping[str, Callable[[Any], str | None]] = field(default_factory=lambda: {"answer": plain})
+    levels: Mapping[str, Callable[[Any], int | None]] = field(default_factory=lambda: {"level": level_of})
+    id: str | None = "id"
+    required: tuple[str, ...] = ()
+
+    def read(self, row: Mapping[str, Any]) -> Problem:
+        """A row as a problem.
+
+        The id is the source's own, otherwise the source's name and a hash of the problem's text: the row's number
+        would change with the order of the rows.
+
+        Args:
+            row: by column; `check_columns` has passed.
+
+        Returns:
+            The problem; with an empty text if one of its columns is empty.
+
+        Raises:
+            ValueError: a column does not hold what it should.
+        """
+        parts = [self._text(row, column) for column in self.problem]
+        text = " ".join(parts) if all(parts) else ""
+        answers = next(filter(None, (self._answers(row, column) for column in self.answers)), ())
+        levels = (read(row[column]) for column, read in self.levels.items() if row.get(column) is not None)
+        own = row.get(self.id) if self.id else None
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        name = (None if own is None else plain(own)) or f"{self.name}-{digest[:16]}"
+        return Problem(text, answers, name, next((level for level in levels if level is not None), None))
+
+    def _text(self, row: Mapping[str, Any], column: str) -> str:
+        value = row[column]
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"the column {column!r} of {self.name} must hold a problem's text, got {value!r:.80}")
+        return (value or "").strip()
+
+    def _answers(self, row: Mapping[str, Any], column: str) -> tuple[str, ...]:
+        value = row.get(column)
+        accepted = value if isinstance(value, list) else [value]
+        for answer in accepted:
+            if answer is not None and not isinstance(answer, str | int | float):
+                raise ValueError(
+                    f"the column {column!r} of {self.name} must hold an answer, a text or a number, or a list of them, "
+                    f"got {value!r:.80}"
+                )
+        read = (self.answers[column](answer) for answer in accepted if answer is not None)
+        return tuple(dict.fromkeys(filter(None, read)))
+
+    def check_columns(self, columns: Iterable[str]) -> None:
+        """Checks that the columns are there.
+
+        Raises:
+            ValueError: one is not; the message names the nearest one that is.
+        """
+        columns = sorted(columns)
+        for wanted in (*((column,) for column in self.problem), tuple(self.answers), *((c,) for c in self.required)):
+            if not set(wanted) & set(columns):
+                nearest = difflib.get_close_matches(wanted[0], columns, n=1, cutoff=0.0)
+                hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+                options = "" if self.name in SOURCES else " (--problem-column, --answer-column, ... name them)"
+                raise ValueError(
+                    f"{self.name} needs the column {' or '.join(map(repr, wanted))}, got {columns}{hint}{options}"
+                )
+
+
+SOURCES = {
+    source.name: source
+    for source in (
+        Source(
+            "math",
+            "DigitalLearningGmbH/MATH-lighteval",
+            answers={"answer": plain, "solution": last_box},
+            levels={"level": level_of, "difficulty": difficulty_of},
+        ),
+        Source("gsm8k", "openai/gsm8k", "main", problem=("question",), answers={"answer": after_hashes}, levels={}),
+        Source(
+            "svamp",
+            "ChilleD/SVAMP",
+            problem=("Body", "Question"),
+            answers={"Answer": whole_number},
+            levels={},
+            id="ID",
+        ),
+    )
+}
+
+
+def other_source(path: str, columns: Mapping[str, str | None]) -> Source:
+    """A source that is not one of `SOURCES`.
+
+    Args:
+        path: hub id, folder or file.
+        columns: for each of `COLUMNS` the column, None for its default name, empty for none.
+    """
+    problem, answer, level, own_id = (name if columns[name] is None else columns[name] for name in COLUMNS)
+    return Source(
+        Path(path).name if file_kind(path) else path,
+        path,
+        problem=(str(problem),),
+        answers={str(answer): plain},
+        levels={level: level_of} if level else {},
+        id=own_id or None,
+        required=tuple(name for name in (columns["level"], columns["id"]) if name),
+    )
+
+
+def file_kind(path: str | Path) -> str | None:
+    """`json` or `parquet` by a file's suffix, before `.gz` if it is compressed; None for any other."""
+    return FILES.get(Path(str(path).removesuffix(".gz")).suffix)
+
+
+def load_rows(source: Source, split: str, file: Path | None = None) -> Any:
+    """A source's rows as they are.
+
+    Args:
+        source: what to load. Its columns are checked.
+        split: of a hub id or a folder; a file has only one.
+        file: read this file instead of what is at `source.path`.
+
+    Returns:
+        A `datasets.Dataset`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: the hub cannot be reached or has no such data set.
+        ValueError: the file cannot be read, there is no such split, or a column is missing.
+    """
+    datasets = require("datasets", extra="train")
+    path = str(file or source.path)
+    kind = file_kind(path)
+    if kind is not None and not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist (looked in {Path.cwd()})")
+    if kind == "parquet" and path.endswith(".gz"):
+        raise ValueError(f"{path} cannot be read while compressed, unlike JSON: run gunzip on it first")
+    try:
+        if kind is not None:
+            rows = datasets.load_dataset(kind, data_files=path, split="train")
+        else:
+            rows = datasets.load_dataset(path, source.config, split=split)
+    except StopIteration as error:  # what the reader of JSON lines comes to in an empty file
+        raise ValueError(f"{path} is empty") from error
+    except (OSError, RuntimeError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        if kind is None and isinstance(error, OSError):
+            option = "--file PATH" if source.name in SOURCES else "the file's path as SOURCE"
+            raise OSError(f"cannot load {path}: {reason}. Its rows in a local file do as well: {option}") from error
+        raise ValueError(f"cannot read {path}: {reason}") from error
+    source.check_columns(rows.column_names)
+    return rows

@@ -1,0 +1,165 @@
+"""What `ktae train` adds to TRL's trainer: strict rewards, checked losses, marked checkpoints, phases."""
+
+import math
+
+import pytest
+import tiny
+import torch
+from tiny import IDS, Recorder, quick  # noqa: F401 (quick is a fixture)
+from trl.rewards import get_soft_overlong_punishment
+
+from ktae.train.checkpoints import checkpoints, latest
+from ktae.train.rewards import Guarded
+from ktae.train.trainer import KTAERunTrainer, RunTrainer
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers"),
+    pytest.mark.filterwarnings("ignore:You are using 'rollout_func', which is an experimental feature:UserWarning"),
+]
+
+A, B, EOS = IDS["a"], IDS["b"], IDS["<eos>"]
+
+
+class Recorded(Recorder, RunTrainer):
+    pass
+
+
+class RecordedKTAE(Recorder, KTAERunTrainer):
+    pass
+
+
+class BadLoss(RunTrainer):
+    def _compute_loss(self, model, inputs):
+        loss = super()._compute_loss(model, inputs)
+        return loss * (math.nan if self.state.global_step == 2 else 1)
+
+
+class BadGradient(RunTrainer):
+    def _clip_grad_norm(self, model):
+        next(model.parameters()).grad[0, 0] = math.inf
+        return super()._clip_grad_norm(model)
+
+
+def weights(trainer):
+    return [parameter.detach().clone() for parameter in trainer.model.parameters()]
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf])
+@pytest.mark.parametrize("trainer_class", [Recorded, RecordedKTAE])
+def test_a_rollout_that_one_function_cannot_score_is_unscored_as_a_whole(tmp_path, trainer_class, value):
+    """Otherwise a right answer whose check failed would be punished for its length."""
+
+    def correct(completion_ids, **columns):
+        return [value if len(ids) == 3 else float(A in ids) for ids in completion_ids]
+
+    ids = [[A, EOS], [B, EOS], [A, B, EOS], [A] * 9 + [EOS], [B] * 9 + [EOS], [A, EOS]]
+    trainer = tiny.build(
+        tmp_path,
+        trainer_class,
+        reward_funcs=[correct, get_soft_overlong_punishment(10, 4)],
+        correctness_reward="correct",
+        rollout_func=tiny.replay([ids]),
+        settings={"per_device_train_batch_size": 6},
+    )
+    trainer.train()
+    (rollouts,) = trainer.rollouts
+    assert rollouts.rewards[2].isnan().all()
+    assert not rollouts.rewards[[0, 1, 3, 4, 5]].isnan().any()
+    advantages = rollouts.rollout_advantages
+    assert advantages[2] == 0
+    scored = torch.tensor([1.0, 0.0, 0.0, -1.0, 1.0])
+    wanted = (scored - scored.mean()) / (scored.std() + 1e-4)
+    torch.testing.assert_close(advantages[[0, 1, 3, 4, 5]], wanted)
+    assert not rollouts.batch["advantages"][2].any()
+    log = trainer.state.log_history[0]
+    assert log["unscored"] == pytest.approx(1 / 6)
+    assert log["accuracy"] == pytest.approx(3 / 5), "the long right answer is right"
+    if trainer_class is RecordedKTAE:
+        key = tiny.key_values(ids, rollouts.rewards[:, 0], 6)
+        wanted = (advantages[:, None] + key) * rollouts.batch["completion_mask"]
+        torch.testing.assert_close(rollouts.batch["advantages"], wanted, rtol=0, atol=1e-6)
+
+
+def test_functions_that_raise_or_return_nonsense_do_not_stop_the_run(tmp_path):
+    calls = []
+
+    def moody(completion_ids, **columns):
+        calls.append(len(completion_ids))
+        if any(A in ids for ids in completion_ids):
+            raise ZeroDivisionError("a")
+        return [float(B in ids) for ids in completion_ids]
+
+    ids = [[A, EOS], [B, EOS], [EOS], [B, B, EOS], [A, B, EOS], [EOS]]
+    trainer = tiny.build(
+        tmp_path,
+        Recorded,
+        reward_funcs=Guarded("my.rewards:moody", moody),
+        rollout_func=tiny.replay([ids]),
+        settings={"per_device_train_batch_size": 6},
+    )
+    trainer.train()
+    rewards = trainer.rollouts[0].rewards[:, 0]
+    assert rewards.isnan().tolist() == [True, False, False, False, True, False]
+    assert rewards[[1, 2, 3, 5]].tolist() == [1, 0, 1, 0]
+    assert calls == [6, 1, 1, 1, 1, 1, 1]
+    log = trainer.state.log_history[0]
+    assert log["rewards/moody/failed"] == 2
+    assert log["unscored"] == pytest.approx(2 / 6)
+
+
+@pytest.mark.parametrize("trainer_class", [BadLoss, BadGradient])
+def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_change(tmp_path, trainer_class):
+    trainer = tiny.build(tmp_path, trainer_class, settings={"max_steps": 4, "max_grad_norm": 1.0})
+    before = []
+    trainer.add_callback(Note(before, trainer))
+    with pytest.raises(FloatingPointError, match=r"(loss|gradient norm) of update [13] is (nan|inf); the weights were"):
+        trainer.train()
+    assert all(torch.equal(one, other) for one, other in zip(before[-1], weights(trainer), strict=True))
+
+
+def Note(to, trainer):
+    """A callback that keeps the weights as they are when a step begins."""
+    from transformers import TrainerCallback
+
+    class Callback(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            to.append(weights(trainer))
+
+    return Callback()
+
+
+def test_only_whole_checkpoints_count(tmp_path):
+    settings = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2}
+    trainer = tiny.build(tmp_path, RunTrainer, settings=settings)
+    trainer.train()
+    assert list(checkpoints(tmp_path)) == [2, 3]
+    assert latest(tmp_path) == tmp_path / "checkpoint-3"
+    (tmp_path / "checkpoint-3" / "complete").unlink()  # killed while saving
+    assert latest(tmp_path) == tmp_path / "checkpoint-2"
+    (tmp_path / "checkpoint-best").mkdir()
+    assert latest(tmp_path / "nothing") is None
+    assert list(checkpoints(tmp_path)) == [2]
+
+
+def test_phases_and_speed(tmp_path):
+    trainer = tiny.build(tmp_path, KTAERunTrainer, settings={"max_steps": 3})
+    trainer.train()
+    updates = [row for row in trainer.state.log_history if "loss" in row]
+    for row in updates:
+        phases = [row["seconds/generation"], row["seconds/rewards"], row["ktae/seconds"]]
+        assert all(seconds > 0 for seconds in phases)
+        assert sum(phases) < row["step_time"]
+        assert row["ktae/step_share"] == pytest.approx(row["ktae/seconds"] / row["step_time"])
+    assert "tokens_per_second" not in updates[0]
+    assert updates[2]["tokens_per_second"] > 0
+
+
+def test_empty_answers_train(tmp_path):
+    """A policy that ends at once."""
+    ids = [[EOS]] * 5 + [[A, EOS]]
+    trainer = tiny.build(
+        tmp_path, RecordedKTAE, rollout_func=tiny.replay([ids]), settings={"per_device_train_batch_size": 6}
+    )
+    trainer.train()
+    assert trainer.rollouts[0].batch["advantages"].isfinite().all()
+    assert math.isfinite(trainer.state.log_history[0]["loss"])
