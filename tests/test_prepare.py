@@ -193,7 +193,6 @@ def test_a_failure_leaves_nothing_behind(gsm8k, tmp_path, monkeypatch):
         ({"max_prompt_tokens": 0, "tokenizer": "x"}, "--max-prompt-tokens must be at least 1, got 0"),
         ({"max_prompt_tokens": 9}, "go together, and --tokenizer is missing"),
         ({"tokenizer": "x"}, "go together, and --max-prompt-tokens is missing"),
-        ({"decontaminate": True}, "--decontaminate needs --benchmarks"),
         ({"levels": (3,)}, r"--levels needs a column of levels, which gsm8k has not: \['question', 'answer'\]"),
     ],
 )
@@ -218,7 +217,7 @@ def test_command(gsm8k, tmp_path, capsys):
         "contaminated by bench: 1 by exact text",
         str(out),
     ]
-    command("gsm8k", "--file", gsm8k, "--benchmarks", suite, "--no-decontaminate", "--out", tmp_path / "all.jsonl")
+    command("gsm8k", "--file", gsm8k, "--out", tmp_path / "all.jsonl")
     assert capsys.readouterr().out.splitlines()[:2] == ["     20 rows read", "     20 rows written"]
     with pytest.raises(ValueError, match="--levels must be like"):
         command("math", "--levels", "hard", "--out", tmp_path / "hard.jsonl")

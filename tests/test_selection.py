@@ -26,10 +26,10 @@ def problem(text, answer="1", level=None, own_id=None):
 def test_every_reason_is_counted():
     problems = [
         problem("What is 1?", level=3),
-        problem("what is  1", level=3),  # the same normalised text, the same answer
+        problem("what  is 1?", level=3),  # the same but for case and spacing, and the same answer
         problem("What is 2?", "2", level=4),
-        problem("What is 2", "two", level=3),
-        problem("What is 2!", (), level=3),  # no answer, so nothing that could conflict
+        problem("WHAT is 2?", "two", level=3),
+        problem("What is  2?", (), level=3),  # no answer, so nothing that could conflict
         problem("What is 3?", (), level=3),
         problem("", level=3),
         problem("?!", level=3),

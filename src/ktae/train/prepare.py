@@ -44,8 +44,7 @@ class Prepare:
         levels: keep these only; None keeps all.
         max_prompt_tokens: keep only prompts of at most so many tokens, the chat template included.
         tokenizer: whose tokens: a hub id, a folder, a `.gguf` file or `python:PACKAGE/PATH`.
-        benchmarks: folder of `NAME.jsonl` files with one `problem` a line.
-        decontaminate: leave out what is in a benchmark; None if there are `benchmarks`.
+        benchmarks: folder of `NAME.jsonl` files with one `problem` a line; what is in one of them is left out.
         seed: of the order of the rows.
         limit: write only the first so many rows of that order; None writes all.
     """
@@ -63,7 +62,6 @@ class Prepare:
     max_prompt_tokens: int | None = None
     tokenizer: str | None = None
     benchmarks: Path | None = None
-    decontaminate: bool | None = None
     seed: int = 0
     limit: int | None = None
 
@@ -87,8 +85,6 @@ class Prepare:
         if (self.max_prompt_tokens is None) != (self.tokenizer is None):
             missing = "--tokenizer" if self.tokenizer is None else "--max-prompt-tokens"
             raise ValueError(f"--max-prompt-tokens and --tokenizer go together, and {missing} is missing")
-        if self.decontaminate and self.benchmarks is None:
-            raise ValueError("--decontaminate needs --benchmarks, the folder of what not to train on")
 
 
 def prepare(settings: Prepare) -> Counts:
@@ -115,7 +111,7 @@ def prepare(settings: Prepare) -> Counts:
             raise FileExistsError(f"{path} exists and is not overwritten; remove it or give another --out")
     # What is quick to check comes before what may be long to load.
     benchmarks = too_long = None
-    if settings.benchmarks is not None and settings.decontaminate is not False:
+    if settings.benchmarks is not None:
         benchmarks = read_benchmarks(settings.benchmarks)
     if settings.tokenizer is not None and settings.max_prompt_tokens is not None:
         too_long = _too_long(settings.tokenizer, settings.max_prompt_tokens, settings.system)
@@ -165,7 +161,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-prompt-tokens", type=int, metavar="N", help="keep prompts of at most N tokens, chat template included")
     add("--tokenizer", metavar="PATH_OR_ID", help="whose tokens")
     add("--benchmarks", type=Path, metavar="DIR", help="leave out problems that are in DIR/*.jsonl, key `problem`")
-    add("--decontaminate", action=argparse.BooleanOptionalAction, help="default: if --benchmarks is given")
     add("--seed", type=int, default=0, help="of the order (default: %(default)s)")
     add("--limit", type=int, metavar="N", help="write the first N rows of that order")
 

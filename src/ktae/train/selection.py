@@ -59,8 +59,8 @@ def select(
 ) -> tuple[list[Problem], Counts]:
     """Leaves out what cannot be trained on, and shuffles the rest.
 
-    The result does not depend on the order of the problems. Those whose normalised text is the same are one problem:
-    if they agree on the accepted answers the first by content is kept, and otherwise none, since nothing says which is
+    The result does not depend on the order of the problems. Those whose text is the same but for spacing and case are
+    one problem: if they agree on the accepted answers the first by content is kept, and otherwise none, since nothing says which is
     right. The rest is in the order of the SHA-256 of the text "SEED:ID".
 
     Args:
@@ -79,13 +79,14 @@ def select(
     """
     same: defaultdict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
-        same[normalise(problem.text)].append(problem)
+        # Unlike a benchmark's text, with its operators: x > 0 and x < 0 are two problems.
+        same[" ".join(problem.text.lower().split()) if normalise(problem.text) else ""].append(problem)
     read = sum(map(len, same.values()))
     dropped = dict.fromkeys(REASONS, 0)
     dropped[NO_TEXT] = len(same.pop("", []))
     contaminated = {name: Counter[str]() for name in (benchmarks.texts if benchmarks else ())}
     kept: dict[str, Problem] = {}
-    for text, group in same.items():
+    for group in same.values():
         answered = [problem for problem in group if problem.answers]
         dropped[NO_ANSWER] += len(group) - len(answered)
         if len({frozenset(problem.answers) for problem in answered}) > 1:
@@ -97,7 +98,7 @@ def select(
             continue
         dropped[DUPLICATE] += len(wanted) - 1
         problem = min(wanted, key=repr)
-        overlaps = benchmarks.overlaps(text) if benchmarks else {}
+        overlaps = benchmarks.overlaps(normalise(problem.text)) if benchmarks else {}
         for benchmark, reason in overlaps.items():
             contaminated[benchmark][reason] += 1
         if overlaps:
