@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ktae.train.decontaminate import EXACT, RUN, normalise, read_benchmarks
+from ktae.data.decontaminate import EXACT, RUN, normalise, read_benchmarks
 
 WORDS = [f"w{number}" for number in range(20)]
 

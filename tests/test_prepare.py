@@ -10,8 +10,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from ktae.data.prepare import SYSTEM, Prepare, add_arguments, prepare, run
 from ktae.train import records
-from ktae.train.prepare import SYSTEM, Prepare, add_arguments, prepare, run
 
 ROWS = [{"question": f"What is {n} plus {n}?", "answer": f"Twice {n}.\n#### {2 * n:,}"} for n in range(600, 620)]
 TEMPLATE = (

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ktae.train.decontaminate import EXACT, RUN, Benchmarks
-from ktae.train.selection import REASONS, parse_levels, select
-from ktae.train.sources import Problem
+from ktae.data.decontaminate import EXACT, RUN, Benchmarks
+from ktae.data.selection import REASONS, parse_levels, select
+from ktae.data.sources import Problem
 
 RUNS = frozenset({" ".join("abcdefghijklm")})
 BENCHMARKS = Benchmarks(

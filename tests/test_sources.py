@@ -6,8 +6,8 @@ import json
 import pytest
 from datasets import Dataset
 
-from ktae.train import sources
-from ktae.train.sources import COLUMNS, SOURCES, load_rows, other_source
+from ktae.data import sources
+from ktae.data.sources import COLUMNS, SOURCES, load_rows, other_source
 
 
 def other(path="problems.jsonl", **columns):

@@ -92,7 +92,7 @@ def _folder(name: str, resume: bool) -> Path:
 
 
 def _add_data(commands: argparse._SubParsersAction) -> None:
-    from ktae.train import prepare
+    from ktae.data import prepare
 
     data = commands.add_parser("data", help="prepare problems to train on")
     prepare_parser = data.add_subparsers(dest="data_command", required=True).add_parser(

@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from ktae.train.decontaminate import EXACT, RUN, Benchmarks, normalise
-from ktae.train.sources import Problem
+from ktae.data.decontaminate import EXACT, RUN, Benchmarks, normalise
+from ktae.data.sources import Problem
 
 NO_TEXT, NO_ANSWER, CONFLICTING, LEVEL, DUPLICATE, CONTAMINATED, TOO_LONG, LIMIT = REASONS = (
     "no problem text",
@@ -60,8 +60,8 @@ def select(
     """Leaves out what cannot be trained on, and shuffles the rest.
 
     The result does not depend on the order of the problems. Those whose text is the same but for spacing and case are
-    one problem: if they agree on the accepted answers the first by content is kept, and otherwise none, since nothing says which is
-    right. The rest is in the order of the SHA-256 of the text "SEED:ID".
+    one problem: if they agree on the accepted answers the first by content is kept, and otherwise none, since nothing
+    says which is right. The rest is in the order of the SHA-256 of the text "SEED:ID".
 
     Args:
         problems: all of a collection.

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ktae.data.decontaminate import read_benchmarks
+from ktae.data.selection import Counts, parse_levels, select
+from ktae.data.sources import COLUMNS, FILES, SOURCES, Problem, file_kind, load_rows, other_source
 from ktae.extras import require
 from ktae.train import records
-from ktae.train.decontaminate import read_benchmarks
 from ktae.train.models import resolve
-from ktae.train.selection import Counts, parse_levels, select
-from ktae.train.sources import COLUMNS, FILES, SOURCES, Problem, file_kind, load_rows, other_source
 
 SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."
 
@@ -90,7 +90,7 @@ class Prepare:
 def prepare(settings: Prepare) -> Counts:
     """Writes `settings.out`, and next to it `<out>.info.json`: settings, counts, SHA-256 of the file.
 
-    The same rows in another order give the same file; see `ktae.train.selection.select`.
+    The same rows in another order give the same file; see `ktae.data.selection.select`.
 
     Args:
         settings: see there.

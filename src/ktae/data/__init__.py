@@ -1,0 +1,1 @@
+"""Problem collections in one form to train on: read, chosen, decontaminated, written."""
