@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from ktae.train.checkpoints import latest
 from ktae.train.export import export
@@ -109,6 +110,18 @@ def test_adapters_are_saved_alone_and_merged_on_export(run, tmp_path):
     torch.testing.assert_close(logits["merged"], _logits(policy, ids), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(logits["merged"], logits["step2"], atol=1e-6)
     assert not {"optimizer.pt", "trainer_state.json", "complete"} & {path.name for path in tmp_path.rglob("*")}
+
+
+def test_what_was_trained_before_makes_no_difference(tmp_path):
+    """Neither to the adapters' first weights nor to what is sampled."""
+    options = [*SMALL, *LORA, "--evaluation.samples", "0", "--evaluation.greedy", "false", "--trl.max_steps", "2"]
+    for name, algorithms in (("alone", "[grpo_ktae]"), ("second", "[grpo, grpo_ktae]")):
+        result = ktae("train", "quickstart", *options, "--algorithms", algorithms, "--out", name, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    alone, second = (
+        load_file(tmp_path / name / "grpo_ktae" / "model" / "adapter_model.safetensors") for name in ("alone", "second")
+    )
+    assert all(torch.equal(value, second[name]) for name, value in alone.items())
 
 
 @torch.no_grad()

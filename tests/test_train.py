@@ -157,6 +157,7 @@ def test_a_second_run_does_not_touch_the_first(finished):
         (["--algorithms", "[dapo]", "--overlong.buffer", "65"], "overlong.buffer must be at most"),
         (["--rewards", "[exact_match, math_answer]"], "correctness_reward must name one of"),
         (["--data.prompt", "'{promt}'"], "data.prompt names the column 'promt'"),
+        (["--trl.report_to", "wandb"], "wandb, which the recipe's trl section asks for, is not installed"),
         (["--push-to-hub", "me"], "--push-to-hub must be OWNER/NAME, got 'me'"),
         (["--model.path", "python:no_such_package/model"], "the Python package 'no_such_package' is not installed"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import time
 import warnings
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ktae.extras import require
 from ktae.train import records
@@ -50,6 +53,7 @@ def prepare(recipe: Recipe, out: Path, *, resume: bool, push_to_hub: str | None 
     Arguments and errors are those of `train`. Returns the rest of the run.
     """
     run = check(recipe, out, resume=resume)
+    _check_installed(recipe)
     if push_to_hub:
         from ktae.train.hub import check_hub
 
@@ -79,6 +83,16 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
     for algorithm in recipe.algorithms:
         grpo_config(recipe, algorithm, out, test_rows=len(test_rows))  # TRL's own checks
     return Run(recipe, out, train_rows, test_rows, rewards, resume)
+
+
+def _check_installed(recipe: Recipe) -> None:
+    """What TRL would miss only after the first evaluation."""
+    loggers = recipe.trl.get("report_to") or []
+    needed = [loggers] if isinstance(loggers, str) else list(loggers)
+    needed += ["vllm"] if recipe.trl.get("use_vllm") else []
+    for name in needed:
+        if name in ("tensorboard", "trackio", "wandb", "vllm") and importlib.util.find_spec(name) is None:
+            raise ValueError(f"{name}, which the recipe's trl section asks for, is not installed: pip install {name}")
 
 
 def load_rewards(recipe: Recipe) -> dict[str, Any]:
@@ -156,6 +170,8 @@ class Run:
             records.write(files[mode], [dataclasses.asdict(answer) for answer in answers])
             correct = sum((answer.reward or 0.0) > recipe.ktae.correct_above for answer in answers) / len(answers)
             self.console.print(f"{label:<10} {mode} accuracy {correct:.3f}  ({time.perf_counter() - begun:.0f} s)")
+        del policy
+        torch.cuda.empty_cache()  # vLLM takes a share of what is free
 
     def _train(self, algorithm: str) -> None:
         from ktae.train.callbacks import Display, Records
@@ -172,6 +188,8 @@ class Run:
             punishment = require("trl.rewards", extra="train").get_soft_overlong_punishment
             reward_funcs.append(punishment(config.max_completion_length, recipe.overlong.buffer))
         trainer_class, options = _trainer(recipe, algorithm)
+        # TRL adds adapters, whose weights are random, before it sets the seed itself.
+        require("transformers", extra="train").set_seed(recipe.seed)
         model, tokenizer = load_model(recipe.model)
         trainer = trainer_class(
             model=model,
