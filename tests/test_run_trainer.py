@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 from tiny import IDS, Recorder, quick  # noqa: F401 (quick is a fixture)
+from transformers import TrainerCallback
 from trl.rewards import get_soft_overlong_punishment
 
 from ktae.train.checkpoints import checkpoints, latest
@@ -117,15 +118,14 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_change(t
     assert all(torch.equal(one, other) for one, other in zip(before[-1], weights(trainer), strict=True))
 
 
-def Note(to, trainer):
-    """A callback that keeps the weights as they are when a step begins."""
-    from transformers import TrainerCallback
+class Note(TrainerCallback):
+    """Keeps the weights as they are when a step begins."""
 
-    class Callback(TrainerCallback):
-        def on_step_begin(self, args, state, control, **kwargs):
-            to.append(weights(trainer))
+    def __init__(self, to, trainer):
+        self.to, self.trainer = to, trainer
 
-    return Callback()
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.to.append(weights(self.trainer))
 
 
 def test_only_whole_checkpoints_count(tmp_path):
@@ -163,3 +163,36 @@ def test_empty_answers_train(tmp_path):
     trainer.train()
     assert trainer.rollouts[0].batch["advantages"].isfinite().all()
     assert math.isfinite(trainer.state.log_history[0]["loss"])
+
+
+def test_evaluations_do_not_pass_for_rollouts_trained_on(tmp_path):
+    """Between two updates on the same rollouts there is an evaluation, larger than a generation."""
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            if "loss" in logs or "eval_loss" in logs:
+                seen.append((logs.get("eval_accuracy"), [row["completion"] for row in trainer.latest_rollouts]))
+
+    ids = [[A, EOS], [B, EOS]] * 3
+    evaluated = [[A, EOS]] * 6 + [[B, EOS]] * 2
+    trainer = tiny.build(
+        tmp_path,
+        KTAERunTrainer,
+        rollout_func=tiny.replay([ids, evaluated, evaluated]),
+        eval_dataset=tiny.prompts(8),
+        settings={
+            "per_device_train_batch_size": 6,
+            "gradient_accumulation_steps": 1,
+            "num_iterations": 2,
+            "max_steps": 2,
+            "eval_strategy": "steps",
+            "eval_steps": 1,
+            "num_generations_eval": 1,
+            "per_device_eval_batch_size": 8,
+        },
+    )
+    trainer.add_callback(Watch())
+    trainer.train()
+    assert seen == [(accuracy, ["a", "b"] * 3) for accuracy in (None, 0.75, None, 0.75)]
+    assert trainer.latest_key_tokens[0].tolist() == ids

@@ -41,9 +41,18 @@ class CorrectnessTrainer(GRPOTrainer):
         ValueError: `correctness_reward` is missing or unknown.
     """
 
+    latest_rewards: Tensor
+    """(N, functions) raw rewards of the latest batch, of all processes; NaN where unscored."""
+
     def __init__(self, *args: Any, correctness_reward: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._correctness_column = _correctness_column(self.reward_func_names, correctness_reward)
+
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list[list[int]]
+    ) -> Tensor:
+        self.latest_rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        return self.latest_rewards
 
 
 class KTAETrainer(CorrectnessTrainer):
@@ -57,7 +66,8 @@ class KTAETrainer(CorrectnessTrainer):
             when there is only one. Its raw values are used, before reward weights and normalisation.
 
     Logs `ktae/*` (docs/metrics.md) and a column `key_token_value`, each rollout's mean, in the completions table.
-    After a generation `latest_key_tokens` holds this process's token ids, key-token values and mask, each (B, T).
+    After a generation to train on, `latest_key_tokens` holds this process's token ids, key-token values and mask, each
+    (B, T).
 
     Raises:
         ValueError: a setting would erase or distort token-level credit, or `correctness_reward` is missing or
@@ -95,10 +105,10 @@ class KTAETrainer(CorrectnessTrainer):
         completion_ids_list: list[list[int]],
     ) -> Tensor:
         """Keeps what the tables need: the rewards of all processes and the lengths of this one's completions."""
-        rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        self._ktae_rewards = rewards_per_func[:, self._correctness_column]
+        rewards_NF = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._ktae_rewards = rewards_NF[:, self._correctness_column]
         self._ktae_lengths = [len(ids) for ids in completion_ids_list]
-        return rewards_per_func
+        return rewards_NF
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Turns the (B,) advantages into (B, T): a group's rollouts are gathered from all processes first."""
@@ -125,7 +135,8 @@ class KTAETrainer(CorrectnessTrainer):
 
         first = self.accelerator.process_index * rows
         value_BT = value_NT[first : first + rows, :width]
-        self.latest_key_tokens = ids_BT, value_BT, generated_BT
+        if training:
+            self.latest_key_tokens = ids_BT, value_BT, generated_BT
         batch["advantages"] = (batch["advantages"][:, None] + value_BT) * batch["completion_mask"]
 
         metrics = _metrics(value_NT, generated_NT.bool(), self._ktae_rewards, group_size, self.ktae)

@@ -124,6 +124,7 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
     ) -> Tensor:
         if self._chosen is None:
             return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self.latest_rewards = self._chosen.rewards_NF
         return self._chosen.rewards_NF
 
     def _choose(self, inputs: list[dict[str, Any]]) -> _Batch:

@@ -76,23 +76,7 @@ class Records(TrainerCallback):
         key = {"algorithm": self._algorithm, "step": state.global_step}
         append(self._metrics, [{**key, **logs}])
         if not is_evaluation and self._samples_every and state.global_step % self._samples_every == 0:
-            append(self._samples, [{**key, **row} for row in rollouts(self._trainer)])
-
-
-def rollouts(trainer: Any) -> list[dict[str, Any]]:
-    """The latest generation batch of all processes, a row a rollout, as TRL keeps it for its completions table."""
-    logs = trainer._logs
-    columns = {**logs["rewards"], **logs["extra"]}
-    return [
-        {
-            "group": i // trainer.num_generations,
-            "prompt": logs["prompt"][i],
-            "completion": logs["completion"][i],
-            **{name: _finite(values[i]) for name, values in columns.items()},
-            "advantage": logs["advantages"][i],
-        }
-        for i in range(len(logs["prompt"]))
-    ]
+            append(self._samples, [{**key, **row} for row in self._trainer.latest_rollouts])
 
 
 def is_update(state: Any, logs: dict[str, Any] | None) -> bool:
@@ -103,8 +87,3 @@ def is_update(state: Any, logs: dict[str, Any] | None) -> bool:
 def _number(value: float | None, otherwise: float) -> float:
     """A logged value; `otherwise` if it was not logged, or nothing could be averaged."""
     return otherwise if value is None else value
-
-
-def _finite(value: Any) -> Any:
-    """NaN, an unscored reward, is not valid JSON."""
-    return None if isinstance(value, float) and value != value else value

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 from transformers import TrainerCallback
 
-from ktae.train.callbacks import is_update, rollouts
+from ktae.train.callbacks import is_update
 
 _KEY_TOKENS = 6
 _CHARACTERS = 200  # of prompts, and of completions without key tokens
@@ -36,7 +36,7 @@ class Show(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not is_update(state, logs) or not self._every or state.global_step % self._every:
             return
-        rows = rollouts(self._trainer)
+        rows = self._trainer.latest_rollouts
         name = self._trainer.reward_func_names[self._trainer._correctness_column]
         # This process's key tokens are at hand, and its rollouts come first; later groups may be on another one.
         key_tokens = getattr(self._trainer, "latest_key_tokens", None)

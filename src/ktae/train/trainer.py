@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from ktae.integrations.trl import CorrectnessTrainer, KTAETrainer
 from ktae.integrations.trl_dynamic_sampling import DynamicSamplingTrainer
@@ -27,6 +28,9 @@ class RunTrainer(CorrectnessTrainer):
         *args, **kwargs: those of `CorrectnessTrainer`.
         correct_above: a rollout is correct when its correctness reward is greater than this.
 
+    On the main process, `latest_rollouts` holds the latest rollouts trained on, of all processes, one dict each: group,
+    prompt, completion, each reward (None where unscored), other logged columns, rollout advantage.
+
     Logs `accuracy`, `unscored`, `tokens_per_second`, `seconds/*` and `ktae/step_share` (docs/metrics.md).
 
     Raises:
@@ -37,6 +41,7 @@ class RunTrainer(CorrectnessTrainer):
         super().__init__(*args, **kwargs)
         self._correct_above = correct_above
         self._phases = {"generation": 0.0, "rewards": 0.0}
+        self._generated = False
         self._logged_at: float | None = None
         self._logged_tokens = 0
 
@@ -61,13 +66,20 @@ class RunTrainer(CorrectnessTrainer):
         for phase, seconds in self._phases.items():
             self._metrics[mode][f"seconds/{phase}"].append(seconds)
             self._phases[phase] = 0.0
-        column = self._logs["rewards"][self.reward_func_names[self._correctness_column]]
-        rewards_N = torch.tensor(list(column)[-len(inputs) * self.accelerator.num_processes :])
+        rewards_N = self.latest_rewards[:, self._correctness_column]
         unscored_N = rewards_N.isnan()
         self._metrics[mode]["unscored"].append(unscored_N.float().mean().item())
         correct_N = (rewards_N > self._correct_above).float()
         self._metrics[mode]["accuracy"].append(correct_N[~unscored_N].mean().item())
+        self._generated = mode == "train"
         return batch
+
+    def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
+        inputs = super()._prepare_inputs(generation_batch)
+        if self._generated and self.accelerator.is_main_process:
+            self.latest_rollouts = _rollouts(self)  # now: an evaluation would put its own in their place
+        self._generated = False
+        return inputs
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -103,6 +115,27 @@ class RunTrainer(CorrectnessTrainer):
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
             mark_complete(Path(cast(str, self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
+
+
+def _rollouts(trainer: GRPOTrainer) -> list[dict[str, Any]]:
+    """What TRL keeps for its completions table, a row a rollout."""
+    logs = trainer._logs
+    columns = {**logs["rewards"], **logs["extra"]}
+    return [
+        {
+            "group": i // cast(int, trainer.num_generations),
+            "prompt": logs["prompt"][i],
+            "completion": logs["completion"][i],
+            **{name: _finite(values[i]) for name, values in columns.items()},
+            "advantage": logs["advantages"][i],
+        }
+        for i in range(len(logs["prompt"]))
+    ]
+
+
+def _finite(value: Any) -> Any:
+    """NaN, an unscored reward, is not valid JSON."""
+    return None if isinstance(value, float) and value != value else value
 
 
 class KTAERunTrainer(KTAETrainer, RunTrainer):
