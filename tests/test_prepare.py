@@ -42,7 +42,7 @@ def save_tokenizer(folder, template):
 def command(*arguments):
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    run(parser.parse_args([str(argument) for argument in arguments]))
+    run(parser.parse_args(["prepare", *map(str, arguments)]))
 
 
 def test_rows(gsm8k, tmp_path):

@@ -143,7 +143,13 @@ def prepare(settings: Prepare) -> Counts:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments to a parser; `run` takes what it makes of them."""
+    """Adds `prepare SOURCE ...` to the parser of `ktae data`."""
+    parser = parser.add_subparsers(dest="data_command", required=True).add_parser(
+        "prepare",
+        help="a problem collection in the form that recipes read",
+        description="Turns a problem collection into prompts and answers; filtered, decontaminated, shuffled.",
+        allow_abbrev=False,
+    )
     add = parser.add_argument
     named = ", ".join(SOURCES)
     add(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,29 @@ def export(
     else:
         shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns(*_TRAINING_STATE))
     unfinished.rename(out)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to a parser."""
+    parser.description = "Copies a model of a run to a folder that from_pretrained reads."
+    add = parser.add_argument
+    add("folder", type=Path, metavar="RUN", help="the run's folder")
+    add("--out", type=Path, required=True, help="the folder to write")
+    add("--algorithm", help="whose model; may be left out if the run has one only")
+    add("--step", type=int, help="update of a checkpoint (default: the final model)")
+    add("--merge-lora", action="store_true", help="add LoRA adapters to the base model's weights")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the command."""
+    export(
+        arguments.folder,
+        arguments.out,
+        algorithm=arguments.algorithm,
+        step=arguments.step,
+        merge_lora=arguments.merge_lora,
+    )
+    print(f"{arguments.out} is ready for from_pretrained")
 
 
 def _source(run: Path, recipe: Recipe, algorithm: str | None, step: int | None) -> Path:
