@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ktae.extras import require
 from ktae.integrations.trl import CorrectnessTrainer
+from ktae.seeds import derived_seed
 
 require("accelerate", extra="train")
 
@@ -202,7 +203,7 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
         """The training problems that the batch has not had, in this generation's own order."""
         accumulation = self.args.gradient_accumulation_steps
         generation = self.state.global_step * accumulation + self._step % accumulation
-        seeded = torch.Generator().manual_seed((self.args.seed << 32) + generation)
+        seeded = torch.Generator().manual_seed(derived_seed(self.args.seed, generation))
         seen = {_text(problem) for problem in had}
         dataset = cast(Any, self.train_dataset)
         for index in torch.randperm(len(dataset), generator=seeded).tolist():
