@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from ktae.evaluation.generate import Sampling, TransformersBackend
+from ktae.seeds import derived_seed
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,6 @@ class Answer:
     reward: float | None
 
 
-@torch.no_grad()
 def answer(
     model: Any,
     tokenizer: Any,
@@ -55,41 +55,27 @@ def answer(
     Returns:
         One `Answer` a completion, problem by problem.
     """
-    how: dict[str, Any] = {"do_sample": False}
-    if samples is not None:
-        how = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
-    ends = model.generation_config.eos_token_id  # one id, several or None: chat models often have more than one
-    ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+    sampling = Sampling(temperature=0.0 if samples is None else 1.0, max_tokens=max_completion_length)
     tasks = [index for index in range(len(rows)) for _ in range(samples or 1)]
     texts = [_text(tokenizer, prompt, chat_template_kwargs or {}) for prompt in rows["prompt"]]
     chat = not isinstance(rows[0]["prompt"], str)
     answers: list[Answer] = []
     was_training = model.training
-    model.eval()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for start in range(0, len(tasks), batch_size):
-            batch = tasks[start : start + batch_size]
-            inputs = tokenizer(
-                [texts[i] for i in batch],
-                padding=True,
-                return_tensors="pt",
-                return_token_type_ids=False,
-                add_special_tokens=not chat,
-            ).to(model.device)
-            tokens = model.generate(
-                **inputs, max_new_tokens=max_completion_length, pad_token_id=tokenizer.pad_token_id, **how
-            )[:, inputs["input_ids"].shape[1] :]
-            ended = torch.isin(tokens, torch.tensor(sorted(ends), device=tokens.device))
-            lengths = (ended.cumsum(dim=1) - ended.long() == 0).sum(dim=1).tolist()
-            completions = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-            columns = {name: [rows[i][name] for i in batch] for name in rows.column_names if name != "prompt"}
-            rewards = reward(
-                prompts=[rows[i]["prompt"] for i in batch],
-                completions=[[{"role": "assistant", "content": c}] for c in completions] if chat else completions,
-                **columns,
-            )
-            answers += map(Answer, batch, completions, lengths, rewards)
+    backend = TransformersBackend(model, tokenizer)
+    for number, start in enumerate(range(0, len(tasks), batch_size)):
+        batch = tasks[start : start + batch_size]
+        completions = backend.complete(
+            [texts[i] for i in batch], sampling, derived_seed(seed, number), special_tokens=not chat
+        )
+        columns = {name: [rows[i][name] for i in batch] for name in rows.column_names if name != "prompt"}
+        written = [completion.text for completion in completions]
+        rewards = reward(
+            prompts=[rows[i]["prompt"] for i in batch],
+            completions=[[{"role": "assistant", "content": text}] for text in written] if chat else written,
+            **columns,
+        )
+        lengths = [completion.length for completion in completions]
+        answers += map(Answer, batch, written, lengths, rewards)
     model.train(was_training)
     return answers
 
