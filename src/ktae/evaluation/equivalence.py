@@ -1,31 +1,44 @@
-"""Whether two answers mean the same: by string, as plain numbers, or for math-verify."""
+"""Whether two answers mean the same.
 
-import logging
-import math
+Texts, numbers, units, lists, brackets and relations are taken apart here, by rules that say what may differ; what is
+left are formulas, for math-verify's parser and sympy. `docs/grading.md` lists the rules with examples.
+"""
+
 import re
-from typing import Any
+from collections.abc import Sequence
 
-from ktae.evaluation.extraction import LATEX_COMMA
-from ktae.extras import require
+from ktae.evaluation.rules.aliases import align
+from ktae.evaluation.rules.names import base_name, same_name, with_parameter_of
+from ktae.evaluation.rules.notation import clean, spelling
+from ktae.evaluation.rules.numerals import parse_number, same_number
+from ktae.evaluation.options import GradingOptions
+from ktae.evaluation.rules.quantities import same_quantity, same_ratio
+from ktae.evaluation.rules.relations import approximation, as_set, assignment, same_relation
+from ktae.evaluation.rules.structure import Bracketed, bracketed, items, relation, split, without_braces
+from ktae.evaluation.rules.symbolic import same_formula
+from ktae.evaluation.rules.texts import same_text, unwrapped
 
-_PLAIN_NUMBER = re.compile(r"([-+]?)[$€£¥]?([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.([0-9]*))?")
-_WORD = re.compile(r"(?:\\(?:text|textbf|mathrm)\{)?([A-Za-z]{3,})\}?")
-_REWRITES = (
-    # math-verify reads "1 1/2" as 1, "6.4e16" as 6.4 times e times 16, and cannot read "12^{\text{th}}".
-    (re.compile(r"([-+]?[0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)"), r"\1\\frac{\2}{\3}"),
-    (re.compile(r"([0-9]+)\s*\^?\{?\\text\{\s*(?:st|nd|rd|th)\s*\}\}?"), r"\1"),
-    (re.compile(r"([-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))[eE]\+?(-?[0-9]+)"), r"\1 \\times 10^{\2}"),
+# Longer answers are equal to their own spelling only.
+MAX_LENGTH = 10_000
+_PLAIN_NUMBER = re.compile(r"([-+]?)(?:\\\$)?([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.([0-9]*))?")
+_DECIMAL_COMMA = re.compile(r"([-+]?[0-9]+),([0-9]{1,2}|[0-9]{4,})")
+_COLUMN = re.compile(
+    r"\[?\\begin\s*\{[pb]?(?:matrix|array)\}(?:\{[a-z]*\})?([^&]*)\\end\s*\{[pb]?(?:matrix|array)\}\]?"
 )
+_SIGNS = re.compile(r"\\pm(?![a-z])")
+_BOTH_SIGNS = re.compile(r"\\[pm][pm](?![a-z])")
+_BRACKETS = (("(", ")"), (r"\{", r"\}"))
 
 
-def is_equivalent(prediction: str, answer: str) -> bool:
-    r"""Whether two answers mean the same, by string, as plain numbers, or for math-verify.
+def is_equivalent(prediction: str, answer: str, options: GradingOptions | None = None) -> bool:
+    r"""Whether two answers mean the same.
 
     This can hang or exhaust the memory on hostile answers; `Grader` runs it where that does no harm.
 
     Args:
         prediction: an extracted answer, in LaTeX or plain text.
         answer: the accepted answer. Surrounding white space and dollar signs of either do not matter.
+        options: the tolerance for decimals; by default there is none.
 
     Returns:
         True only if equivalence was established: what cannot be parsed is equivalent to its own spelling alone.
@@ -34,63 +47,32 @@ def is_equivalent(prediction: str, answer: str) -> bool:
         ImportError: math-verify is not installed.
         MemoryError, RecursionError: an answer is too large to be compared.
 
-    >>> is_equivalent("0.5", r"\frac12"), is_equivalent("8.2e-19", "8.5e-19")
-    (True, False)
+    >>> is_equivalent("0.5", r"\frac12"), is_equivalent("8.2e-19", "8.5e-19"), is_equivalent("(2,1)", "(1,2)")
+    (True, False, False)
     """
+    tolerance = (options or GradingOptions()).relative_tolerance
     quick = compare_plainly(prediction, answer)
     if quick is not None:
         return quick
-    verify = require("math_verify", "train").verify
-    golds, targets = _parse(_clean(answer)), _parse(_clean(prediction))
-    for gold in golds:
-        for target in targets:
-            # math-verify takes numbers as equal that agree to a fixed number of decimals, by default even
-            # 8.2e-19 and 8.5e-19. Count the decimals from the first significant one instead.
-            zeros = max(_leading_zeros(gold), _leading_zeros(target))
-            try:
-                if verify(
-                    gold,
-                    target,
-                    float_rounding=6 + zeros,
-                    numeric_precision=max(15, 10 + zeros),
-                    timeout_seconds=None,
-                    raise_on_error=True,
-                ):
-                    return True
-            except (MemoryError, RecursionError):
-                raise
-            except Exception:  # sympy refuses many comparisons, such as of a matrix and a number
-                continue
-    return False
+    return _Comparison(tolerance).same(clean(prediction), clean(answer))
 
 
 def compare_plainly(prediction: str, answer: str) -> bool | None:
     """Compare as strings and as plain numbers; None if that does not decide. Cannot hang."""
-    prediction, answer = _clean(prediction), _clean(answer)
+    if prediction.strip() == answer.strip():
+        return bool(prediction.strip())
+    prediction, answer = clean(prediction), clean(answer)
     if not prediction or not answer:
         return False
-    if prediction == answer:
+    if spelling(prediction) == spelling(answer):
         return True
-    if (word := _WORD.fullmatch(prediction)) and (expected_word := _WORD.fullmatch(answer)):
-        # To math-verify a word is a product of letters, and "east" the same as "seat".
-        return word[1].casefold() == expected_word[1].casefold()
     predicted, expected = _plain_number(prediction), _plain_number(answer)
     if predicted is None or expected is None:
-        return None
+        return False if max(len(prediction), len(answer)) > MAX_LENGTH else None
     if predicted == expected:
         return True
     # Different integers differ; decimals may be a rounding of each other.
     return None if "." in predicted + expected else False
-
-
-def _clean(answer: str) -> str:
-    answer = answer.replace("\N{MINUS SIGN}", "-").replace(r"\$", "$")
-    # Dollars as a currency or around formulas: neither matters.
-    answer = LATEX_COMMA.sub(",", answer).replace("$", "").strip().removesuffix(".")
-    for pattern, replacement in _REWRITES:
-        if match := pattern.fullmatch(answer):
-            return match.expand(replacement)
-    return answer
 
 
 def _plain_number(text: str) -> str | None:
@@ -106,34 +88,161 @@ def _plain_number(text: str) -> str | None:
     return f"-{number}" if match[1] == "-" and number != "0" else number
 
 
-def _parse(answer: str) -> list[Any]:
-    """What math-verify makes of an answer: a sympy expression and a string, or a string only."""
-    math_verify = require("math_verify", "train")
-    # It warns that its timeouts are off, which is what we want.
-    logging.getLogger("math_verify").setLevel(logging.ERROR)
-    # The whole answer is one expression. The other modes would go on to search an answer that does not parse for
-    # parts that do, and find the 5 in any gibberish that holds a 5.
-    return math_verify.parse(
-        rf"\boxed{{{answer}}}",
-        extraction_config=[math_verify.LatexExtractionConfig(boxed_match_priority=0)],
-        extraction_mode="first_match",
-        parsing_timeout=None,
-    )
+class _Comparison:
+    """The rules in the order in which they are tried, on cleaned answers."""
+
+    def __init__(self, tolerance: float | None) -> None:
+        self.tolerance = tolerance
+
+    def same(self, prediction: str, answer: str) -> bool:
+        prediction, answer = (unwrapped(without_braces(text)) for text in (prediction, answer))
+        if not prediction or not answer:
+            return False
+        if spelling(prediction) == spelling(answer):
+            return True
+        if (decided := same_text(prediction, answer)) is not None:
+            return decided
+        predicted, expected = parse_number(prediction), parse_number(answer)
+        if predicted and expected:
+            return same_number(predicted, expected, self.tolerance)
+        if expected and expected.place and (match := _DECIMAL_COMMA.fullmatch(prediction)):
+            return self.same(f"{match[1]}.{match[2]}", answer)
+        if len(_expanded(prediction)) > 1 or len(_expanded(answer)) > 1:
+            return self._lists(prediction, answer)
+        if relation(prediction)[1] or relation(answer)[1]:
+            return self._statements(prediction, answer)
+        if (decided := same_quantity(prediction, answer, self.same, self.tolerance)) is not None:
+            return decided
+        if (decided := same_ratio(prediction, answer)) is not None:
+            return decided
+        if (decided := self._groups(prediction, answer)) is not None:
+            return decided
+        return same_formula(*align(prediction, answer), self.tolerance)
+
+    def _lists(self, prediction: str, answer: str) -> bool:
+        """Compare enumerations, of which at least one has several items."""
+        sets = as_set(prediction), as_set(answer)
+        if any(sets) and self._unions(sets[0] or assignment(prediction)[1], sets[1] or assignment(answer)[1]):
+            return True
+        listed, expected = _expanded(prediction), _expanded(answer)
+        if len(listed) > 1 and len(expected) > 1:
+            return self._items(listed, expected, ordered=False)
+        # (1,2) or {1,2} or (x,y) = (1,2) for the list 1, 2
+        group = _group(assignment(prediction if len(listed) == 1 else answer)[1])
+        if group is None or (group.opening, group.closing) not in _BRACKETS:
+            return False
+        sides = (group.items, expected) if len(listed) == 1 else (listed, group.items)
+        return self._items(*sides, ordered=group.opening == "(")
+
+    def _items(self, listed: Sequence[str], expected: Sequence[str], ordered: bool) -> bool:
+        """Compare items one by one, or in any order unless different names give them roles."""
+        if not ordered and len(listed) > len(expected) > 1 and all(map(bracketed, expected)):
+            listed = list({spelling(item): item for item in listed}.values())  # a solution given twice
+        if len(listed) != len(expected):
+            return False
+        names = [[assignment(item)[0] for item in side] for side in (listed, expected)]
+        has_roles = [None not in side and len({base_name(name) for name in side if name}) > 1 for side in names]
+        if ordered or (any(has_roles) and not all(has_roles)):
+            return all(self.same(one, other) for one, other in zip(listed, expected, strict=True))
+        left = list(expected)
+        for item in sorted(listed, key=lambda item: item not in expected):  # those spelled alike first
+            candidates = sorted(left, key=lambda other: other != item)
+            found = next((other for other in candidates if self._item(item, other)), None)
+            if found is None:
+                return False
+            left.remove(found)
+        return True
+
+    def _item(self, item: str, other: str) -> bool:
+        if self.same(item, other):
+            return True
+        (name, value), (expected_name, expected) = assignment(item), assignment(other)
+        renamed = with_parameter_of(value, expected)
+        may_be_same = name is None or expected_name is None or same_name(name, expected_name)
+        return renamed != value and may_be_same and self.same(renamed, expected)
+
+    def _statements(self, prediction: str, answer: str) -> bool:
+        """Compare where at least one is an equation, an inequality or the like."""
+        if (near := approximation(prediction)) is not None and self.same(near, answer):
+            return True
+        name, value = assignment(prediction)
+        expected_name, expected_value = assignment(answer)
+        if relation(prediction)[1] and relation(answer)[1]:
+            # 1 < x < 2 and x in (1,2)
+            sets = as_set(prediction), as_set(answer)
+            if sets.count(None) == 1 and (name or expected_name):
+                return self._unions(sets[0] or value, sets[1] or expected_value)
+            return same_relation(prediction, answer, self.same)
+        if name is not None or expected_name is not None:
+            return self.same(value, expected_value)
+        sets = as_set(prediction), as_set(answer)
+        if any(sets):
+            return self._unions(sets[0] or prediction, sets[1] or answer)
+        # A computation such as 6*7 = 42, or a value and its approximation; but no equation.
+        sides, signs = relation(prediction)
+        if signs == [r"\approx"]:
+            return self.same(sides[0], answer)
+        return bool(signs) and set(signs) == {"="} and all(self.same(side, answer) for side in sides)
+
+    def _groups(self, prediction: str, answer: str) -> bool | None:
+        """Compare tuples, intervals, sets and their unions; None if neither is one."""
+        if any(split(text, (r"\cup",))[1] or "mathbb{R}" in text for text in (prediction, answer)):
+            return self._unions(prediction, answer)
+        group, expected = _group(prediction), _group(answer)
+        if group is None and expected is None:
+            return None
+        if group is None or expected is None:
+            several = group or expected
+            if several is None or len(several.items) != 1 or several.opening == "[":
+                return None
+            return self.same(*((several.items[0], answer) if group else (prediction, several.items[0])))
+        if group.opening == expected.opening == r"\{":
+            sets = [list(dict.fromkeys(map(spelling, side.items))) for side in (group, expected)]
+            return self._items(sets[0], sets[1], ordered=False)
+        kinds = [(side.opening, side.closing) for side in (group, expected)]
+        is_vector = len(expected.items) > 2 and {*kinds} == {("(", ")"), ("[", "]")}
+        if kinds[0] != kinds[1] and not is_vector:
+            return False
+        if len(group.items) == len(expected.items) == 1:
+            return None if group.opening == "[" else self.same(group.items[0], expected.items[0])
+        return self._items(group.items, expected.items, ordered=True)
+
+    def _unions(self, prediction: str, answer: str) -> bool:
+        parts, expected = (
+            split(text.replace(r"\mathbb{R}", r"(-\infty,\infty)"), (r"\cup",))[0] for text in (prediction, answer)
+        )
+        if len(parts) == len(expected) and "" not in (*parts, *expected):
+            left = list(expected)
+            for part in parts:
+                found = next((other for other in left if self._groups(part, other)), None)
+                if found is None:
+                    break
+                left.remove(found)
+            if not left:
+                return True
+        return same_formula(prediction, answer)
 
 
-def _leading_zeros(expression: Any) -> int:
-    """How many zeros follow the decimal point of the smallest number in a sympy expression, 0 for 1 and above."""
-    import sympy  # math-verify has imported it
+def _expanded(text: str) -> list[str]:
+    r"""The items of a list, `a \pm b` as two."""
+    expanded = []
+    for item in items(text):
+        if len(_SIGNS.findall(item)) == 1:
+            plus, minus = ({r"\pm": sign, r"\mp": "-+"[sign == "-"]} for sign in "+-")
+            expanded += [_BOTH_SIGNS.sub(lambda found, signs=signs: signs[found[0]], item) for signs in (plus, minus)]
+        else:
+            expanded.append(item)
+    return expanded
 
-    if not isinstance(expression, sympy.Basic):
-        return 0
-    if not expression.is_number:
-        return max(map(_leading_zeros, expression.args), default=0)
-    try:
-        size = abs(sympy.N(expression, 5))
-    except (ArithmeticError, AttributeError, TypeError, ValueError):  # sympy has its limits, as with floors
-        return 0
-    if not isinstance(size, sympy.Float) or not 0 < size < 1:
-        return 0
-    # The logarithm by sympy, since 1/2006! underflows a float.
-    return int(-sympy.log(size) / math.log(10))
+
+def _group(text: str) -> Bracketed | None:
+    """What stands in brackets, a column vector as a tuple; an end at infinity is open."""
+    if match := _COLUMN.fullmatch(text):
+        return Bracketed("(", ")", tuple(part.strip() for part in match[1].split(r"\\") if part.strip()))
+    group = bracketed(text)
+    if group is None or not group.items:
+        return None
+    opening = "(" if group.opening == "[" and group.items[0] == r"-\infty" else group.opening
+    closing = ")" if group.closing == "]" and group.items[-1] == r"\infty" else group.closing
+    expanded = tuple(part for item in group.items for part in (_expanded(item) if opening == r"\{" else [item]))
+    return Bracketed(opening, closing, expanded)

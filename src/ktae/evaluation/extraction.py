@@ -1,14 +1,35 @@
-"""Finding the final answer in a model's output: its last box, otherwise its last number.
+"""Finding the final answer in a model's output.
 
 Every pattern takes time linear in the text, because this runs in the caller's process.
 """
 
 import re
 from collections import deque
+from collections.abc import Sequence
+
+from ktae.evaluation.formulas import formulas, is_formula
+from ktae.evaluation.rules.notation import repair
+from ktae.evaluation.options import EXTRACTION
 
 _BOX_OR_BRACE = re.compile(r"\\(?:(?P<box>boxed|fbox)\s*\{|.)|[{}]", re.DOTALL)
-LATEX_COMMA = re.compile(r"\{,\}|,\\!\s*")  # 1{,}234 and 1,\! 234
-_THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+# What may stand between the boxes of one answer, as in \boxed{1} and \boxed{2}.
+_JOINT = re.compile(
+    r"(?:[\s$,;:&~}]|\\[,;:!()\[\] ]|\\q?quad|\\text\s*\{|\b(?:and|or|for|part|case)\b|\([a-z]\)|[a-zA-Z](?:_\{?\w\}?)?\s*=)*"
+)
+_MAX_JOINT = 80
+_BARE_BOX = re.compile(r"(\\(?:boxed|fbox))\s*([0-9]+(?:\.[0-9]+)?|[A-Za-z](?![A-Za-z]))")
+_PHRASE = re.compile(
+    r"\banswers?\b[^.\n:=$0-9\\]{0,40}?(?:\bis\b|\bare\b|\bbe\b|[:=])(?!\s*not\b)|\bfinal\s+answer\b[*\s]*\n|####",
+    re.IGNORECASE,
+)
+_FINAL = re.compile(r"\bfinal\s+answer\s+is\b:?", re.IGNORECASE)
+_MARKUP = re.compile(r"(?:[\s*_\"'`:]|\\\")*")
+_MAX_PHRASE = 1000
+_MAX_WORDS = 3
+_SENTENCE = re.compile(r"(?:[^.\n]|\.(?!\s|$|\"|<))*")
+_WHOLE = re.compile(r"[A-Za-z]+|\(?[A-Z]\)?[.)]?")
+_LATEX_COMMA = re.compile(r"\{,\}|,\\!\s*")  # 1{,}234 and 1,\! 234
+_THOUSANDS = re.compile(r"[0-9]{1,3}(?:[, ][0-9]{3})+(?:\.[0-9]+)?")
 _NUMBER = re.compile(
     r"""
     (?P<minus>(?<![\w)\]}^])-(?:\\?[$€£¥])?)?       # after a digit, a letter or a bracket it would subtract
@@ -16,13 +37,14 @@ _NUMBER = re.compile(
     (?P<number>(?>
         (?:[0-9]+\s*)?\\[dtc]?frac\s*(?:\{\s*-?[0-9]+\s*\}|[0-9])\s*(?:\{\s*[0-9]+\s*\}|[0-9])
         |[0-9]+\s+[0-9]+\s*/\s*[0-9]+               # 1 1/2
+        |[1-9][0-9]{0,2}(?:[ ][0-9]{3})+(?![0-9])(?:[.,][0-9]+)?  # 1 234,5
         |[0-9][0-9,]*(?:\.[0-9]+)?
         |(?<!\.)\.[0-9]+
     ))
     (?P<rest>
         \s*/\s*[0-9]+
         |e[-+]?[0-9]+(?!\w)
-        |\s*(?:\\times|\\cdot|[\N{MULTIPLICATION SIGN}·*])\s*10\s*\^\s*(?:\{-?[0-9]+\}|-?[0-9]+)
+        |\s*(?:\\times|\\cdot|[*])\s*10\s*\^\s*(?:\{-?[0-9]+\}|-?[0-9]+)
         |\^(?:\{-?[0-9]+\}|-?[0-9]+)
     )?+
     (?!\^|\.[0-9])                                 # of a power that does not end here, the base is no answer
@@ -32,27 +54,63 @@ _NUMBER = re.compile(
 )
 
 
-def extract_answer(text: str) -> str | None:
-    r"""The final answer in a text: its last box, otherwise its last number.
+def extract_answer(text: str, order: Sequence[str] = EXTRACTION) -> str | None:
+    r"""The final answer in a text.
 
     Args:
         text: a model's whole output.
+        order: where to look, as `GradingOptions.extraction`; the first place that has an answer counts.
 
     Returns:
-        The content of the last complete, non-empty ``\boxed{...}`` or ``\fbox{...}``. In a text without a box, the
-        last number with its sign, fraction, exponent and percent sign, but without currency and thousands
-        separators. None when there is neither, or when the only box is cut off: what it shows is the beginning
-        of an answer.
+        From "final": the formula or number that "the final answer is" announces behind the last box. From "box": the content of the last complete, non-empty ``\boxed{...}`` or ``\fbox{...}``, or of several that
+        are enumerated. From "tag": what is inside the last ``<answer>...</answer>``. From "phrase": what the last "the
+        answer is" or `####` announces. From "whole": the text, if it is a formula or one word. From "expression": the
+        last formula, or number outside one. From "number": the last number. Numbers come with sign, fraction,
+        exponent and percent sign, but without currency and thousands separators.
 
-    >>> extract_answer(r"So \boxed{\frac{1}{2}}, not 3.")
-    '\\frac{1}{2}'
-    >>> extract_answer("She pays -$1,234.50.")
-    '-1234.50'
+        None when there is no answer, or when the only box is cut off: what it shows is the beginning of an answer.
+
+    >>> extract_answer(r"So \boxed{\frac{1}{2}}, not 3."), extract_answer(r"either \boxed{1} or \boxed{2}")
+    ('\\frac{1}{2}', '1, 2')
+    >>> extract_answer("She pays -$1,234.50."), extract_answer("Hence $x < 3$ in all 5 cases.", ["expression"])
+    ('-1234.50', '5')
     """
-    text = text.replace("\N{MINUS SIGN}", "-")
+    text = repair(text)
+    for place in order:
+        if place == "box":
+            answer, cut_off = _box(text)
+            if answer is None and cut_off:
+                return None
+        else:
+            answer = _PLACES[place](text)
+        if answer is not None:
+            return answer
+    return None
+
+
+def reference_answer(text: str) -> str:
+    r"""The accepted answer that a reference states: the text, or what is boxed in it, if need be up to its end.
+
+    >>> reference_answer(r"Therefore $x = \boxed{20}$ percent."), reference_answer(" 5\n"), reference_answer(r"\boxed{7")
+    ('20', '5', '7')
+    """
+    repaired = repair(text)
+    answer, cut_off = _box(repaired)
+    if answer is None and cut_off:
+        answer = re.split(r"\\(?:boxed|fbox)\s*\{", repaired)[-1].strip()
+    return answer or repaired.strip()
+
+
+def _box(text: str) -> tuple[str | None, bool]:
+    """What is boxed last, and whether a box is cut off."""
+    text = _BARE_BOX.sub(r"\1{\2}", text)
     boxes, cut_off = _boxes(text)
+    answers: list[str] = []
+    following = None  # where the box after this one begins
     while boxes:
-        _, (start, end) = boxes.popitem()  # the last to close
+        first, (start, end) = boxes.popitem()  # the last to close
+        if following is not None and not _are_joint(text[end + 1 : following]):
+            break
         # Of nested boxes the outer one is the answer, unless the inner one is all it holds.
         while True:
             while start < end and text[start].isspace():
@@ -62,9 +120,19 @@ def extract_answer(text: str) -> str | None:
             if start not in boxes or boxes[start][1] + 1 != end:
                 break
             start, end = boxes.pop(start)
+        while boxes and next(reversed(boxes)) > first:
+            boxes.popitem()
         if start < end:
-            return text[start:end]
-    return None if cut_off else _last_number(text)
+            if text[start:end] not in answers:
+                answers.append(text[start:end])
+            following = first
+    return ", ".join(reversed(answers)) or None, cut_off
+
+
+def _are_joint(between: str) -> bool:
+    if len(between) > _MAX_JOINT or not _JOINT.fullmatch(between):
+        return False
+    return "\n" not in between or bool(re.search(r"[,;]|\band\b|\bor\b", between))
 
 
 def _boxes(text: str) -> tuple[dict[int, tuple[int, int]], bool]:
@@ -82,15 +150,79 @@ def _boxes(text: str) -> tuple[dict[int, tuple[int, int]], bool]:
     return boxes, any(stack)
 
 
-def _last_number(text: str) -> str | None:
-    last = deque(_NUMBER.finditer(LATEX_COMMA.sub(",", text)), maxlen=1)
-    if not last:
+def _tag(text: str) -> str | None:
+    end = text.lower().rfind("</answer>")
+    start = text.lower().rfind("<answer>", 0, max(end, 0))
+    if start < 0:
         return None
-    match = last[0]
+    content = text[start + len("<answer>") : end].strip()
+    if not content:
+        return None
+    return extract_answer(content, ("box", "phrase", "whole")) or content
+
+
+def _final(text: str) -> str | None:
+    box = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
+    last = deque(_FINAL.finditer(text, max(box, 0)), maxlen=1)
+    if box < 0 or not last:
+        return None
+    announced = _announced(text, last[0].end())
+    return announced if announced is not None and is_formula(announced) else None
+
+
+def _phrase(text: str) -> str | None:
+    for match in reversed(deque(_PHRASE.finditer(text), maxlen=_MAX_WORDS)):
+        if (answer := _announced(text, match.end())) is not None:
+            return answer
+    return None
+
+
+def _announced(text: str, start: int) -> str | None:
+    """The formula, number or few words that follow "the answer is"."""
+    announced = text[start : start + _MAX_PHRASE]
+    announced = announced[_MARKUP.match(announced).end() :]  # pyright: ignore[reportOptionalMemberAccess]
+    sentence = _SENTENCE.match(announced)[0].strip(" *\"'`$")  # pyright: ignore[reportOptionalSubscript]
+    found = formulas(announced, commas_enumerate=True)
+    if found and re.fullmatch(r"[A-Za-z ]{0,30}", announced[: found[0].start]):
+        return found[0].content
+    if is_formula(sentence):
+        return sentence
+    if number := _NUMBER.search(_LATEX_COMMA.sub(",", sentence)):
+        return _written(number)
+    return sentence if sentence and len(sentence.split()) <= _MAX_WORDS else None
+
+
+def _whole(text: str) -> str | None:
+    text = text.strip()
+    return text if _WHOLE.fullmatch(text) or is_formula(text) else None
+
+
+def _expression(text: str) -> str | None:
+    found = formulas(text)
+    last = deque(_NUMBER.finditer(text, found[-1].end if found else 0), maxlen=1)
+    if found and not last:
+        return found[-1].content
+    return _number(text)
+
+
+def _number(text: str) -> str | None:
+    last = deque(_NUMBER.finditer(_LATEX_COMMA.sub(",", text)), maxlen=1)
+    return _written(last[0]) if last else None
+
+
+def _written(match: re.Match[str]) -> str:
     minus, number = "-" if match["minus"] else "", match["number"].rstrip(",")
     if _THOUSANDS.fullmatch(number):
-        number = number.replace(",", "")
-    elif "," in number:  # a list without spaces: 1,2,3
-        minus, number = "", number.rpartition(",")[2]
+        number = re.sub("[, ]", "", number)
     rest = re.sub(r"\s", "", match["rest"] or "")
     return minus + number + rest + ("%" if match["percent"] else "")
+
+
+_PLACES = {
+    "final": _final,
+    "tag": _tag,
+    "phrase": _phrase,
+    "whole": _whole,
+    "expression": _expression,
+    "number": _number,
+}

@@ -1,12 +1,14 @@
 """Grading of free-text answers: find the final answer in a text, compare it with the accepted answers.
 
     with Grader() as grader:
-        verdicts = grader.grade([r"Hence \\boxed{1/2}.", "It costs $1,234."], [r"\\frac12", ["1233", "1235"]])
+        verdicts = grader.grade([r"Hence \\boxed{1/2}.", "It costs $1,234."], [r"\\frac12", ["1233", 1235]])
 
 The symbolic comparison runs in worker processes, each item with its own deadline, for two reasons. A model's
 answer can hang it or exhaust the memory (power towers, factorials), and only a process can be stopped from
 outside. And math-verify's own timeouts rest on signals, which work in a main thread only. What cannot hang, the
 extraction and the comparison of strings and plain numbers, is decided without a worker.
+
+Which answers are equal, and how that was measured, is in `docs/grading.md`.
 """
 
 import multiprocessing.context
@@ -22,7 +24,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from ktae.evaluation.equivalence import compare_plainly, is_equivalent
-from ktae.evaluation.extraction import extract_answer
+from ktae.evaluation.extraction import extract_answer, reference_answer
+from ktae.evaluation.options import GradingOptions
 from ktae.extras import require
 
 # Bytes of address space a worker may add to what it has at its start.
@@ -30,6 +33,8 @@ WORKER_MEMORY = 1 << 30
 # Seconds without any result, beyond the deadline of an item, after which a pool counts as broken. Generous, since
 # it covers the start of a worker on a busy machine.
 _GRACE = 60.0
+# Characters of an answer that a reason shows.
+_MAX_REASON = 80
 
 
 @dataclass(frozen=True)
@@ -88,16 +93,20 @@ def _start_worker(memory: int) -> None:
     require("math_verify", "train")
 
 
-def _judge(equivalent: Callable[[str, str], bool], prediction: str, answers: list[str]) -> bool | str:
-    """Whether the prediction is equivalent to one of the answers, or why that could not be decided."""
-    try:
-        return any(equivalent(prediction, answer) for answer in answers)
-    except BaseException as error:  # not passed on: some of sympy's cannot be pickled, which would end the worker
-        return f"{type(error).__name__}: {error}"[:200]
-
-
+# Decides on an extracted answer and an accepted one.
+Equivalence = Callable[[str, str, GradingOptions], bool]
+# What `Grader.grade` takes as the accepted answer or answers of a prediction.
+Accepted = str | float | Sequence["Accepted"]
 # An extracted answer and its accepted answers.
 _Job = tuple[str, tuple[str, ...]]
+
+
+def _judge(equivalent: Equivalence, prediction: str, answers: tuple[str, ...], options: GradingOptions) -> int | str:
+    """Which of the answers the prediction is equivalent to, -1 for none, or why that could not be decided."""
+    try:
+        return next((index for index, answer in enumerate(answers) if equivalent(prediction, answer, options)), -1)
+    except BaseException as error:  # not passed on: some of sympy's cannot be pickled, which would end the worker
+        return f"{type(error).__name__}: {error}"[:200]
 
 
 class Grader:
@@ -106,7 +115,8 @@ class Grader:
     Args:
         workers: the number of processes, at least 1.
         timeout: seconds a comparison may take once a worker has begun with it, above 0.
-        equivalent: decides on (prediction, answer) where their strings and plain numbers do not; a function of an
+        options: how answers are found and compared.
+        equivalent: decides on (prediction, answer, options) where strings and plain numbers do not; a function of an
             importable module other than `__main__`.
 
     Raises:
@@ -119,7 +129,8 @@ class Grader:
         self,
         workers: int = 2,
         timeout: float = 5.0,
-        equivalent: Callable[[str, str], bool] = is_equivalent,
+        options: GradingOptions | None = None,
+        equivalent: Equivalence = is_equivalent,
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
@@ -134,6 +145,7 @@ class Grader:
         require("math_verify", "train")
         self._pebble = require("pebble", "train")
         self.workers, self.timeout, self.equivalent = workers, timeout, equivalent
+        self.options = options or GradingOptions()
         self._pool: Any = None
 
     def __enter__(self) -> Self:
@@ -149,12 +161,13 @@ class Grader:
             self._pool.join()
             self._pool = None
 
-    def grade(self, predictions: Sequence[str], answers: Sequence[str | list[str] | tuple[str, ...]]) -> list[Verdict]:
+    def grade(self, predictions: Sequence[str], answers: Sequence[Accepted]) -> list[Verdict]:
         """Grade each prediction against its accepted answers.
 
         Args:
             predictions: the models' whole outputs.
-            answers: for each prediction the accepted answer, or several of which any will do.
+            answers: for each prediction the accepted answer, a string or a number, or several of which any will do,
+                in lists or tuples. Of a worked solution it is what is boxed.
 
         Returns:
             The verdicts, in the order of the predictions. An item that hangs, exhausts its worker's memory or
@@ -162,11 +175,14 @@ class Grader:
 
         Raises:
             ValueError: the lengths differ, or a prediction has no accepted answer.
-            TypeError: a prediction or an answer is not a string.
+            TypeError: a prediction is not a string, or an answer neither a string nor a number.
         """
         if len(predictions) != len(answers):
             raise ValueError(f"got {len(predictions)} predictions but {len(answers)} answers")
-        items = [_decide_plainly(*item) for item in zip(range(len(answers)), predictions, answers, strict=True)]
+        items = [
+            self._decide_plainly(index, prediction, _accepted(answer, index))
+            for index, (prediction, answer) in enumerate(zip(predictions, answers, strict=True))
+        ]
         # The rollouts of a group often share an answer: each job is done once.
         judged = self._judge_in_workers({item for item in items if not isinstance(item, Verdict)})
         return [item if isinstance(item, Verdict) else judged[item] for item in items]
@@ -184,12 +200,12 @@ class Grader:
             try:
                 pool = self._running_pool()
                 for job in waiting:
-                    future = pool.schedule(_judge, args=(self.equivalent, *job), timeout=self.timeout)
+                    future = pool.schedule(_judge, args=(self.equivalent, *job, self.options), timeout=self.timeout)
                     job_of[future] = job
                     future.add_done_callback(finished.put)
                 for _ in waiting:
                     future = finished.get(timeout=self.timeout + _GRACE)
-                    verdict = self._verdict(job_of[future][0], future)
+                    verdict = self._verdict(job_of[future], future)
                     if verdict is not None:
                         verdicts[job_of[future]] = verdict
             except (queue.Empty, RuntimeError):  # nothing comes any more, or the pool takes no more jobs
@@ -210,15 +226,28 @@ class Grader:
             )
         return self._pool
 
-    def _verdict(self, extracted: str, future: Any) -> Verdict | None:
+    def _decide_plainly(self, index: int, prediction: str, accepted: tuple[str, ...]) -> Verdict | _Job:
+        """The verdict where it needs no worker, otherwise the job for one."""
+        if not isinstance(prediction, str):
+            raise TypeError(f"predictions must be strings, got {prediction!r} at index {index}")
+        extracted = extract_answer(prediction, self.options.extraction)
+        if extracted is None:
+            return Verdict("no_answer", None, "no complete answer in the text")
+        matches = [compare_plainly(extracted, candidate) for candidate in accepted]
+        if True in matches:
+            return _decided(matches.index(True), (extracted, accepted))
+        return (extracted, accepted) if None in matches else _decided(-1, (extracted, accepted))
+
+    def _verdict(self, job: _Job, future: Any) -> Verdict | None:
         """The verdict of a finished job, None if it was not its own fault that it failed."""
+        extracted = job[0]
         # Not result(), which would raise whatever ended the job.
         error = future.exception()
         if error is None:
             outcome = future.result()
             if isinstance(outcome, str):
                 return Verdict("error", extracted, outcome)
-            return _decided(outcome, extracted)
+            return _decided(outcome, job)
         if isinstance(error, BrokenProcessPool):
             return None
         if isinstance(error, TimeoutError):
@@ -229,25 +258,31 @@ class Grader:
         return Verdict("error", extracted, reason)
 
 
-def _decide_plainly(index: int, prediction: str, answer: str | list[str] | tuple[str, ...]) -> Verdict | _Job:
-    """The verdict where it needs no worker, otherwise the job for one."""
-    accepted = tuple(answer) if isinstance(answer, list | tuple) else (answer,)
-    for name, values in (("predictions", (prediction,)), ("answers", accepted)):
-        for value in values:
-            if not isinstance(value, str):
-                raise TypeError(f"{name} must be strings, got {value!r} at index {index}")
+def _accepted(answer: Accepted, index: int) -> tuple[str, ...]:
+    """The accepted answers as strings."""
+    waiting, accepted = [answer], []
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | tuple):
+            waiting += reversed(value)
+        elif isinstance(value, str):
+            accepted.append(reference_answer(value))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            accepted.append(str(value))
+        else:
+            raise TypeError(f"answers must be strings or numbers, got {value!r} at index {index}")
     if not accepted:
         raise ValueError(f"answers must hold an accepted answer for each prediction, got none at index {index}")
-    extracted = extract_answer(prediction)
-    if extracted is None:
-        return Verdict("no_answer", None, "neither a complete box nor a number in the text")
-    matches = {compare_plainly(extracted, candidate) for candidate in accepted}
-    if True in matches:
-        return _decided(True, extracted)
-    return (extracted, accepted) if None in matches else _decided(False, extracted)
+    return tuple(accepted)
 
 
-def _decided(correct: bool, extracted: str) -> Verdict:
-    if correct:
-        return Verdict("correct", extracted, "equivalent to an accepted answer")
-    return Verdict("incorrect", extracted, "equivalent to no accepted answer")
+def _decided(which: int, job: _Job) -> Verdict:
+    extracted, accepted = job
+    if which >= 0:
+        return Verdict("correct", extracted, f"equivalent to {_short(accepted[which])}")
+    others = f" and {len(accepted) - 1} more" if len(accepted) > 1 else ""
+    return Verdict("incorrect", extracted, f"not equivalent to {_short(accepted[0])}{others}")
+
+
+def _short(answer: str) -> str:
+    return repr(answer if len(answer) <= _MAX_REASON else answer[:_MAX_REASON] + "...")

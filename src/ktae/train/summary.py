@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,10 +11,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from ktae.evaluation.statistics import paired_difference, share_interval
 from ktae.train import records
 from ktae.train.recipe import ALGORITHMS, Recipe
-
-Z95 = 1.959964
 
 
 def summarize(recipe: Recipe, out: Path, console: Any) -> dict[str, Any]:
@@ -40,40 +40,6 @@ def as_markdown(recipe: Recipe, results: dict[str, Any]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in markdown) + "\n\n" + "\n\n".join(notes) + "\n"
 
 
-def accuracy_interval(correct_PS: np.ndarray) -> tuple[float, float, float]:
-    """Accuracy and its 95 % interval over problems.
-
-    Wilson's interval with the effective number of independent answers: samples of one problem are correlated, so
-    the variance is that of the per-problem means.
-
-    Args:
-        correct_PS: (problems, samples) of 0 and 1.
-
-    Returns:
-        accuracy, lower end, upper end, each in [0, 1].
-
-    >>> [round(x, 3) for x in accuracy_interval(np.array([[1.0], [1.0], [0.0], [1.0]]))]
-    [0.75, 0.301, 0.954]
-    """
-    problems = len(correct_PS)
-    p = float(correct_PS.mean())
-    variance = float(correct_PS.mean(axis=1).var()) / problems
-    n = p * (1 - p) / variance if variance > 0 else problems
-    center = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    half = Z95 / (1 + Z95**2 / n) * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
-    return p, max(center - half, 0.0), min(center + half, 1.0)
-
-
-def paired_difference(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> tuple[float, float]:
-    """Difference of two accuracies on the same problems and the half-width of its 95 % interval over problems.
-
-    >>> paired_difference(np.array([[1.0], [1.0]]), np.array([[0.0], [0.0]]))
-    (1.0, 0.0)
-    """
-    difference_P = correct_PS.mean(axis=1) - baseline_PS.mean(axis=1)
-    return float(difference_P.mean()), float(Z95 * difference_P.std(ddof=1) / math.sqrt(len(difference_P)))
-
-
 def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
     correct, policies = {}, {}
     for who in ("start", *recipe.algorithms):
@@ -85,11 +51,11 @@ def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
             problems = rows[-1]["problem"] + 1
             reward = np.array([math.nan if row["reward"] is None else row["reward"] for row in rows])
             correct[who, mode] = (reward > recipe.ktae.correct_above).astype(float).reshape(problems, -1)
-            p, low, high = accuracy_interval(correct[who, mode])
+            accuracy = share_interval(correct[who, mode].mean(axis=1))
             policies[who][mode] = {
-                "accuracy": p,
-                "low": low,
-                "high": high,
+                "accuracy": accuracy.value,
+                "low": accuracy.low,
+                "high": accuracy.high,
                 "mean_length": float(np.mean([row["length"] for row in rows])),
                 "unscored": int(np.isnan(reward).sum()),
             }
@@ -105,7 +71,13 @@ def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
             "policy": who,
             "baseline": baseline,
             "mode": mode,
-            **dict(zip(("difference", "half_width"), paired_difference(values, correct[baseline, mode]), strict=True)),
+            **dict(
+                zip(
+                    ("difference", "low", "high"),
+                    dataclasses.astuple(paired_difference(values, correct[baseline, mode])),
+                    strict=True,
+                )
+            ),
         }
         for (who, mode), values in correct.items()
         if who in recipe.algorithms[1:] and ((baseline := _baseline(recipe, who)), mode) in correct
@@ -135,7 +107,7 @@ def _table(recipe: Recipe, results: dict[str, Any]) -> tuple[list[str], list[lis
     labels = {name: ALGORITHMS[name].label for name in recipe.algorithms}
     notes = [
         f"{labels[row['policy']]} minus {labels[row['baseline']]}, {row['mode']}: "
-        f"{row['difference']:+.3f} +- {row['half_width']:.3f} (95 %, paired by problem)"
+        f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] (95 %, paired by problem)"
         for row in results["differences"]
     ]
     notes += [

@@ -1,0 +1,162 @@
+"""One difference between two evaluations, B minus A, and what the data say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ktae.evaluation.results import MACRO, Problems, correct, lengths
+from ktae.evaluation.statistics import (
+    Estimate,
+    average,
+    detectable_difference,
+    mean_interval,
+    normal_p_value,
+    paired_difference,
+    paired_p_value,
+    share_interval,
+)
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """B minus A on a task, or on average over the tasks.
+
+    Attributes:
+        task: its name, or `MACRO`.
+        problems: their number, of all tasks for the average.
+        samples_a, samples_b: a problem's samples; None for the average.
+        accuracy_a, accuracy_b: with 95 % intervals, each by itself.
+        accuracy: B minus A with its interval, paired by problem.
+        p_value: two-sided; exact for a task with as many samples of both, which is McNemar's test with one sample a
+            problem; otherwise that of the interval.
+        adjusted: p_value after Holm's correction for the number of tasks; the average, which was fixed beforehand, is
+            not part of the family.
+        test: "McNemar", "exact permutation" or "normal".
+        b_better, a_better: problems with more correct samples (a larger share, if the numbers differ): the discordant
+            counts of McNemar's test. None for the average.
+        detectable: the true difference that such data would tell from zero four times out of five.
+        length_a, length_b: mean lengths in tokens, None if unknown.
+        length: B minus A with its interval, paired by problem; None if unknown, or with one problem.
+        finding: what the data say, in a sentence.
+    """
+
+    task: str
+    problems: int
+    samples_a: int | None
+    samples_b: int | None
+    accuracy_a: Estimate
+    accuracy_b: Estimate
+    accuracy: Estimate
+    p_value: float
+    adjusted: float
+    test: str
+    b_better: int | None
+    a_better: int | None
+    detectable: float
+    length_a: float | None
+    length_b: float | None
+    length: Estimate | None
+    finding: str = ""
+
+
+def task_difference(task: str, problems_a: Problems, problems_b: Problems) -> Difference:
+    """The difference on a task whose problems are the same, in the same order."""
+    a_PS, b_PS = correct(problems_a), correct(problems_b)
+    a_P, b_P = a_PS.mean(axis=1), b_PS.mean(axis=1)
+    accuracy = paired_difference(b_PS, a_PS)
+    exact = a_PS.shape == b_PS.shape
+    length_a_PS, length_b_PS = lengths(problems_a), lengths(problems_b)
+    length = None
+    if length_a_PS is not None and length_b_PS is not None and len(a_P) > 1:
+        length = mean_interval(length_b_PS.mean(axis=1) - length_a_PS.mean(axis=1))
+    return Difference(
+        task,
+        problems=len(a_P),
+        samples_a=a_PS.shape[1],
+        samples_b=b_PS.shape[1],
+        accuracy_a=share_interval(a_P),
+        accuracy_b=share_interval(b_P),
+        accuracy=accuracy,
+        p_value=(p_value := paired_p_value(b_PS, a_PS) if exact else normal_p_value(accuracy)),
+        adjusted=p_value,
+        test=("McNemar" if a_PS.shape[1] == 1 else "exact permutation") if exact else "normal",
+        b_better=int((b_P > a_P).sum()),
+        a_better=int((b_P < a_P).sum()),
+        detectable=detectable_difference(accuracy),
+        length_a=None if length_a_PS is None else float(length_a_PS.mean()),
+        length_b=None if length_b_PS is None else float(length_b_PS.mean()),
+        length=length,
+    )
+
+
+def macro_difference(differences: Sequence[Difference]) -> Difference:
+    """The difference of the plain averages over tasks."""
+    accuracy = average([d.accuracy for d in differences])
+    lengths_a, lengths_b, differences_of_length = (
+        [x for x in column if x is not None]
+        for column in zip(*((d.length_a, d.length_b, d.length) for d in differences), strict=True)
+    )
+    everywhere = len(differences)
+    return Difference(
+        MACRO,
+        problems=sum(d.problems for d in differences),
+        samples_a=None,
+        samples_b=None,
+        accuracy_a=average([d.accuracy_a for d in differences]),
+        accuracy_b=average([d.accuracy_b for d in differences]),
+        accuracy=accuracy,
+        p_value=(p_value := normal_p_value(accuracy)),
+        adjusted=p_value,
+        test="normal",
+        b_better=None,
+        a_better=None,
+        detectable=detectable_difference(accuracy),
+        length_a=sum(lengths_a) / everywhere if len(lengths_a) == everywhere else None,
+        length_b=sum(lengths_b) / everywhere if len(lengths_b) == everywhere else None,
+        length=average(differences_of_length) if len(differences_of_length) == everywhere else None,
+    )
+
+
+def finding(d: Difference, family: int) -> str:
+    """A sentence or two on a difference that is one of `family` that were tested."""
+    low, high = d.accuracy.low, d.accuracy.high
+    direction = "better" if d.accuracy.value > 0 else "worse"
+    size = " to ".join(f"{100 * end:.1f}" for end in sorted((abs(low), abs(high))))
+    leaves_out_zero = not low <= 0 <= high
+    if (d.p_value < ALPHA) != leaves_out_zero:
+        zero = "leaves out 0" if leaves_out_zero else "holds 0"
+        return f"On the edge: the interval {zero}, and the exact {format_p(d.p_value)}. More problems would tell."
+    if d.adjusted < ALPHA:
+        return f"B is {direction} by {size} points ({format_p(d.adjusted)}{_after_holm(family)})."
+    if leaves_out_zero:
+        return (
+            f"B is {direction} here ({format_p(d.p_value)}), but among {family} tasks chance alone often does that: "
+            f"{format_p(d.adjusted)}{_after_holm(family)}."
+        )
+    seen = (
+        f"a difference below {100 * d.detectable:.0f} points is missed in more than one of five comparisons"
+        if d.detectable < 1
+        else "no difference can be seen reliably"
+    )
+    return (
+        f"Not distinguishable: B may be worse by up to {-100 * low:.1f} points or better by up to {100 * high:.1f}. "
+        f"With {d.problems} problem{'s' * (d.problems > 1)} {seen}."
+    )
+
+
+def format_p(p: float, name: str = "p ") -> str:
+    """`p = 0.012`, or without the name.
+
+    >>> format_p(0.012), format_p(0.0001), format_p(0.012, name="")
+    ('p = 0.012', 'p < 0.001', '0.012')
+    """
+    if p < 0.001:
+        return f"{name}< 0.001"
+    return f"{name}{'= ' if name else ''}{p:.3f}"
+
+
+def _after_holm(family: int) -> str:
+    return f" after Holm's correction for {family} tasks" if family > 1 else ""

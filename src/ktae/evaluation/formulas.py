@@ -1,0 +1,107 @@
+"""Finding formulas in prose, and telling the two apart."""
+
+import re
+from dataclasses import dataclass
+
+_DELIMITER = re.compile(r"\\.|\$\$?|\n", re.DOTALL)
+_CLOSING = {r"\[": r"\]", r"\(": r"\)", "$$": "$$", "$": "$"}
+_TEXT = re.compile(
+    r"\\(?:text[a-z]*|mbox|mathrm|operatorname)\*?\s*\{[^{}]*\}|\\(?:begin|end)\s*\{[a-z]*\*?\}(?:\s*\{[lcr|]*\})?"
+)
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+# A word between spaces, or a longer one anywhere. Shorter ones may be products, as in e^{at}.
+_PROSE = re.compile(r"(?<!\S)[A-Za-z]{2,}(?=[,.;:!?]?(?!\S))|[A-Za-z]{4,}")
+_CONNECTIVE = re.compile(r"(?<![A-Za-z])(?:and|or)(?![a-z])")
+_FORMULA_WORDS = frozenset(
+    "sin cos tan cot sec csc log ln exp sqrt max min gcd lcm mod det inf infty infinity pi percent percentage pct "
+    "units unit degrees degree st nd rd th dx dt dy cm mm km kg ft mph".split()
+)
+_SHORT_WORDS = frozenset(
+    "is it in of to an as at be by do go he if me my no on or so up us we am Is It In If No So We".split()
+)
+# One variable, or several with signs between.
+_LETTERS = re.compile(r"[^A-Za-z]*[A-Za-z]?[^A-Za-z]*|[(-]*[A-Za-z](?:\s*[-+*/()]+\s*[A-Za-z])+\)*")
+_CONTENT = re.compile(r"[0-9=<>]|\\(?:pi|infty|sqrt|frac|le|ge|ne|lt|gt|in|approx|text|emptyset|varnothing)(?![a-z])")
+_JOINT = re.compile(r"\s*,?\s*(?:and|or)\s*|\s*,\s*")
+_PERCENT = re.compile(r"\s*(?:\\?%|percent\b|pct\b)")
+_MAX_LENGTH = 1000
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A formula in a text: its span with the delimiters, and its content."""
+
+    start: int
+    end: int
+    content: str
+
+
+def is_formula(text: str) -> bool:
+    r"""Whether a text is a formula without prose.
+
+    >>> [is_formula(text) for text in (r"x \approx 11", "W(x)=1orW(x)=-1", "ce^{at}", "5 apples", "even", "AB = 2")]
+    [True, True, True, False, False, True]
+    """
+    if not text or len(text) > _MAX_LENGTH:
+        return False
+    plain = _COMMAND.sub(" ", _TEXT.sub(" ", text))
+    if plain == text and not _CONTENT.search(text) and not _LETTERS.fullmatch(text):
+        return False
+    words = _PROSE.findall(_CONNECTIVE.sub(" ", plain))
+    return not any(_is_prose(word) for word in words)
+
+
+def _is_prose(word: str) -> bool:
+    if len(word) == 2:
+        return word in _SHORT_WORDS
+    # A product such as LCs has capitals.
+    return word[1:].islower() and word.lower() not in _FORMULA_WORDS
+
+
+def formulas(text: str, commas_enumerate: bool = False) -> list[Formula]:
+    """The formulas between delimiters that say something, in order; an enumeration of several counts as one.
+
+    In prose commas alone enumerate nothing, unless told otherwise.
+
+    A dollar may be a currency. It delimits a formula only together with another one on its line that no digit follows
+    and without prose between.
+    """
+    found: list[Formula] = []
+    opened: re.Match[str] | None = None
+    for token in _DELIMITER.finditer(text):
+        if (
+            opened
+            and token[0] == _CLOSING[opened[0]]
+            and not (token[0] == "$" and text[token.end() : token.end() + 1].isdigit())
+        ):
+            content, end = text[opened.end() : token.start()].strip(), token.end()
+            if is_formula(content) and _CONTENT.search(content):
+                if percent := _PERCENT.match(text, end):
+                    content, end = content + "%", percent.end()
+                found.append(Formula(opened.start(), end, content))
+                opened = None
+            else:
+                opened = token if token[0] == "$" else None
+        elif token[0] in _CLOSING and (opened is None or opened[0] in ("$", token[0])):
+            opened = token
+        elif token[0] == "\n" and opened and opened[0] in ("$", r"\("):
+            opened = None
+    return _enumerations(text, found, commas_enumerate)
+
+
+def _enumerations(text: str, found: list[Formula], commas_enumerate: bool) -> list[Formula]:
+    """Join formulas such as $1$, $2$ and $3$."""
+    joined: list[Formula] = []
+    run: list[Formula] = []
+    for index, formula in enumerate(found):
+        run.append(formula)
+        following = found[index + 1] if index + 1 < len(found) else None
+        if following and _JOINT.fullmatch(text[formula.end : following.start]):
+            continue
+        connectives = [text[one.end : other.start] for one, other in zip(run, run[1:], strict=False)]
+        if connectives and (commas_enumerate or re.search("and|or", connectives[-1])):
+            joined.append(Formula(run[0].start, run[-1].end, ", ".join(one.content for one in run)))
+        else:
+            joined += run
+        run = []
+    return joined

@@ -1,0 +1,84 @@
+"""`ktae grade OUTPUTS`: saved outputs graded again, and compared with the verdicts that came with them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ktae.evaluation.samples import grade_rows
+from ktae.evaluation.saved import read_saved
+from ktae.extras import require
+from ktae.train import records
+
+
+def regrade(path: Path, out: Path, *, workers: int = 2) -> dict[str, Any]:
+    """Grades a file of saved outputs.
+
+    Writes to `out`: samples.jsonl (a row an output, with its verdict), disagreements.jsonl (the rows whose verdict
+    differs from the stored one), results.json and summary.md.
+
+    Args:
+        path: see `ktae.evaluation.saved.read_saved`.
+        out: the folder to write, which must be empty or not exist.
+        workers: processes of the grader.
+
+    Returns:
+        What results.json holds: the accuracy of each task with its interval; with stored verdicts also `agreement`
+        (the share of outputs with the same verdict) and `compared`, and the `seconds` it took.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is not there or not of a known format.
+        FileExistsError: `out` is not empty.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ktae.evaluation.results import print_table, write_results
+
+    format_name, rows = read_saved(path)
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty; give another --out")
+    console = Console()
+    with Progress(console=console) as progress:
+        bar = progress.add_task(f"grading ({format_name})", total=len(rows))
+        graded, seconds = grade_rows(rows, workers=workers, progress=lambda done: progress.update(bar, completed=done))
+    compared = [row for row in graded if row["stored"] is not None]
+    differing = [row for row in compared if row["stored"] != (row["status"] == "correct")]
+    by_task = {
+        task: {
+            "compared": sum(row["task"] == task for row in compared),
+            "disagreements": sum(row["task"] == task for row in differing),
+            "seconds": taken,
+        }
+        for task, taken in seconds.items()
+    }
+    for counts in by_task.values():
+        counts["agreement"] = 1 - counts["disagreements"] / counts["compared"] if counts["compared"] else None
+    records.write(out / "samples.jsonl", [{k: v for k, v in row.items() if k != "stored"} for row in graded])
+    records.write(out / "disagreements.jsonl", differing)
+    results = write_results(out, graded, {"outputs": str(path), "format": format_name}, more=by_task)
+    print_table(results, console)
+    if compared:
+        console.print(
+            f"{len(compared) - len(differing)} of {len(compared)} verdicts are as stored "
+            f"({1 - len(differing) / len(compared):.1%}); the others are in {out / 'disagreements.jsonl'}"
+        )
+    return results
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to a parser."""
+    add = parser.add_argument
+    add("outputs", type=Path, help="samples of ktae eval, of the KTAE authors' evaluation, of lm-eval or lighteval")
+    add("--out", type=Path, help="the folder for the results (default: OUTPUTS-graded)")
+    add("--workers", type=int, default=2, help="processes of the grader (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> Callable[[], Any] | None:
+    """Runs the command."""
+    require("rich", extra="train")
+    out = arguments.out or arguments.outputs.with_name(arguments.outputs.name.partition(".")[0] + "-graded")
+    regrade(arguments.outputs, out, workers=arguments.workers)
+    return None

@@ -1,0 +1,296 @@
+"""What the graded samples of an evaluation come to: results.json, summary.md and the table on the screen.
+
+A row is one sample: {"task", "id", "sample", "status", "extracted", "formatted", "length", "truncated", "answers"}.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ktae.evaluation.at_k import majority_at_k, pass_at_k
+from ktae.evaluation.rules.notation import clean, spelling
+from ktae.evaluation.rules.numerals import parse_number
+from ktae.evaluation.statistics import Estimate, average, mean_interval, share_interval
+
+Row = dict[str, Any]
+# A task's problems: the samples of each by its id.
+Problems = dict[str, list[Row]]
+
+VERDICTS = ("correct", "incorrect", "no_answer", "timeout", "error")
+# What the average over the tasks is called in tables and pictures.
+MACRO = "average"
+# Verdicts without a decision.
+UNDECIDED = ("timeout", "error")
+_FIELDS = ("task", "id", "sample", "status", "extracted", "formatted", "length", "truncated", "answers")
+# What figures can depend on.
+_LIBRARIES = ("ktae", "torch", "transformers", "vllm", "math-verify", "latex2sympy2_extended", "sympy", "numpy")
+# Majorities of more samples than this are not computed: it takes long, and nobody asks for them.
+_MOST_VOTES = 64
+
+
+def by_task(rows: Sequence[Row]) -> dict[str, Problems]:
+    """The rows by task and problem, in the order in which these first appear; samples by their number.
+
+    Raises:
+        ValueError: there are no rows, a row lacks a field or has an unknown verdict, a sample comes twice, the problems
+            of a task have different numbers of samples, or the samples of a problem different accepted answers. The
+            message names the task and the problem.
+    """
+    if not rows:
+        raise ValueError("there are no samples to count")
+    tasks: dict[str, Problems] = {}
+    for number, row in enumerate(rows, start=1):
+        if missing := [field for field in _FIELDS if field not in row]:
+            raise ValueError(f"sample {number} has no {', '.join(map(repr, missing))}")
+        if row["status"] not in VERDICTS:
+            raise ValueError(f"sample {number}: 'status' must be one of {', '.join(VERDICTS)}, got {row['status']!r}")
+        tasks.setdefault(row["task"], {}).setdefault(row["id"], []).append(row)
+    for task, problems in tasks.items():
+        first, expected = next((id, len(samples)) for id, samples in problems.items())
+        for id, samples in problems.items():
+            samples.sort(key=lambda row: row["sample"])
+            numbers = [row["sample"] for row in samples]
+            if len(set(numbers)) < len(numbers):
+                raise ValueError(f"{task}, problem {id!r}: two samples have one number, {numbers}")
+            if len(samples) != expected:
+                raise ValueError(
+                    f"{task}: all problems must have the same number of samples, but {first!r} has {expected} "
+                    f"and {id!r} has {len(samples)}"
+                )
+            if any(row["answers"] != samples[0]["answers"] for row in samples):
+                raise ValueError(f"{task}, problem {id!r}: its samples have different accepted answers")
+    return tasks
+
+
+def correct(problems: Problems) -> np.ndarray:
+    """(problems, samples) integers: 1 where a sample is correct. Verdicts without a decision count as incorrect."""
+    return np.array([[int(row["status"] == "correct") for row in samples] for samples in problems.values()])
+
+
+def lengths(problems: Problems) -> np.ndarray | None:
+    """(problems, samples) lengths in tokens, None if any is unknown."""
+    length_PS = [[row["length"] for row in samples] for samples in problems.values()]
+    return None if any(length is None for row in length_PS for length in row) else np.array(length_PS, dtype=float)
+
+
+def answer_key(extracted: str) -> Any:
+    r"""What answers must share to be votes for the same: the value of a number, the cleaned spelling of anything else.
+
+    The accepted answer plays no part: whoever takes a majority does not know it. So equal formulas in different
+    spellings are different votes, and maj@k errs on the low side.
+
+    >>> answer_key("1,234") == answer_key("1234.0"), answer_key(r"\dfrac12") == answer_key("0.5")
+    (True, True)
+    """
+    cleaned = clean(extracted)
+    number = parse_number(cleaned)
+    return number.value if number else spelling(cleaned)
+
+
+def summarize(rows: Sequence[Row]) -> dict[str, Any]:
+    """Counts the samples.
+
+    Returns:
+        `tasks`: for each task `problems`, `samples_per_problem`; `accuracy` (over all samples, avg@n) with `low` and
+        `high`, its 95 % interval; `pass_at_k` and `maj_at_k` with `value`, `low`, `high` for k (a text, as in JSON) in
+        the powers of two up to the number of samples, maj up to 64; `length` in tokens (`mean` with `low` and `high`
+        (None with one problem), `median`, `max`, and `mean_correct` and `mean_incorrect`, None if there are no such
+        samples), None if it is unknown; `formatted`, the share of completions with a complete box; `truncated`, the
+        share that was cut off, None if unknown; `verdicts`, the number of each.
+        `macro`: `accuracy`, `low`, `high` of the plain average over `tasks` tasks, None if there is one only.
+        `notes`: sentences.
+
+    Raises:
+        ValueError: see `by_task`.
+    """
+    tasks = by_task(rows)
+    summaries = {task: _summary(problems) for task, problems in tasks.items()}
+    macro = None
+    if len(tasks) > 1:
+        found = average([Estimate(task["accuracy"], task["low"], task["high"]) for task in summaries.values()])
+        macro = {"tasks": len(tasks), "accuracy": found.value, "low": found.low, "high": found.high}
+    return {"tasks": summaries, "macro": macro, "notes": _notes(summaries)}
+
+
+def write_results(
+    folder: Path, rows: Sequence[Row], about: Mapping[str, Any], *, more: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Writes results.json and summary.md.
+
+    Args:
+        folder: where to; made if it does not exist.
+        rows: graded samples.
+        about: what was evaluated and how; versions of the libraries that figures depend on are added to it. If it has
+            `known_defects` (problems of a task that are known to be wrong, by task), a note says so.
+        more: further entries of the tasks' results, by task.
+
+    Returns:
+        What results.json holds: `about` and what `summarize` returns.
+
+    Raises:
+        ValueError: see `by_task`.
+    """
+    results = {"about": {**about, "versions": versions()}, **summarize(rows)}
+    for task, entries in (more or {}).items():
+        results["tasks"][task] |= entries
+    for task, number in about.get("known_defects", {}).items():
+        if number:
+            results["notes"].append(f"{task}: {number} of its problems are known to have a wrong accepted answer.")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results, indent=1, default=str, allow_nan=False) + "\n")
+    (folder / "summary.md").write_text(as_markdown(results))
+    return results
+
+
+def versions() -> dict[str, str]:
+    """Versions of the installed libraries that figures can depend on."""
+    found = {}
+    for library in _LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def as_markdown(results: dict[str, Any]) -> str:
+    """The table and the notes below it, with the model as a heading if there is one."""
+    title = [f"# {results['about']['model']}"] if "model" in results["about"] else []
+    return "\n\n".join([*title, markdown_table(*_table(results)), *results["notes"]]) + "\n"
+
+
+def markdown_table(header: list[str], lines: list[list[str]]) -> str:
+    """A table whose first column is text and whose others are numbers."""
+    rows = [header, ["---"] + ["---:"] * (len(header) - 1), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def rich_table(title: str, header: list[str], lines: list[list[str]], tasks: int) -> Any:
+    """The same for a terminal; lines after the first `tasks` are set apart. Narrow: 80 columns are common in logs."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for i, name in enumerate(header):
+        table.add_column(name, justify="right" if i else "left", no_wrap=i < 3)
+    for number, line in enumerate(lines, start=1):
+        table.add_row(*line, end_section=number == tasks)
+    return table
+
+
+def print_table(results: dict[str, Any], console: Any) -> None:
+    """Prints the table and the notes on a rich console."""
+    title = "accuracy with its 95 % interval, mean length in tokens"
+    console.print(rich_table(title, *_table(results), tasks=len(results["tasks"])))
+    for note in results["notes"]:
+        console.print(note, highlight=False, markup=False)
+
+
+def _summary(problems: Problems) -> dict[str, Any]:
+    correct_PS, length_PS = correct(problems), lengths(problems)
+    samples = correct_PS.shape[1]
+    rows = [row for samples in problems.values() for row in samples]
+    accuracy = share_interval(correct_PS.mean(axis=1))
+    answer_PS = _answers(problems)
+    powers = [2**i for i in range(samples.bit_length())]
+    counts = Counter(row["status"] for row in rows)
+    truncated = [row["truncated"] for row in rows]
+    return {
+        "problems": len(problems),
+        "samples_per_problem": samples,
+        "accuracy": accuracy.value,
+        "low": accuracy.low,
+        "high": accuracy.high,
+        "pass_at_k": {str(k): asdict(share_interval(pass_at_k(correct_PS, k))) for k in powers},
+        "maj_at_k": {
+            str(k): asdict(share_interval(majority_at_k(answer_PS, correct_PS, k))) for k in powers if k <= _MOST_VOTES
+        },
+        "length": None if length_PS is None else _length(length_PS, correct_PS == 1),
+        "formatted": float(np.mean([row["formatted"] for row in rows])),
+        "truncated": None if None in truncated else float(np.mean(truncated)),
+        "verdicts": {verdict: counts[verdict] for verdict in VERDICTS},
+    }
+
+
+def _answers(problems: Problems) -> np.ndarray:
+    """(problems, samples): the number of the answer among its problem's different ones, -1 for none."""
+    answer_PS = np.full((len(problems), len(next(iter(problems.values())))), -1)
+    for answer_S, samples in zip(answer_PS, problems.values(), strict=True):
+        numbers: dict[Any, int] = {}
+        for i, row in enumerate(samples):
+            if row["extracted"] is not None:
+                answer_S[i] = numbers.setdefault(answer_key(row["extracted"]), len(numbers))
+    return answer_PS
+
+
+def _length(length_PS: np.ndarray, correct_PS: np.ndarray) -> dict[str, Any]:
+    mean = mean_interval(length_PS.mean(axis=1)) if len(length_PS) > 1 else None
+    return {
+        "mean": float(length_PS.mean()),
+        "low": mean.low if mean else None,
+        "high": mean.high if mean else None,
+        "median": float(np.median(length_PS)),
+        "max": int(length_PS.max()),
+        "mean_correct": float(length_PS[correct_PS].mean()) if correct_PS.any() else None,
+        "mean_incorrect": float(length_PS[~correct_PS].mean()) if not correct_PS.all() else None,
+    }
+
+
+def _notes(tasks: dict[str, dict[str, Any]]) -> list[str]:
+    notes = ["The intervals cover the choice of problems and the draws of samples, not the training of the model."]
+    undecided = [
+        f"{name} {task['verdicts'][verdict]} ({verdict})"
+        for name, task in tasks.items()
+        for verdict in UNDECIDED
+        if task["verdicts"][verdict]
+    ]
+    if undecided:
+        notes.append(f"Answers that could not be judged count as wrong: {', '.join(undecided)}.")
+    return notes
+
+
+def _table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines: one a task, and the average. Columns in which no task has anything to say are left out."""
+    tasks = list(results["tasks"].values())
+    columns = {
+        "task": list(results["tasks"]),
+        "problems": [_size(task) for task in tasks],
+        "accuracy, %": [_accuracy(task) for task in tasks],
+        **dict(_at_k(tasks, name) for name in ("pass", "maj")),
+        "length": [f"{task['length']['mean']:.0f}" if task["length"] else "" for task in tasks],
+        "cut off": [f"{task['truncated']:.1%}" if task["truncated"] is not None else "" for task in tasks],
+        "no answer": [f"{task['verdicts']['no_answer'] / sum(task['verdicts'].values()):.1%}" for task in tasks],
+        "as stored": [f"{task['agreement']:.1%}" if task.get("agreement") is not None else "" for task in tasks],
+    }
+    columns = {name: cells for name, cells in columns.items() if any(cells)}
+    lines = [[cell or "-" for cell in line] for line in zip(*columns.values(), strict=True)]
+    if macro := results["macro"]:
+        last = {"task": MACRO, "problems": f"{macro['tasks']} tasks", "accuracy, %": _accuracy(macro)}
+        lines.append([last.get(name, "") for name in columns])
+    return list(columns), lines
+
+
+def _size(task: dict[str, Any]) -> str:
+    samples = task["samples_per_problem"]
+    return str(task["problems"]) + (f" x {samples}" if samples > 1 else "")
+
+
+def _accuracy(summary: dict[str, Any]) -> str:
+    return f"{100 * summary['accuracy']:.1f} [{100 * summary['low']:.1f}, {100 * summary['high']:.1f}]"
+
+
+def _at_k(tasks: list[dict[str, Any]], name: str) -> tuple[str, list[str]]:
+    """A column with the largest k of each task; the k is in the header if it is the same for all."""
+    last = [list(task[f"{name}_at_k"].items())[-1] for task in tasks]
+    values = [f"{100 * found['value']:.1f}" if k != "1" else "" for k, found in last]
+    if len({k for k, _ in last}) == 1:
+        return f"{name}@{last[0][0]}", values
+    return f"{name}@k", [f"{value} (k={k})" if value else "" for value, (k, _) in zip(values, last, strict=True)]

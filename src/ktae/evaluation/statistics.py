@@ -1,0 +1,258 @@
+"""What a sample of problems says about a benchmark: estimates with 95 % intervals, and comparisons.
+
+Shape suffixes: _P problems, _S samples (completions) of a problem.
+
+The problems are what is drawn; a problem's samples are a cluster. All functions are deterministic, and the order of the
+problems does not matter. There is no bootstrap: it has no width when all problems have the same outcome, and of 30
+problems of which 3 % are never solved and the others always, its intervals held the truth in 58 % of the simulated
+cases, those below in 94 %. The simulations are in `tests/test_statistics.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Z95 = 1.959964
+# The quantile for a power of 80 %.
+Z80 = 0.841621
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An estimate and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def share_interval(share_P: np.ndarray) -> Estimate:
+    r"""The mean of a quantity between 0 and 1 over problems: accuracy, pass@k, maj@k.
+
+    Wilson's score interval with an effective number of problems,
+
+        n = P q (1 - q) / v,
+
+    where v is the variance of the P values and q their mean. With one sample a problem v = q (1 - q), so n = P and this
+    is Wilson's interval itself; values that differ less, because samples average out, count for more problems. For
+    q and v alone, two imaginary problems are added, one never solved and one always. They keep n at P when all problems
+    have the same outcome, where v would be 0: 30 problems that were all solved do not exclude that one in thirty is
+    hard. The price is an interval that is too wide if all problems are equally hard.
+
+    Sources: Wilson, JASA 22 (1927); the effective sample size in Korn and Graubard, Survey Methodology 24 (1998).
+
+    Args:
+        share_P: (P,) values in [0, 1], such as the share of a problem's samples that are correct.
+
+    Returns:
+        The mean and its interval, within [0, 1] and never without width.
+
+    Raises:
+        ValueError: there are no problems, or a value is outside [0, 1].
+
+    >>> share_interval(np.array([1, 1, 0, 1]))
+    Estimate(value=0.75, low=0.300..., high=0.954...)
+    """
+    share_P = np.asarray(share_P, dtype=float)
+    if share_P.ndim != 1 or not len(share_P):
+        raise ValueError(f"share_P must have shape (P,) and not be empty, got shape {share_P.shape}")
+    if not ((share_P >= 0) & (share_P <= 1)).all():  # this way round, NaN fails too
+        raise ValueError(f"share_P must be between 0 and 1, got {share_P.min()} to {share_P.max()}")
+    problems, p = len(share_P), float(share_P.mean())
+    padded = np.append(share_P, (0.0, 1.0))
+    q = float(padded.mean())
+    n = problems * q * (1 - q) / float(padded.var())
+    center = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
+    # Rounding: at p = 0 and 1 one end of the interval is p.
+    return Estimate(p, min(max(center - half, 0.0), p), max(min(center + half, 1.0), p))
+
+
+def mean_interval(value_P: np.ndarray) -> Estimate:
+    """The mean of any quantity over problems, such as a length in tokens: Student's interval.
+
+    For lengths within a cap it held the truth at least as often as the percentile bootstrap in our simulations.
+
+    Raises:
+        ValueError: there are fewer than two problems, which say nothing about the spread.
+
+    >>> mean_interval(np.array([1.0, 2.0, 3.0]))
+    Estimate(value=2.0, low=-0.48..., high=4.48...)
+    """
+    value_P = np.asarray(value_P, dtype=float)
+    if value_P.ndim != 1 or len(value_P) < 2:
+        raise ValueError(f"value_P must have shape (P,) with at least 2 problems, got {value_P.shape}")
+    half = _student95(len(value_P) - 1) * float(value_P.std(ddof=1)) / math.sqrt(len(value_P))
+    mean = float(value_P.mean())
+    return Estimate(mean, mean - half, mean + half)
+
+
+def average(estimates: Sequence[Estimate]) -> Estimate:
+    """The plain average over independent tasks.
+
+    The interval squares and adds the distances to the tasks' own ends, so it is as lopsided as they are (method of
+    variance estimates recovery; Zou and Donner, Statistics in Medicine 27, 2008).
+
+    Raises:
+        ValueError: there are no estimates.
+
+    >>> average([Estimate(0.5, 0.25, 0.75), Estimate(0.75, 0.75, 0.75)])
+    Estimate(value=0.625, low=0.5, high=0.75)
+    """
+    if not estimates:
+        raise ValueError("estimates must not be empty")
+    value = math.fsum(e.value for e in estimates) / len(estimates)
+    below = math.hypot(*(e.value - e.low for e in estimates)) / len(estimates)
+    above = math.hypot(*(e.high - e.value for e in estimates)) / len(estimates)
+    return Estimate(value, value - below, value + above)
+
+
+def paired_difference(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> Estimate:
+    """The difference of two accuracies on the same problems, correct minus baseline.
+
+    The interval is Wald's for the mean of the problems' differences, after two imaginary problems are added that differ
+    by +s and -s with s^2 = (1/S + 1/S') / 2, which is four problems with chances of 1/2 for both. With one sample a
+    problem s = 1, and this is the adjusted interval of Bonett and Price (Journal of Educational and Behavioral
+    Statistics 37, 2012), which adds 1 to each discordant count. The interval always has a width, but kinds of problem
+    that are rarer than one in the sample are beyond it.
+
+    Args:
+        correct_PS: (P, S) of 0 and 1.
+        baseline_PS: (P, S') of 0 and 1, the same problems.
+
+    Returns:
+        The difference and its interval, within [-1, 1].
+
+    Raises:
+        ValueError: an array is empty or holds other values, or the numbers of problems differ.
+
+    >>> paired_difference(np.array([[1], [1], [0]]), np.array([[1], [0], [0]]))
+    Estimate(value=0.333..., low=-0.455..., high=0.855...)
+    """
+    difference_P = _differences(correct_PS, baseline_PS)
+    step = math.sqrt((1 / np.shape(correct_PS)[1] + 1 / np.shape(baseline_PS)[1]) / 2)
+    padded = np.append(difference_P, (step, -step))
+    center, half = float(padded.mean()), Z95 * float(padded.std()) / math.sqrt(len(padded))
+    return Estimate(float(difference_P.mean()), max(center - half, -1.0), min(center + half, 1.0))
+
+
+def paired_p_value(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> float:
+    """Two-sided exact p-value of the difference of two accuracies on the same problems.
+
+    If the two are alike, exchanging them on any problem changes nothing. p is the share of the 2^P exchanges whose
+    difference is at least as large as the observed one (Fisher's permutation test of pairs), counted exactly. With one
+    sample a problem this is McNemar's exact test.
+
+    Args:
+        correct_PS: (P, S) of 0 and 1.
+        baseline_PS: (P, S) of 0 and 1, the same problems and the same number of samples: with different numbers the two
+            cannot be exchanged.
+
+    Returns:
+        p in (0, 1].
+
+    Raises:
+        ValueError: as in `paired_difference`, or the numbers of samples differ.
+
+    >>> paired_p_value(np.ones((5, 1)), np.zeros((5, 1))) == 2 / 2**5
+    True
+    """
+    if np.shape(correct_PS)[1:] != np.shape(baseline_PS)[1:]:
+        raise ValueError(
+            f"both must have the same number of samples, got {np.shape(correct_PS)} and {np.shape(baseline_PS)}"
+        )
+    # In samples, so that all sums are integers and equal ones are equal.
+    difference_P = np.rint(_differences(correct_PS, baseline_PS) * np.shape(correct_PS)[1]).astype(int)
+    sizes = np.abs(difference_P[difference_P != 0])
+    largest = int(sizes.sum())
+    chance = np.zeros(largest + 1)  # of the total size of the problems with a positive sign
+    chance[0] = 1.0
+    for size in sizes:
+        chance[size:] = chance[size:] / 2 + chance[:-size] / 2
+        chance[:size] /= 2
+    sums = 2 * np.arange(largest + 1) - largest
+    return min(float(chance[np.abs(sums) >= abs(int(difference_P.sum()))].sum()), 1.0)
+
+
+def normal_p_value(difference: Estimate) -> float:
+    """Two-sided p-value that goes with an interval: below 0.05 where it leaves out zero.
+
+    For what has no exact test: averages over tasks.
+
+    >>> round(normal_p_value(Estimate(0.1, 0.0, 0.3)), 3)
+    0.05
+    """
+    if difference.value == 0:
+        return 1.0
+    towards_zero = difference.value - (difference.low if difference.value > 0 else difference.high)
+    return math.erfc(abs(Z95 * difference.value / towards_zero) / math.sqrt(2)) if towards_zero else 0.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number: below 0.05 for any true null hypothesis in at most 5 % of all families.
+
+    Holm, Scandinavian Journal of Statistics 6 (1979): the smallest of m times m, the next times m - 1, and so on,
+    never below the one before.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    adjusted, lowest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        lowest = max(lowest, min(p_values[i] * (len(p_values) - rank), 1.0))
+        adjusted[i] = lowest
+    return adjusted
+
+
+def detectable_difference(difference: Estimate) -> float:
+    """The true difference that such data would tell from zero four times out of five.
+
+    (z_0.975 + z_0.8) standard errors, with the standard error that the interval shows. Above 1 for accuracies: none.
+
+    >>> round(detectable_difference(Estimate(0.0, -0.1, 0.1)), 3)
+    0.143
+    """
+    return (Z95 + Z80) / Z95 * (difference.high - difference.low) / 2
+
+
+def checked_correct(name: str, correct_PS: np.ndarray) -> np.ndarray:
+    """The array as integers.
+
+    Raises:
+        ValueError: it is not of shape (P, S), is empty, or holds anything but 0 and 1; the message has `name`.
+    """
+    correct_PS = np.asarray(correct_PS)
+    if correct_PS.ndim != 2 or not correct_PS.size:
+        raise ValueError(f"{name} must have shape (P, S) and not be empty, got shape {correct_PS.shape}")
+    if not np.isin(correct_PS, (0, 1)).all():
+        raise ValueError(f"{name} must hold 0 and 1 only, got {correct_PS.min()} to {correct_PS.max()}")
+    return correct_PS.astype(int)
+
+
+def _differences(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> np.ndarray:
+    correct_PS = checked_correct("correct_PS", correct_PS)
+    baseline_PS = checked_correct("baseline_PS", baseline_PS)
+    if len(correct_PS) != len(baseline_PS):
+        raise ValueError(f"both must have the same problems, got {len(correct_PS)} and {len(baseline_PS)}")
+    return correct_PS.mean(axis=1) - baseline_PS.mean(axis=1)
+
+
+def _student95(freedom: int) -> float:
+    """97.5 % quantile of Student's t.
+
+    Abramowitz and Stegun 26.7.5, within 0.2 % from 3 degrees of freedom on; closed forms for 1 and 2.
+    """
+    if freedom <= 2:
+        return {1: 12.706205, 2: 4.302653}[freedom]
+    z = Z95
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / freedom**i for i, term in enumerate(terms, start=1))

@@ -1,0 +1,107 @@
+"""pass@k and maj@k: against counting all subsets."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ktae.evaluation.at_k import majority_at_k, pass_at_k
+
+
+@st.composite
+def votes(draw, silent=True):
+    """Answers of (P, S) samples, those with the same answer being all right or all wrong, and k."""
+    problems, samples = draw(st.integers(1, 3)), draw(st.integers(1, 7))
+    answers = st.lists(st.integers(-1 if silent else 0, 4), min_size=problems * samples, max_size=problems * samples)
+    answer_PS = np.reshape(draw(answers), (problems, samples))
+    right = draw(st.sets(st.integers(0, 4)))
+    return answer_PS, np.isin(answer_PS, list(right)).astype(int), draw(st.integers(1, samples))
+
+
+def slow_majority(answer_S, correct_S, k):
+    won = []
+    for subset in itertools.combinations(range(len(answer_S)), k):
+        counts = Counter(answer_S[i] for i in subset if answer_S[i] >= 0)
+        winners = [answer for answer, count in counts.items() if count == max(counts.values())]
+        won.append(np.mean([correct_S[answer_S == winner].mean() for winner in winners]) if winners else 0.0)
+    return np.mean(won)
+
+
+@given(votes())
+def test_pass_at_k_counts_all_subsets(sample):
+    _, correct_PS, k = sample
+    slow = [np.mean([max(s) for s in itertools.combinations(correct_S, k)]) for correct_S in correct_PS]
+    assert pass_at_k(correct_PS, k) == pytest.approx(slow)
+
+
+@given(votes())
+def test_majority_at_k_counts_all_subsets(sample):
+    answer_PS, correct_PS, k = sample
+    slow = [slow_majority(*problem, k) for problem in zip(answer_PS, correct_PS, strict=True)]
+    assert majority_at_k(answer_PS, correct_PS, k) == pytest.approx(slow)
+
+
+def test_verdicts_on_one_answer_that_differ_count_with_their_share():
+    answer_PS, correct_PS = np.array([[1, 1, 2]]), np.array([[1, 0, 0]])
+    assert majority_at_k(answer_PS, correct_PS, 3) == pytest.approx([0.5])
+    assert majority_at_k(answer_PS, correct_PS, 2) == pytest.approx([slow_majority(answer_PS[0], correct_PS[0], 2)])
+
+
+@given(votes(silent=False))
+def test_one_and_two_samples(sample):
+    """Two that disagree are a toss-up, so the second says nothing."""
+    answer_PS, correct_PS, _ = sample
+    accuracy_P = pytest.approx(correct_PS.mean(axis=1))
+    assert pass_at_k(correct_PS, 1) == accuracy_P
+    assert majority_at_k(answer_PS, correct_PS, 1) == accuracy_P
+    if answer_PS.shape[1] > 1:
+        assert majority_at_k(answer_PS, correct_PS, 2) == accuracy_P
+
+
+@given(votes(), st.randoms())
+def test_the_order_of_the_samples_and_the_numbers_of_the_answers_do_not_matter(sample, random):
+    answer_PS, correct_PS, k = sample
+    order = random.sample(range(answer_PS.shape[1]), answer_PS.shape[1])
+    renamed_PS = np.where(answer_PS >= 0, 100 - answer_PS, -1)
+    for function, arrays in ((majority_at_k, (renamed_PS, correct_PS)), (pass_at_k, (correct_PS,))):
+        shuffled = function(*(array[:, order] for array in arrays), k)
+        expected = function(*((answer_PS, correct_PS) if len(arrays) == 2 else arrays), k)
+        assert shuffled == pytest.approx(expected)
+        assert ((shuffled >= -1e-12) & (shuffled <= 1 + 1e-12)).all()
+
+
+def test_many_samples_agree_with_drawn_subsets():
+    generator = np.random.default_rng(0)
+    answer_S = generator.choice(6, 256, p=(0.3, 0.25, 0.2, 0.1, 0.1, 0.05))
+    correct_S = (answer_S == 0).astype(int)
+    wins = []
+    for _ in range(4000):
+        counts = np.bincount(answer_S[generator.permutation(256)[:16]], minlength=6)
+        wins.append((counts[0] == counts.max()) / (counts == counts.max()).sum())
+    exact = majority_at_k(answer_S[None], correct_S[None], 16)[0]
+    assert exact == pytest.approx(np.mean(wins), abs=4 * np.std(wins) / np.sqrt(4000))
+
+
+def test_pass_at_k_is_unbiased():
+    generator = np.random.default_rng(0)
+    correct_PS = (generator.random((20_000, 8)) < 0.2).astype(int)
+    assert pass_at_k(correct_PS, 4).mean() == pytest.approx(1 - 0.8**4, abs=0.005)
+
+
+@pytest.mark.parametrize("k", [0, 3])
+def test_k_is_checked(k):
+    ones = np.ones((1, 2), dtype=int)
+    with pytest.raises(ValueError, match=f"k must be from 1 to the number of samples, 2, got {k}"):
+        pass_at_k(ones, k)
+    with pytest.raises(ValueError, match="k must be"):
+        majority_at_k(ones, ones, k)
+
+
+def test_arrays_are_checked():
+    with pytest.raises(ValueError, match=r"correct_PS must have shape \(P, S\)"):
+        pass_at_k(np.ones(3), 1)
+    with pytest.raises(ValueError, match=r"the shape of correct_PS, \(1, 2\), got \(2, 1\)"):
+        majority_at_k(np.ones((2, 1)), np.ones((1, 2)), 1)

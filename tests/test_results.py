@@ -1,0 +1,222 @@
+"""What graded samples come to."""
+
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from graded import row, rows
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from ktae.evaluation.plots import plot_accuracy, plot_length
+from ktae.evaluation.results import VERDICTS, answer_key, by_task, print_table, summarize, write_results
+from ktae.evaluation.statistics import share_interval
+
+
+def shown(results, width=200):
+    console = Console(file=io.StringIO(), width=width)
+    print_table(results, console)
+    return console.file.getvalue()
+
+
+def only(results):
+    (task,) = results["tasks"].values()
+    return task
+
+
+# Counting
+
+
+def test_accuracy_is_the_average_over_samples():
+    correct_PS = np.array([[1, 1], [1, 0], [0, 0]])
+    task = only(summarize(rows(correct_PS)))
+    expected = share_interval(correct_PS.mean(axis=1))
+    assert (task["accuracy"], task["low"], task["high"]) == (0.5, expected.low, expected.high)
+    assert (task["problems"], task["samples_per_problem"]) == (3, 2)
+
+
+def test_undecided_samples_count_as_wrong_and_are_reported():
+    results = summarize([row(id=str(i), status=status) for i, status in enumerate([*VERDICTS, "timeout"])])
+    task = only(results)
+    assert task["verdicts"] == {"correct": 1, "incorrect": 1, "no_answer": 1, "timeout": 2, "error": 1}
+    assert task["accuracy"] == pytest.approx(1 / 6)
+    assert "could not be judged count as wrong: math500 2 (timeout), math500 1 (error)." in results["notes"][-1]
+
+
+def test_pass_and_majority_for_powers_of_two():
+    answers = ["1", "1.0", "7", None, "7", "7"]  # 1.0 is a vote for 1
+    verdicts = ["correct", "correct", "incorrect", "no_answer", "incorrect", "incorrect"]
+    samples = [
+        row(sample=i, status=status, extracted=answer)
+        for i, (status, answer) in enumerate(zip(verdicts, answers, strict=True))
+    ]
+    task = only(summarize(samples))
+    assert list(task["pass_at_k"]) == list(task["maj_at_k"]) == ["1", "2", "4"]
+    assert task["pass_at_k"]["2"]["value"] == pytest.approx(1 - 6 / 15)
+    # Of 15 subsets of 4: {1, 1} and fewer than two 7 or a tie, and so on, counted by hand for two of six right.
+    assert task["maj_at_k"]["1"]["value"] == pytest.approx(2 / 6)
+    assert task["maj_at_k"]["4"]["value"] == pytest.approx((3 * 1 + 3 * 0.5 + 0) / 15)
+
+
+def test_lengths():
+    lengths = [[10, 20], [30, 100]]
+    length = only(summarize(rows([[1, 0], [1, 1]], length_PS=lengths)))["length"]
+    assert length["mean"] == 40
+    assert length["median"] == 25
+    assert length["max"] == 100
+    assert length["mean_correct"] == pytest.approx(140 / 3)
+    assert length["mean_incorrect"] == 20
+    assert length["low"] < 40 < length["high"]
+
+
+def test_unknown_lengths_are_null_not_zero():
+    task = only(summarize([row(id="0", length=None, truncated=None), row(id="1")]))
+    assert task["length"] is None
+    assert task["truncated"] is None
+
+
+def test_shares():
+    task = only(summarize([row(id=str(i), truncated=i < 3, formatted=i < 1) for i in range(4)]))
+    assert (task["truncated"], task["formatted"]) == (0.75, 0.25)
+
+
+def test_one_problem_all_correct_zero_length():
+    task = only(summarize([row(length=0)]))
+    assert task["accuracy"] == 1
+    assert 0 < task["low"] < task["high"] == 1
+    assert task["length"] == {
+        "mean": 0, "low": None, "high": None, "median": 0, "max": 0, "mean_correct": 0, "mean_incorrect": None,
+    }  # fmt: skip
+
+
+def test_the_average_over_tasks_is_plain():
+    results = summarize([*rows(np.ones((10, 1)), "aime24"), *rows(np.zeros((90, 1)), "math500")])
+    assert results["macro"]["accuracy"] == 0.5
+    assert results["macro"]["low"] < 0.5 < results["macro"]["high"]
+    assert summarize(rows([[1]]))["macro"] is None
+
+
+@given(st.lists(st.tuples(*[st.sampled_from(VERDICTS)] * 2), min_size=1, max_size=6), st.randoms())
+def test_the_order_of_the_rows_does_not_matter(verdicts, random):
+    samples = [
+        row(id=str(i), sample=s, status=verdict) for i, pair in enumerate(verdicts) for s, verdict in enumerate(pair)
+    ]
+    task = only(summarize(samples))
+    assert 0 <= task["low"] <= task["accuracy"] <= task["high"] <= 1
+    shuffled = only(summarize(random.sample(samples, len(samples))))
+    for key in ("accuracy", "low", "high", "formatted"):
+        assert shuffled[key] == pytest.approx(task[key])
+    assert shuffled["verdicts"] == task["verdicts"]
+    for k, found in task["maj_at_k"].items():
+        assert shuffled["maj_at_k"][k]["value"] == pytest.approx(found["value"])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("1,234", "1234"), (r"\frac12", "0.5"), (" 7", "7."), (r"\left(1, 2\right)", "(1,2)")]
+)
+def test_spellings_of_one_answer_are_one_vote(one, other):
+    assert answer_key(one) == answer_key(other)
+
+
+def test_different_answers_are_different_votes():
+    assert len({answer_key(text) for text in ("1", "-1", "x", "2x", "(1,2)", "12")}) == 6
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ([], "no samples"),
+        ([row(), row(id="7"), row(sample=1)], "math500: all problems must .* '0' has 2 and '7' has 1"),
+        ([row(), row()], "math500, problem '0': two samples have one number"),
+        ([row(), row(sample=1, answers=["2"])], "math500, problem '0': .* different accepted answers"),
+        ([row(), row(id="1", status="maybe")], "sample 2: 'status' must be one of correct, .* got 'maybe'"),
+        ([{"task": "math500", "id": "0"}], "sample 1 has no 'sample', 'status'"),
+    ],
+)
+def test_bad_samples(samples, message):
+    with pytest.raises(ValueError, match=message):
+        by_task(samples)
+
+
+# Files, tables and pictures
+
+
+def test_files(tmp_path):
+    about = {"model": "a/b", "temperature": 0.0, "known_defects": {"math500": 3, "aime24": 0}}
+    more = {"math500": {"agreement": 0.75, "seconds": 1.5}}
+    samples = [*rows([[1], [0]]), *rows([[1], [1]], "aime24")]
+    results = write_results(tmp_path / "new", samples, about, more=more)
+    assert json.loads((tmp_path / "new" / "results.json").read_text()) == results
+    assert results["tasks"]["math500"]["agreement"] == 0.75
+    assert results["about"]["temperature"] == 0.0
+    assert {"ktae", "torch", "math-verify", "sympy"} <= results["about"]["versions"].keys()
+    assert results["notes"][-1] == "math500: 3 of its problems are known to have a wrong accepted answer."
+    summary = (tmp_path / "new" / "summary.md").read_text()
+    assert summary.startswith("# a/b\n\n| task | problems | accuracy, % | length | cut off | no answer | as stored |\n")
+    assert "| math500 | 2 | 50.0 [9.5, 90.5] | 100 | 0.0% | 0.0% | 75.0% |" in summary
+    assert "| average | 2 tasks | 75.0 [" in summary
+
+
+def test_the_table_shows_what_there_is():
+    results = {"about": {}, **summarize(rows([[1, 0], [0, 0]]))}
+    text = shown(results)
+    assert re.search(r"task +problems +accuracy, % +pass@2 +maj@2 +length", text)
+    assert re.search(r"math500 +2 x 2 +25\.0 \[.*\] +50\.0 +25\.0 +100 ", text)
+    unknown = shown({"about": {}, **summarize([row(length=None, truncated=None)])})
+    assert "length " not in unknown.split("not the training")[0].split("\n", 1)[1]
+    assert "pass@" not in unknown
+
+
+def test_the_table_says_whose_k_it_is_when_tasks_differ():
+    text = shown(
+        {"about": {}, **summarize([*rows(np.ones((2, 4)), "a"), *rows(np.ones((2, 2)), "b"), *rows([[1]], "c")])}
+    )
+    assert re.search(r"pass@k +maj@k", text)
+    assert re.search(r"a +2 x 4 .*100\.0 \(k=4\) +100\.0 \(k=4\)", text)
+    assert re.search(r"c +1 +100\.0 \[.*\] +- +- ", text)
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_numbers_fit_into_80_columns(samples):
+    tasks = {"aime24": 30, "math500": 500, "olympiadbench": 675}
+    lengths = np.full((675, samples), 3000)
+    graded = [s for task, size in tasks.items() for s in rows(np.ones((size, samples)), task, lengths[:size])]
+    results = {"about": {}, **summarize(graded)}
+    wide, narrow = ([line.split() for line in shown(results, width).splitlines()] for width in (200, 80))
+    assert next(line for line in wide if line[:1] == ["olympiadbench"]) in narrow
+
+
+def test_pictures(tmp_path):
+    generator = np.random.default_rng(0)
+
+    def results(samples):
+        shape = (20, samples)
+        lengths = generator.integers(1, 900, shape)
+        return summarize([s for t in ("a", "b") for s in rows(generator.integers(0, 2, shape), t, lengths)])
+
+    one, two = {"one": results(1)}, {"one": results(1), "two" * 30: results(4)}
+    for number, (plot, of) in enumerate(
+        [(plot_accuracy, one), (plot_accuracy, two), (plot_length, one), (plot_length, two)]
+    ):
+        path = tmp_path / f"{number}.png"
+        plot(of, path)
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_of_one_problem_and_of_different_tasks(tmp_path):
+    plot_length({"x": summarize(rows([[1]]))}, tmp_path / "one.png")
+    plot_accuracy({"x": summarize(rows([[1]], "a")), "y": summarize(rows([[0]], "b"))}, tmp_path / "two.png")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_pictures_that_cannot_be():
+    with pytest.raises(ValueError, match="1 to 7 evaluations, got 0"):
+        plot_accuracy({}, "unused.png")
+    with pytest.raises(ValueError, match="no task has known lengths"):
+        plot_length({"x": summarize([row(length=None)])}, "unused.png")

@@ -1,0 +1,349 @@
+"""Estimates and comparisons: against slow or published ones, and how often the intervals hold the truth."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from ktae.evaluation.statistics import (
+    Z95,
+    Estimate,
+    average,
+    detectable_difference,
+    holm,
+    mean_interval,
+    normal_p_value,
+    paired_difference,
+    paired_p_value,
+    share_interval,
+)
+
+HARD, MIXED, EASY = (0.2, 1.8), (1.0, 2.0), (4.0, 0.4)  # beta distributions of a problem's chance to be solved
+SIMULATIONS = 1000  # the standard error of a coverage of 0.95 is 0.007
+BENCHMARKS = {"hard": HARD, "mixed": MIXED, "easy": EASY}
+
+
+@st.composite
+def outcomes(draw, arrays=1, max_problems=8, max_samples=4):
+    """So many (P, S) arrays of 0 and 1 of one shape, extreme ones included."""
+    problems, samples = draw(st.integers(1, max_problems)), draw(st.integers(1, max_samples))
+    flat = st.lists(st.integers(0, 1), min_size=problems * samples, max_size=problems * samples)
+    constant = st.sampled_from([[0] * problems * samples, [1] * problems * samples])
+    return [np.reshape(draw(flat | constant), (problems, samples)) for _ in range(arrays)]
+
+
+def beta(generator, ab, problems):
+    return generator.beta(*ab, size=(problems, 1))
+
+
+def sampled(generator, chance_P1, samples):
+    return (generator.random((len(chance_P1), samples)) < chance_P1).astype(int)
+
+
+def resampled(value_P, generator, draws=4000):
+    """The bootstrap over problems: standard error of the mean."""
+    return value_P[generator.integers(0, len(value_P), (draws, len(value_P)))].mean(axis=1).std()
+
+
+def width(estimate):
+    return estimate.high - estimate.low
+
+
+# One accuracy
+
+
+@pytest.mark.parametrize(("correct", "problems"), [(0, 1), (1, 1), (0, 10), (3, 10), (10, 10), (430, 1000)])
+def test_one_sample_a_problem_is_wilsons_interval(correct, problems):
+    found = share_interval(np.arange(problems) < correct)
+    expected = stats.binomtest(correct, problems).proportion_ci(method="wilson")
+    assert found.value == correct / problems
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_repeating_a_sample_adds_no_certainty():
+    correct_PS = sampled(np.random.default_rng(0), np.full((50, 1), 0.4), 1)
+    assert share_interval(np.repeat(correct_PS, 5, axis=1).mean(axis=1)) == share_interval(correct_PS[:, 0])
+
+
+def test_samples_that_average_out_add_certainty():
+    generator = np.random.default_rng(0)
+    one, many = (share_interval(sampled(generator, np.full((200, 1), 0.5), s).mean(axis=1)) for s in (1, 16))
+    assert width(many) < 0.4 * width(one)
+
+
+@pytest.mark.parametrize("ab", BENCHMARKS.values(), ids=BENCHMARKS)
+def test_many_problems_agree_with_the_bootstrap(ab):
+    generator = np.random.default_rng(0)
+    share_P = sampled(generator, beta(generator, ab, 1500), 8).mean(axis=1)
+    assert width(share_interval(share_P)) / (2 * Z95) == pytest.approx(resampled(share_P, generator), rel=0.05)
+
+
+@pytest.mark.parametrize("samples", [1, 4, 16])
+@pytest.mark.parametrize("problems", [30, 100, 500])
+@pytest.mark.parametrize("ab", BENCHMARKS.values(), ids=BENCHMARKS)
+def test_coverage_of_an_accuracy(ab, problems, samples):
+    generator = np.random.default_rng(0)
+    truth, held = ab[0] / sum(ab), 0
+    for _ in range(SIMULATIONS):
+        found = share_interval(sampled(generator, beta(generator, ab, problems), samples).mean(axis=1))
+        held += found.low <= truth <= found.high
+    assert held / SIMULATIONS >= 0.93
+
+
+def test_coverage_where_the_bootstrap_fails():
+    """Three problems in a hundred are never solved, the others always; most samples of 30 problems have one or none."""
+    generator = np.random.default_rng(0)
+    held = bootstrap_held = 0
+    for _ in range(SIMULATIONS):
+        share_P = (generator.random(30) < 0.97).astype(float)
+        found = share_interval(share_P)
+        held += found.low <= 0.97 <= found.high
+        low, high = np.quantile(share_P[generator.integers(0, 30, (400, 30))].mean(axis=1), (0.025, 0.975))
+        bootstrap_held += low <= 0.97 <= high
+    assert held / SIMULATIONS >= 0.92
+    assert bootstrap_held / SIMULATIONS <= 0.65
+
+
+@given(outcomes(), st.randoms())
+def test_an_accuracy_is_between_0_and_1_whatever_the_order(arrays, random):
+    share_P = arrays[0].mean(axis=1)
+    found = share_interval(share_P)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.low < found.high
+    order = random.sample(range(len(share_P)), len(share_P))
+    assert share_interval(share_P[order]).low == pytest.approx(found.low)
+
+
+@given(outcomes())
+def test_exchanging_right_and_wrong_mirrors_the_interval(arrays):
+    share_P = arrays[0].mean(axis=1)
+    found, mirrored = share_interval(share_P), share_interval(1 - share_P)
+    assert (1 - mirrored.high, 1 - mirrored.low) == pytest.approx((found.low, found.high))
+
+
+@pytest.mark.parametrize("values", [[], [[1.0]], [1.5], [-0.5], [math.nan]])
+def test_shares_are_checked(values):
+    with pytest.raises(ValueError, match="share_P must"):
+        share_interval(np.array(values))
+
+
+# Means of lengths
+
+
+@pytest.mark.parametrize("problems", [2, 3, 4, 5, 30, 500])
+def test_mean_interval_is_students(problems):
+    value_P = np.random.default_rng(problems).lognormal(6, 1, problems)
+    expected = stats.t.interval(0.95, problems - 1, loc=value_P.mean(), scale=stats.sem(value_P))
+    found = mean_interval(value_P)
+    assert found.value == pytest.approx(value_P.mean())
+    assert width(found) == pytest.approx(expected[1] - expected[0], rel=2e-3)
+    assert found.low + found.high == pytest.approx(sum(expected))
+
+
+def test_equal_lengths_have_no_spread():
+    assert mean_interval(np.zeros(4)) == Estimate(0, 0, 0)
+
+
+def test_one_length_says_nothing_about_the_spread():
+    with pytest.raises(ValueError, match=r"at least 2 problems, got \(1,\)"):
+        mean_interval(np.array([3.0]))
+
+
+@pytest.mark.parametrize("problems", [30, 100])
+def test_coverage_of_a_difference_of_lengths(problems):
+    """Lengths within a cap, and a baseline that now and then runs into it."""
+
+    def differences(generator, problems):
+        base_P = generator.normal(6.3, 0.6, problems)
+        ours_P, theirs_P = np.exp(base_P[:, None] + generator.normal((0.1, 0), 0.35, (problems, 2))).T
+        theirs_P = np.where(generator.random(problems) < generator.beta(0.2, 2, problems), 3072, theirs_P)
+        return np.minimum(ours_P, 3072) - np.minimum(theirs_P, 3072)
+
+    generator = np.random.default_rng(0)
+    truth = differences(generator, 1_000_000).mean()
+    held = bootstrap_held = 0
+    for _ in range(SIMULATIONS):
+        difference_P = differences(generator, problems)
+        found = mean_interval(difference_P)
+        held += found.low <= truth <= found.high
+        means = difference_P[generator.integers(0, problems, (400, problems))].mean(axis=1)
+        low, high = np.quantile(means, (0.025, 0.975))
+        bootstrap_held += low <= truth <= high
+    assert held / SIMULATIONS >= 0.92
+    assert held >= bootstrap_held
+
+
+# Averages over tasks
+
+
+def test_the_average_of_symmetric_intervals_adds_their_variances():
+    found = average([Estimate(0.5, 0.4, 0.6), Estimate(0.3, 0.1, 0.5)])
+    assert (found.low, found.high) == pytest.approx((0.4 - math.sqrt(0.05) / 2, 0.4 + math.sqrt(0.05) / 2))
+
+
+def test_the_average_of_one_is_itself():
+    assert average([Estimate(0.9, 0.4, 1.0)]) == Estimate(0.9, 0.4, 1.0)
+    with pytest.raises(ValueError, match="must not be empty"):
+        average([])
+
+
+def test_coverage_of_an_average_over_tasks():
+    """Five tasks of the paper's sizes, the smallest one hard."""
+    generator = np.random.default_rng(0)
+    tasks = list(zip((30, 83, 272, 500, 675), (HARD, MIXED, MIXED, EASY, MIXED), strict=True))
+    truth, held = np.mean([a / (a + b) for _, (a, b) in tasks]), 0
+    for _ in range(SIMULATIONS):
+        shares = [sampled(generator, beta(generator, ab, problems), 1).mean(axis=1) for problems, ab in tasks]
+        found = average([share_interval(share_P) for share_P in shares])
+        held += found.low <= truth <= found.high
+    assert 0.93 <= held / SIMULATIONS <= 0.98
+
+
+# Differences of accuracies
+
+
+@given(outcomes(arrays=2, max_samples=1))
+def test_one_sample_a_problem_is_the_interval_of_bonett_and_price(arrays):
+    ours_P, theirs_P = (array[:, 0] for array in arrays)
+    n, won, lost = len(ours_P), int((ours_P > theirs_P).sum()), int((ours_P < theirs_P).sum())
+    p, q = (won + 1) / (n + 2), (lost + 1) / (n + 2)
+    half = stats.norm.ppf(0.975) * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    found = paired_difference(*arrays)
+    assert found.value == pytest.approx((won - lost) / n)
+    assert (found.low, found.high) == pytest.approx((max(p - q - half, -1), min(p - q + half, 1)), abs=1e-6)
+
+
+def test_many_problems_agree_with_the_paired_bootstrap():
+    """The same problems are drawn for both."""
+    generator = np.random.default_rng(0)
+    chance_P1 = beta(generator, (0.3, 0.3), 1500)
+    ours_PS, theirs_PS = sampled(generator, chance_P1**0.9, 4), sampled(generator, chance_P1, 4)
+    drawn = generator.integers(0, 1500, (4000, 1500))
+    spread = (ours_PS.mean(axis=1)[drawn] - theirs_PS.mean(axis=1)[drawn]).mean(axis=1).std()
+    assert width(paired_difference(ours_PS, theirs_PS)) / (2 * Z95) == pytest.approx(spread, rel=0.05)
+
+
+@pytest.mark.parametrize("samples", [(1, 1), (4, 4), (16, 16), (1, 16)])
+@pytest.mark.parametrize("problems", [30, 100, 500])
+def test_coverage_of_a_difference(problems, samples):
+    """Ours solves every problem with a chance that is higher by a random amount in log-odds."""
+
+    def chances(generator, problems):
+        odds_P2 = generator.normal(0, 3, (problems, 1)) + generator.normal((0.5, 0), (0.7, 0.0), (problems, 2))
+        return np.split(1 / (1 + np.exp(-odds_P2)), 2, axis=1)
+
+    generator = np.random.default_rng(0)
+    ours, theirs = chances(generator, 1_000_000)
+    truth, held = float((ours - theirs).mean()), 0
+    for _ in range(SIMULATIONS):
+        arrays = [sampled(generator, p, s) for p, s in zip(chances(generator, problems), samples, strict=True)]
+        found = paired_difference(*arrays)
+        held += found.low <= truth <= found.high
+    assert 0.93 <= held / SIMULATIONS <= 0.985
+
+
+@given(outcomes(arrays=2), st.randoms())
+def test_properties_of_a_difference(arrays, random):
+    ours, theirs = arrays
+    found = paired_difference(ours, theirs)
+    assert -1 <= found.low <= found.value + 1e-12
+    assert found.value - 1e-12 <= found.high <= 1
+    assert found.low < found.high
+    turned = paired_difference(theirs, ours)
+    assert (-turned.high, -turned.low) == pytest.approx((found.low, found.high))
+    order = random.sample(range(len(ours)), len(ours))
+    assert paired_difference(ours[order], theirs[order]).low == pytest.approx(found.low)
+    assert paired_p_value(ours[order], theirs[order]) == pytest.approx(paired_p_value(ours, theirs))
+
+
+def test_an_array_against_itself():
+    same = np.ones((30, 1))
+    assert paired_difference(same, same).value == 0
+    assert paired_difference(same, same).low == pytest.approx(-paired_difference(same, same).high)
+    assert paired_p_value(same, same) == 1
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "message"),
+    [
+        (np.ones((2, 1)), np.ones((3, 1)), "same problems, got 2 and 3"),
+        (np.ones((2, 1)), np.full((2, 1), 0.5), "baseline_PS must hold 0 and 1 only"),
+        (np.ones(2), np.ones((2, 1)), r"correct_PS must have shape \(P, S\)"),
+        (np.ones((2, 1)), np.full((2, 1), math.nan), "baseline_PS must hold 0 and 1 only"),
+    ],
+)
+def test_arrays_are_checked(ours, theirs, message):
+    with pytest.raises(ValueError, match=message):
+        paired_difference(ours, theirs)
+
+
+# Tests
+
+
+@given(outcomes(arrays=2))
+def test_the_exact_p_value_counts_all_exchanges(arrays):
+    difference_P = arrays[0].sum(axis=1) - arrays[1].sum(axis=1)
+    sums = [abs(np.dot(signs, difference_P)) for signs in itertools.product((-1, 1), repeat=len(difference_P))]
+    assert paired_p_value(*arrays) == pytest.approx(np.mean(np.array(sums) >= abs(difference_P.sum())))
+
+
+@pytest.mark.parametrize(("won", "lost"), [(0, 0), (5, 0), (3, 8), (40, 40), (120, 71)])
+def test_one_sample_a_problem_is_mcnemars_exact_test(won, lost):
+    ours, theirs = np.ones((won + lost + 20, 1)), np.ones((won + lost + 20, 1))
+    theirs[:won] = 0
+    ours[won : won + lost] = 0
+    expected = stats.binomtest(won, won + lost).pvalue if won + lost else 1
+    assert paired_p_value(ours, theirs) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("samples", [1, 8])
+def test_false_alarms_of_the_exact_test(samples):
+    generator = np.random.default_rng(0)
+    alarms = 0
+    for _ in range(SIMULATIONS):
+        chance_P1 = beta(generator, MIXED, 100)
+        alarms += paired_p_value(sampled(generator, chance_P1, samples), sampled(generator, chance_P1, samples)) < 0.05
+    assert alarms / SIMULATIONS <= 0.07
+
+
+def test_the_exact_test_wants_as_many_samples_of_both():
+    with pytest.raises(ValueError, match=r"same number of samples, got \(3, 1\) and \(3, 2\)"):
+        paired_p_value(np.ones((3, 1)), np.ones((3, 2)))
+
+
+def test_the_normal_p_value_goes_with_its_interval():
+    assert normal_p_value(Estimate(0.1, 0.0, 0.5)) == pytest.approx(0.05, abs=1e-6)
+    assert normal_p_value(Estimate(-0.1, -0.9, 0.01)) > 0.05 > normal_p_value(Estimate(-0.1, -0.9, -0.01))
+    assert normal_p_value(Estimate(0.0, -0.1, 0.1)) == 1
+    assert normal_p_value(Estimate(2.0, 2.0, 2.0)) == 0
+
+
+def test_holm_on_an_example_worked_by_hand():
+    assert holm([0.04, 0.001, 0.02, 0.5]) == pytest.approx([0.08, 0.004, 0.06, 0.5])
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_rejects_what_the_step_down_procedure_rejects(p_values):
+    rejected = set()
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        if p_values[i] * (len(p_values) - rank) >= 0.05:
+            break
+        rejected.add(i)
+    assert {i for i, p in enumerate(holm(p_values)) if p < 0.05} == rejected
+
+
+def test_the_detectable_difference_is_seen_four_times_out_of_five():
+    generator = np.random.default_rng(0)
+
+    def pairs(gain):
+        for _ in range(SIMULATIONS):
+            chance_P1 = generator.uniform(0.1, 0.7, (300, 1))
+            yield paired_difference(sampled(generator, chance_P1 + gain, 1), sampled(generator, chance_P1, 1))
+
+    gain = np.mean([detectable_difference(found) for found in pairs(0.0)])
+    assert 0.75 <= sum(found.low > 0 for found in pairs(gain)) / SIMULATIONS <= 0.85
