@@ -71,7 +71,7 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
     from ktae.train.data import load_data
     from ktae.train.models import resolve
 
-    _quiet()
+    quiet()
     rewards = load_rewards(recipe)
     train_rows, test_rows = load_data(recipe.data, recipe.seed)
     if len(train_rows) < recipe.batch.prompts:
@@ -130,16 +130,17 @@ class Run:
             if not final.exists():
                 self._train(algorithm)
             self._evaluate(algorithm, final, ALGORITHMS[algorithm].label)
-        if not is_main():
-            return
-        results = summarize(recipe, out, self.console)
-        for algorithm in recipe.algorithms:
-            write_model_card(recipe, algorithm, results, out)
-            if push_to_hub:
-                from ktae.train.hub import push
+        if is_main():
+            results = summarize(recipe, out, self.console)
+            for algorithm in recipe.algorithms:
+                write_model_card(recipe, algorithm, results, out)
+                if push_to_hub:
+                    from ktae.train.hub import push
 
-                several = len(recipe.algorithms) > 1
-                push(out / algorithm / "model", f"{push_to_hub}-{algorithm}" if several else push_to_hub)
+                    several = len(recipe.algorithms) > 1
+                    push(out / algorithm / "model", f"{push_to_hub}-{algorithm}" if several else push_to_hub)
+        # A process that ends while others are at work can take them with it.
+        require("accelerate", extra="train").PartialState().wait_for_everyone()
 
     def _evaluate(self, who: str, trained: Path | None, label: str) -> None:
         """Writes evaluation/<who>_<mode>.jsonl unless an earlier, interrupted call of this run has."""
@@ -153,6 +154,8 @@ class Run:
         if not (is_main() and len(self.test_rows) and missing):
             return
         config = grpo_config(recipe, recipe.algorithms[0], self.out)
+        # With ZeRO-3 configured, transformers would load a shard of the model.
+        require("transformers.integrations.deepspeed", extra="train").unset_hf_deepspeed_config()
         policy, tokenizer = load_model(recipe.model, trained)
         policy.to(config.device)
         for mode, samples in missing.items():
@@ -242,7 +245,7 @@ def _trainer(recipe: Recipe, algorithm: str) -> tuple[type, dict[str, Any]]:
     return classes[ALGORITHMS[algorithm].ktae, bool(dynamic)], options
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """The libraries' own progress bars, notes and deprecations among themselves would tear the display."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     require("datasets", extra="train").disable_progress_bars()
