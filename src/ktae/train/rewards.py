@@ -15,10 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from ktae.evaluation.extraction import extract_answer
 from ktae.evaluation.grading import Grader
 
 BUILT_IN = {
     "math_answer": "ktae.train.rewards:math_answer",
+    "boxed_format": "ktae.train.rewards:boxed_format",
     "exact_match": "ktae.train.chain:exact_match",
 }
 
@@ -67,11 +69,20 @@ def math_answer(
     return [rewards[verdict.status] for verdict in verdicts]
 
 
+def boxed_format(completions: Sequence[Completion], **kwargs: Any) -> list[float]:
+    r"""1.0 for each completion with a complete, non-empty box, whatever is in it, else 0.0.
+
+    >>> boxed_format([r"\boxed{5}", r"\boxed{}", "5"])
+    [1.0, 0.0, 0.0]
+    """
+    return [float(extract_answer(_text(completion), ("box",)) is not None) for completion in completions]
+
+
 def load_reward(name: str) -> Callable[..., Any]:
     """Find a reward function.
 
     Args:
-        name: a built-in name ("math_answer", "exact_match") or an import path "package.module:function".
+        name: a name in `BUILT_IN` or an import path "package.module:function".
 
     Returns:
         The function.
