@@ -7,11 +7,11 @@ left are formulas, for math-verify's parser and sympy. `docs/grading.md` lists t
 import re
 from collections.abc import Sequence
 
+from ktae.evaluation.options import GradingOptions
 from ktae.evaluation.rules.aliases import align
 from ktae.evaluation.rules.names import base_name, same_name, with_parameter_of
 from ktae.evaluation.rules.notation import clean, spelling
 from ktae.evaluation.rules.numerals import parse_number, same_number
-from ktae.evaluation.options import GradingOptions
 from ktae.evaluation.rules.quantities import same_quantity, same_ratio
 from ktae.evaluation.rules.relations import approximation, as_set, assignment, same_relation
 from ktae.evaluation.rules.structure import Bracketed, bracketed, items, relation, split, without_braces
@@ -19,7 +19,7 @@ from ktae.evaluation.rules.symbolic import same_formula
 from ktae.evaluation.rules.texts import same_text, unwrapped
 
 # Longer answers are equal to their own spelling only.
-MAX_LENGTH = 10_000
+_MAX_LENGTH = 10_000
 _PLAIN_NUMBER = re.compile(r"([-+]?)(?:\\\$)?([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.([0-9]*))?")
 _DECIMAL_COMMA = re.compile(r"([-+]?[0-9]+),([0-9]{1,2}|[0-9]{4,})")
 _COLUMN = re.compile(
@@ -68,7 +68,7 @@ def compare_plainly(prediction: str, answer: str) -> bool | None:
         return True
     predicted, expected = _plain_number(prediction), _plain_number(answer)
     if predicted is None or expected is None:
-        return False if max(len(prediction), len(answer)) > MAX_LENGTH else None
+        return False if max(len(prediction), len(answer)) > _MAX_LENGTH else None
     if predicted == expected:
         return True
     # Different integers differ; decimals may be a rounding of each other.
@@ -192,10 +192,10 @@ class _Comparison:
         if group is None and expected is None:
             return None
         if group is None or expected is None:
-            several = group or expected
-            if several is None or len(several.items) != 1 or several.opening == "[":
+            single = group or expected
+            if single is None or len(single.items) != 1 or single.opening == "[":
                 return None
-            return self.same(*((several.items[0], answer) if group else (prediction, several.items[0])))
+            return self.same(*((single.items[0], answer) if group else (prediction, single.items[0])))
         if group.opening == expected.opening == r"\{":
             sets = [list(dict.fromkeys(map(spelling, side.items))) for side in (group, expected)]
             return self._items(sets[0], sets[1], ordered=False)
@@ -203,8 +203,8 @@ class _Comparison:
         is_vector = len(expected.items) > 2 and {*kinds} == {("(", ")"), ("[", "]")}
         if kinds[0] != kinds[1] and not is_vector:
             return False
-        if len(group.items) == len(expected.items) == 1:
-            return None if group.opening == "[" else self.same(group.items[0], expected.items[0])
+        if kinds[0][0] == "[" and len(group.items) == len(expected.items) == 1:
+            return None  # brackets around a term
         return self._items(group.items, expected.items, ordered=True)
 
     def _unions(self, prediction: str, answer: str) -> bool:
@@ -227,7 +227,7 @@ def _expanded(text: str) -> list[str]:
     r"""The items of a list, `a \pm b` as two."""
     expanded = []
     for item in items(text):
-        if len(_SIGNS.findall(item)) == 1:
+        if len(_SIGNS.findall(item)) == 1 and not item.startswith(r"\{"):
             plus, minus = ({r"\pm": sign, r"\mp": "-+"[sign == "-"]} for sign in "+-")
             expanded += [_BOTH_SIGNS.sub(lambda found, signs=signs: signs[found[0]], item) for signs in (plus, minus)]
         else:

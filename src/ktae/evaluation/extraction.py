@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Sequence
 
 from ktae.evaluation.formulas import formulas, is_formula
-from ktae.evaluation.rules.notation import repair
 from ktae.evaluation.options import EXTRACTION
+from ktae.evaluation.rules.notation import repair
 
 _BOX_OR_BRACE = re.compile(r"\\(?:(?P<box>boxed|fbox)\s*\{|.)|[{}]", re.DOTALL)
 # What may stand between the boxes of one answer, as in \boxed{1} and \boxed{2}.
 _JOINT = re.compile(
-    r"(?:[\s$,;:&~}]|\\[,;:!()\[\] ]|\\q?quad|\\text\s*\{|\b(?:and|or|for|part|case)\b|\([a-z]\)|[a-zA-Z](?:_\{?\w\}?)?\s*=)*"
+    r"(?:[\s$,;:&~}]|\\[,;:!()\[\] ]|\\q?quad|\\text\s*\{|\b(?:and|or|for|part|case)\b|\([a-z]\)"
+    r"|[a-zA-Z](?:_\{?\w\}?)?\s*=)*"
 )
 _MAX_JOINT = 80
 _BARE_BOX = re.compile(r"(\\(?:boxed|fbox))\s*([0-9]+(?:\.[0-9]+)?|[A-Za-z](?![A-Za-z]))")
@@ -33,11 +34,11 @@ _THOUSANDS = re.compile(r"[0-9]{1,3}(?:[, ][0-9]{3})+(?:\.[0-9]+)?")
 _NUMBER = re.compile(
     r"""
     (?P<minus>(?<![\w)\]}^])-(?:\\?[$€£¥])?)?       # after a digit, a letter or a bracket it would subtract
-    (?<![\w^])(?<![0-9]\.)(?<![_^]\{)(?<!\^-)(?<!\^\{-)  # not inside x2, 1.2.3, an index or an exponent
+    (?<![\w^])(?<![0-9][.,])(?<![_^]\{)(?<!\^-)(?<!\^\{-)  # not inside x2, 1.2.3, 1,2, an index or an exponent
     (?P<number>(?>
         (?:[0-9]+\s*)?\\[dtc]?frac\s*(?:\{\s*-?[0-9]+\s*\}|[0-9])\s*(?:\{\s*[0-9]+\s*\}|[0-9])
         |[0-9]+\s+[0-9]+\s*/\s*[0-9]+               # 1 1/2
-        |[1-9][0-9]{0,2}(?:[ ][0-9]{3})+(?![0-9])(?:[.,][0-9]+)?  # 1 234,5
+        |[1-9][0-9]{0,2}(?:[ ][0-9]{3}){1,4}(?![0-9])(?:[.,][0-9]+)?  # 1 234,5
         |[0-9][0-9,]*(?:\.[0-9]+)?
         |(?<!\.)\.[0-9]+
     ))
@@ -59,14 +60,20 @@ def extract_answer(text: str, order: Sequence[str] = EXTRACTION) -> str | None:
 
     Args:
         text: a model's whole output.
-        order: where to look, as `GradingOptions.extraction`; the first place that has an answer counts.
+        order: where to look, as `GradingOptions.extraction`.
 
     Returns:
-        From "final": the formula or number that "the final answer is" announces behind the last box. From "box": the content of the last complete, non-empty ``\boxed{...}`` or ``\fbox{...}``, or of several that
-        are enumerated. From "tag": what is inside the last ``<answer>...</answer>``. From "phrase": what the last "the
-        answer is" or `####` announces. From "whole": the text, if it is a formula or one word. From "expression": the
-        last formula, or number outside one. From "number": the last number. Numbers come with sign, fraction,
-        exponent and percent sign, but without currency and thousands separators.
+        The first answer that one of these places has.
+
+        * "final": the formula or number that "the final answer is" announces behind the last box.
+        * "box": the content of the last complete, non-empty ``\boxed{...}`` or ``\fbox{...}``, or of several that are
+          enumerated.
+        * "tag": what is inside the last ``<answer>...</answer>``.
+        * "phrase": what the last "the answer is" or `####` announces.
+        * "whole": the text, if it is a formula or one word.
+        * "expression": the last formula, or number outside one.
+        * "number": the last number, with sign, fraction, exponent and percent sign, but without currency and thousands
+          separators.
 
         None when there is no answer, or when the only box is cut off: what it shows is the beginning of an answer.
 
@@ -91,7 +98,7 @@ def extract_answer(text: str, order: Sequence[str] = EXTRACTION) -> str | None:
 def reference_answer(text: str) -> str:
     r"""The accepted answer that a reference states: the text, or what is boxed in it, if need be up to its end.
 
-    >>> reference_answer(r"Therefore $x = \boxed{20}$ percent."), reference_answer(" 5\n"), reference_answer(r"\boxed{7")
+    >>> reference_answer(r"$x = \boxed{20}$ percent."), reference_answer(" 5\n"), reference_answer(r"\boxed{7")
     ('20', '5', '7')
     """
     repaired = repair(text)
@@ -194,15 +201,19 @@ def _announced(text: str, start: int) -> str | None:
 
 def _whole(text: str) -> str | None:
     text = text.strip()
-    return text if _WHOLE.fullmatch(text) or is_formula(text) else None
+    inside = text.strip("$* ")
+    if _WHOLE.fullmatch(text) or is_formula(inside):
+        return text if "$" in inside else inside
+    return None
 
 
 def _expression(text: str) -> str | None:
-    found = formulas(text)
+    every = formulas(text)
+    found = [formula for formula in every if formula.says_something]
     last = deque(_NUMBER.finditer(text, found[-1].end if found else 0), maxlen=1)
     if found and not last:
         return found[-1].content
-    return _number(text)
+    return _number(text) or (every[-1].content if every else None)
 
 
 def _number(text: str) -> str | None:

@@ -1,5 +1,6 @@
 """Finding formulas in prose, and telling the two apart."""
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -12,28 +13,34 @@ _COMMAND = re.compile(r"\\[a-zA-Z]+")
 # A word between spaces, or a longer one anywhere. Shorter ones may be products, as in e^{at}.
 _PROSE = re.compile(r"(?<!\S)[A-Za-z]{2,}(?=[,.;:!?]?(?!\S))|[A-Za-z]{4,}")
 _CONNECTIVE = re.compile(r"(?<![A-Za-z])(?:and|or)(?![a-z])")
-_FORMULA_WORDS = frozenset(
-    "sin cos tan cot sec csc log ln exp sqrt max min gcd lcm mod det inf infty infinity pi percent percentage pct "
-    "units unit degrees degree st nd rd th dx dt dy cm mm km kg ft mph".split()
+_FORMULA_WORD = re.compile(
+    "sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|max|min|gcd|lcm|mod|det|inf|infty|infinity|percent|percentage|pct|units?|"
+    "degrees?|mph"
 )
-_SHORT_WORDS = frozenset(
-    "is it in of to an as at be by do go he if me my no on or so up us we am Is It In If No So We".split()
-)
+_SHORT_WORD = re.compile("[Ii]s|[Ii]t|[Ii]n|[Ii]f|[Nn]o|[Ss]o|[Ww]e|of|to|an|as|at|be|by|do|go|he|me|my|on|or|up|us|am")
 # One variable, or several with signs between.
 _LETTERS = re.compile(r"[^A-Za-z]*[A-Za-z]?[^A-Za-z]*|[(-]*[A-Za-z](?:\s*[-+*/()]+\s*[A-Za-z])+\)*")
+# But for 1 1/2 and 1 234.
+_SEPARATE_NUMBERS = re.compile(r"[0-9]\s+[0-9](?![0-9]*\s*/\s*[0-9]|[0-9]{2}(?![0-9]))")
 _CONTENT = re.compile(r"[0-9=<>]|\\(?:pi|infty|sqrt|frac|le|ge|ne|lt|gt|in|approx|text|emptyset|varnothing)(?![a-z])")
 _JOINT = re.compile(r"\s*,?\s*(?:and|or)\s*|\s*,\s*")
+_MAX_JOINT = 20
 _PERCENT = re.compile(r"\s*(?:\\?%|percent\b|pct\b)")
 _MAX_LENGTH = 1000
 
 
 @dataclass(frozen=True)
 class Formula:
-    """A formula in a text: its span with the delimiters, and its content."""
+    """A formula in a text: its span with the delimiters, and its content.
+
+    Attributes:
+        says_something: whether it is more than a name or a term of names, which prose is full of.
+    """
 
     start: int
     end: int
     content: str
+    says_something: bool = True
 
 
 def is_formula(text: str) -> bool:
@@ -45,7 +52,8 @@ def is_formula(text: str) -> bool:
     if not text or len(text) > _MAX_LENGTH:
         return False
     plain = _COMMAND.sub(" ", _TEXT.sub(" ", text))
-    if plain == text and not _CONTENT.search(text) and not _LETTERS.fullmatch(text):
+    is_math = plain != text or _CONTENT.search(text) or "^" in text or "_" in text or _LETTERS.fullmatch(text)
+    if not is_math or "?" in text or _SEPARATE_NUMBERS.search(text):
         return False
     words = _PROSE.findall(_CONNECTIVE.sub(" ", plain))
     return not any(_is_prose(word) for word in words)
@@ -53,13 +61,13 @@ def is_formula(text: str) -> bool:
 
 def _is_prose(word: str) -> bool:
     if len(word) == 2:
-        return word in _SHORT_WORDS
+        return _SHORT_WORD.fullmatch(word) is not None
     # A product such as LCs has capitals.
-    return word[1:].islower() and word.lower() not in _FORMULA_WORDS
+    return word[1:].islower() and not _FORMULA_WORD.fullmatch(word.lower())
 
 
 def formulas(text: str, commas_enumerate: bool = False) -> list[Formula]:
-    """The formulas between delimiters that say something, in order; an enumeration of several counts as one.
+    """The formulas between delimiters, in order; an enumeration of several counts as one.
 
     In prose commas alone enumerate nothing, unless told otherwise.
 
@@ -69,16 +77,13 @@ def formulas(text: str, commas_enumerate: bool = False) -> list[Formula]:
     found: list[Formula] = []
     opened: re.Match[str] | None = None
     for token in _DELIMITER.finditer(text):
-        if (
-            opened
-            and token[0] == _CLOSING[opened[0]]
-            and not (token[0] == "$" and text[token.end() : token.end() + 1].isdigit())
-        ):
+        before_digit = text[token.end() : token.end() + 1].isdigit()
+        if opened and token[0] == _CLOSING[opened[0]] and not (token[0] == "$" and before_digit):
             content, end = text[opened.end() : token.start()].strip(), token.end()
-            if is_formula(content) and _CONTENT.search(content):
+            if is_formula(content):
                 if percent := _PERCENT.match(text, end):
                     content, end = content + "%", percent.end()
-                found.append(Formula(opened.start(), end, content))
+                found.append(Formula(opened.start(), end, content, bool(_CONTENT.search(content))))
                 opened = None
             else:
                 opened = token if token[0] == "$" else None
@@ -95,10 +100,13 @@ def _enumerations(text: str, found: list[Formula], commas_enumerate: bool) -> li
     run: list[Formula] = []
     for index, formula in enumerate(found):
         run.append(formula)
-        following = found[index + 1] if index + 1 < len(found) else None
-        if following and _JOINT.fullmatch(text[formula.end : following.start]):
-            continue
-        connectives = [text[one.end : other.start] for one, other in zip(run, run[1:], strict=False)]
+        if index + 1 < len(found):
+            following = found[index + 1].start
+            between = text[formula.end : following]
+            is_display = text.startswith((r"\[", "$$"), following)
+            if len(between) <= _MAX_JOINT and _JOINT.fullmatch(between) and not is_display:
+                continue
+        connectives = [text[one.end : other.start] for one, other in itertools.pairwise(run)]
         if connectives and (commas_enumerate or re.search("and|or", connectives[-1])):
             joined.append(Formula(run[0].start, run[-1].end, ", ".join(one.content for one in run)))
         else:

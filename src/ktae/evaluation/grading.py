@@ -280,8 +280,9 @@ def _decided(which: int, job: _Job) -> Verdict:
     extracted, accepted = job
     if which >= 0:
         return Verdict("correct", extracted, f"equivalent to {_short(accepted[which])}")
-    others = f" and {len(accepted) - 1} more" if len(accepted) > 1 else ""
-    return Verdict("incorrect", extracted, f"not equivalent to {_short(accepted[0])}{others}")
+    first, *others = accepted
+    more = f" and {len(others)} more" if others else ""
+    return Verdict("incorrect", extracted, f"not equivalent to {_short(first)}{more}")
 
 
 def _short(answer: str) -> str:

@@ -8,7 +8,8 @@ import re
 
 from ktae.evaluation.rules.names import letters, rename
 
-_VARIABLE = r"(?:\\[a-zA-Z]+|[a-zA-Z])(?:_\{[^{}]*\})?"
+_FUNCTIONS = r"sin|cos|tan|arc[a-z]+|sinh|cosh|tanh|exp|ln|log|sqrt|frac"
+_VARIABLE = rf"(?:\\(?!(?:{_FUNCTIONS})(?![a-z]))[a-zA-Z]+|[a-zA-Z])(?:_\{{[^{{}}]*\}})?"
 _LEIBNIZ = re.compile(
     r"\\frac\s*\{\s*(?:d|\\partial)\s*(?:\^\{(?P<order>[0-9])\})?\s*"
     rf"(?P<function>{_VARIABLE})(?:\s*\(\s*[a-z]\s*\))?\s*\}}\s*"
@@ -21,6 +22,7 @@ _NEWTON = re.compile(
 _LAGRANGE = re.compile(rf"(?P<function>{_VARIABLE})(?P<primes>'+|\s*\^\{{\s*(?:\\prime\s*)+\}})(?:\s*\(\s*[a-z]\s*\))?")
 _OF_TIME = re.compile(rf"({_VARIABLE})\s*\(\s*[tx]\s*\)")
 _WORDY_INDEX = re.compile(r"(?P<base>\\[a-zA-Z]+|[a-zA-Z])_\{(?P<index>[a-zA-Z]{2,})\}")
+_INDEXED_CONSTANT = re.compile(r"(?<![A-Za-z\\])([cCK])_\{[0-9]\}")
 _INITIAL = re.compile(r"(?P<name>\\d?dot\{\s*[a-z]\s*\}|[a-zA-Z])\s*\(\s*0\s*\)")
 
 
@@ -97,11 +99,15 @@ def _with_initial_value(text: str, model: str) -> str:
 
 def _with_constant_of(text: str, model: str) -> str:
     """The constant of integration, once added or the factor of what is added, as the other answer calls it."""
-    own, other = letters(text) - letters(model), letters(model) - letters(text)
+    indexed = _INDEXED_CONSTANT.findall(text)
+    if len(indexed) == 1 and not _INDEXED_CONSTANT.search(model):
+        text = _INDEXED_CONSTANT.sub(r"\1", text)
+    present, expected = letters(text), letters(model)
+    own, other = {*present} - {*expected}, {*expected} - {*present}
     if not len(own) == len(other) == 1 or not own | other <= set("cCK"):
         return text
     name, called = own.pop(), other.pop()
-    for side, letter in ((text, name), (model, called)):
-        if not re.search(rf"(?:^|[-+(=])\s*{letter}(?![A-Za-z]*_)", side) or side.count(letter) != 1:
-            return text
-    return rename(text, {name: called})
+    if present.count(name) != 1 or expected.count(called) != 1:
+        return text
+    is_added = all(re.search(rf"(?:^|[-+(=])\s*{one}", side) for one, side in ((name, text), (called, model)))
+    return rename(text, {name: called}) if is_added else text

@@ -11,7 +11,9 @@ _ATOM = (
     rf"|(?:{_ACCENT}|\\(?!(?:{_NOT_NAMES})(?![a-zA-Z]))[a-zA-Z]+|[A-Z](?:\s*[A-Z]|_\{{[^{{}}]*\}})*|[a-z]){_MARKS}(?:\s*{_SIMPLE})?))"
 )
 _TEXT = r"(?:\\text\{[^{}]*\}|[A-Za-z]{3,}(?:\s+[A-Za-z]+)*)"
-_ONE = rf"(?:m?\s*\\(?:angle|triangle|sin|cos|tan|cot)\s*{_ATOM}|{_TEXT}\s*{_ATOM}?|{_ATOM}|\|\s*(?:[A-Z]{{2,}}|{_ACCENT})\s*\|)"
+_PREFIXED = rf"m?\s*\\(?:angle|triangle|sin|cos|tan|cot)\s*{_ATOM}"
+_LENGTH = rf"\|\s*(?:[A-Z]{{2,}}|{_ACCENT})\s*\|"
+_ONE = rf"(?:{_PREFIXED}|{_TEXT}\s*{_ATOM}?|{_ATOM}|{_LENGTH})"
 # A ratio, a derivative, a tuple of names.
 _NAME = re.compile(
     rf"{_ONE}(?:\s*[:/]\s*{_ONE})?|\\frac\{{\s*{_ONE}\s*\}}\{{\s*{_ONE}\s*\}}"
@@ -21,16 +23,17 @@ _NAME = re.compile(
 _APPLIED = re.compile(r"(.*?)\s*\(\s*([a-zA-Z]|\\[a-z]+)\s*\)")
 _INDEX = re.compile(r"_\{\s*[0-9]+\s*\}")
 _LETTER = re.compile(r"\\text\{[^{}]*\}|_\{[a-z]{2,}\}|\\[a-zA-Z]+|[A-Za-z]")
+_MAX_LENGTH = 100
 _PARAMETERS = frozenset("klmn")
 
 
 def is_name(text: str) -> bool:
-    r"""Whether this names one quantity, as `x`, `f(x)`, `\angle ABC`, `|AB|` and `A:B` do and `2x`, `x+y`, `x^2` do not.
+    r"""Whether this names one quantity, as `x`, `f(x)`, `\angle ABC`, `|AB|` and `A:B` do; `2x`, `x+y`, `x^2` do not.
 
     >>> [is_name(text) for text in ("x_{1}", "f(x)", "AB", "(p,q)", "2x", "xy", "x+y", "x^{2}", "|x|", "x(x+1)")]
     [True, True, True, True, False, False, False, False, False, False]
     """
-    return bool(_NAME.fullmatch(text.strip()))
+    return len(text) <= _MAX_LENGTH and bool(_NAME.fullmatch(text.strip()))
 
 
 def same_name(first: str, second: str) -> bool:
@@ -76,16 +79,17 @@ def rename(text: str, names: dict[str, str]) -> str:
     return _LETTER.sub(lambda match: names.get(match[0], match[0]), text)
 
 
-def letters(text: str) -> set[str]:
-    """The variables of one letter in a formula, Greek ones included."""
-    return {match[0] for match in _LETTER.finditer(text) if not match[0].startswith(("_", r"\text"))}
+def letters(text: str) -> list[str]:
+    """The variables of one letter in a formula, Greek ones included, as often as they occur."""
+    return [match[0] for match in _LETTER.finditer(text) if not match[0].startswith(("_", r"\text"))]
 
 
 def with_parameter_of(text: str, model: str) -> str:
     r"""Call the integer of a family of angles, as in `\pi/6 + \pi n`, as another answer does."""
     if r"\pi" not in text or r"\pi" not in model:
         return text
-    own, other = letters(text) - letters(model), letters(model) - letters(text)
+    present, expected = set(letters(text)), set(letters(model))
+    own, other = present - expected, expected - present
     if len(own) == len(other) == 1 and own <= _PARAMETERS and other <= _PARAMETERS:
         return rename(text, {own.pop(): other.pop()})
     return text

@@ -7,11 +7,12 @@ import re
 
 # The commands of an answer, for text whose backslashes were doubled or lost in a string literal.
 _COMMANDS = (
-    "boxed|fbox|[dtc]?frac|sqrt|left|right|text(?:bf|it|rm|normal)?|mbox|mathrm|mathbf|mathbb|begin|end|cdot|times|"
-    "pi|infty|cup|cap|in|leq?|geq?|neq?|lt|gt|pm|mp|circ|quad|theta|alpha|beta|angle|sin|cos|tan|log|ln|overline|"
-    "binom|approx|rho|vec|varphi|tau|forall|bar|to"
+    "boxed|fbox|[dtc]?frac|sqrt|left|right|text(?:bf|it|rm|normal)?|mbox|math(?:rm|bf|bb|cal)|begin|end|cdot|times|"
+    "infty|cup|cap|in|le(?:q(?:slant)?)?|ge(?:q(?:slant)?)?|neq?|lt|gt|pm|mp|circ|q?quad|angle|arc(?:sin|cos|tan)|sin|"
+    "cos|tan|cot|log|ln|over(?:line|rightarrow)|binom|approx|[lr]floor|[lr]ceil|forall|bar|vec|hat|dot|to|prime|alpha|"
+    "beta|gamma|delta|theta|lambda|mu|pi|rho|sigma|tau|(?:var)?phi|omega|Delta|Omega"
 )
-_DOUBLED_BACKSLASH = re.compile(rf"(?<!\\)\\\\(?=(?:{_COMMANDS})(?![a-z]))")
+_DOUBLED_BACKSLASH = re.compile(rf"(?<!\\)\\\\(?=(?:{_COMMANDS})(?![a-zA-Z])|%)")
 # "\text" in a string literal begins with a tab, "\frac" with a form feed, "\boxed" with a backspace.
 _LOST_BACKSLASH = re.compile(
     r"\t(?=(?:ext|imes|heta|frac)(?:[^a-z]|bf|it|rm))|\f(?=(?:rac|orall|box)[^a-z])|"
@@ -136,23 +137,25 @@ def repair(text: str) -> str:
 
 
 # An unpaired dollar before a number is money.
-_PRICE = re.compile(r"\s*(-?)\s*\$(\s*[0-9][0-9,]*(?:\.[0-9]+)?\s*)")
+_PRICE = re.compile(r"(-?)\s*\$(\s*[0-9][0-9,]*(?:\.[0-9]+)?)")
+_MAX_SYSTEM = 2000
 _SYSTEM = re.compile(r"\\begin\s*\{cases\}([^&{}]*(?:\{[^{}]*\}[^&{}]*)*)\\end\s*\{cases\}")
 
 
 def clean(answer: str) -> str:
     r"""An answer in one spelling, without the delimiters of formulas, spacing and a full stop.
 
-    `;` stands for "and", `\lor` for "or". Text is `\text{...}`, a fraction `\frac{}{}`, a degree sign `^{\circ}`, and a dollar
-    as a currency stays `\$`.
+    `;` stands for "and", `\lor` for "or". Text is `\text{...}`, a fraction `\frac{}{}`, a degree sign `^{\circ}`, and a
+    dollar as a currency stays `\$`.
 
     >>> clean(r"$\left( \dfrac12,\, 10,\!000 \right)$."), clean(r"x \leq 2 \text{ or } x_1=5^\circ")
     ('(\\frac{1}{2}, 10,000)', 'x \\le 2 \\lor x_{1}=5^{\\circ}')
     """
     answer = repair(answer)
-    if match := _PRICE.fullmatch(answer):
+    if match := _PRICE.fullmatch(answer.strip()):
         answer = rf"{match[1]}\${match[2]}"
-    answer = _SYSTEM.sub(lambda match: match[1].replace(r"\\", ","), answer)
+    if len(answer) <= _MAX_SYSTEM:
+        answer = _SYSTEM.sub(lambda match: match[1].replace(r"\\", ","), answer)
     for pattern, replacement in _REWRITES:
         answer = pattern.sub(replacement, answer)
     # Of a decimal such as .5 the point stays.

@@ -27,13 +27,7 @@ _FRACTION = re.compile(
 )
 
 
-_WORDS = {
-    word: number
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
-    )
-}
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _REPEATING = re.compile(r"(-?)([0-9]*)\.([0-9]*)\\overline\{([0-9]+)\}")
 
 
@@ -65,7 +59,7 @@ def parse_number(text: str) -> Number | None:
     if len(text) > _MAX_LENGTH:
         return None
     if text.lower() in _WORDS:
-        return Number(Fraction(_WORDS[text.lower()]))
+        return Number(Fraction(_WORDS.index(text.lower())))
     if match := _DECIMAL.fullmatch(text):
         exponent = int(match["e"] or match["power"] or match["round"] or match["alone"] or 0)
         if abs(exponent) > _MAX_EXPONENT:

@@ -10,8 +10,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from ktae.evaluation.rules.numeric import WIDE, agree, integer_points, points, ratio, value_at
 from ktae.evaluation.rules.numerals import Number, parse_number, same_number
+from ktae.evaluation.rules.numeric import WIDE, agree, integer_points, points, ratio, value_at
 from ktae.extras import require
 
 _INTEGER_NAMES = frozenset("klmnKMN")
@@ -23,6 +23,8 @@ _UNREADABLE = re.compile(
 _PRODUCT = re.compile(
     r"((?:[0-9]|\)|\\frac\{[^{}]*\}\{[^{}]*\}(?=\s*[0-9(])))\s*(?=\()|(\)|\\frac\{[^{}]*\}\{[^{}]*\})\s*(?=[0-9])"
 )
+# To it e and E are Euler's number, which has no index.
+_INDEXED_E = re.compile(r"\\[a-zA-Z]+|([eE])(?=\s*_\{)")
 _ANGLE = re.compile(r"([0-9.]+)\s*\^\{\\circ\}")
 
 
@@ -32,6 +34,7 @@ def parse(latex: str) -> Any:
     if _UNREADABLE.search(latex):
         return None
     parser = require("latex2sympy2_extended.latex2sympy2", "train")
+    latex = _INDEXED_E.sub(lambda match: rf"\mathcal{{{match[1]}}}" if match[1] else match[0], latex)
     latex = _PRODUCT.sub(r"\1\2 \\cdot ", _ANGLE.sub(r"(\1 \\cdot \\pi / 180)", latex))
     try:
         # By default R and r would be the same.
@@ -147,15 +150,12 @@ def _same_constant(
     predicted: Any, expected: Any, written: tuple[Number | None, Number | None], slack: float | None
 ) -> bool:
     done = predicted.doit(), expected.doit()
-    if all(side.is_Rational for side in done):
-        exact = done[0] == done[1]
-    else:
-        exact = agree(predicted, expected, [{}])
+    exact = done[0] == done[1] if all(side.is_Rational for side in done) else agree(predicted, expected, [{}])
     if exact or written == (None, None):
         return exact
     # A decimal stands for the other, if that is not rational.
-    numbers = [number or _as_number(side) for number, side in zip(written, done, strict=True)]
-    return None not in numbers and same_number(numbers[0], numbers[1], slack)
+    number, expected_number = (given or _as_number(side) for given, side in zip(written, done, strict=True))
+    return number is not None and expected_number is not None and same_number(number, expected_number, slack)
 
 
 def _as_number(side: Any) -> Number | None:

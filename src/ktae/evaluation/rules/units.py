@@ -42,7 +42,11 @@ _KINDS: dict[str, dict[str, Fraction]] = {
     "money": {"dollar \\$ USD": Fraction(1), "cent \N{CENT SIGN}": Fraction(1, 100)},
     "euro": {"euro \N{EURO SIGN} EUR": Fraction(1)},
     "sterling": {"\N{POUND SIGN} GBP": Fraction(1)},
-    "angle": {"degree deg ^{\\circ}": Fraction(1), "arcmin": Fraction(1, 60), "arcsec": Fraction(1, 3600)},
+    "angle": {
+        "degree deg ^{\\circ}": Fraction(1),
+        "arcmin arcminute": Fraction(1, 60),
+        "arcsec arcsecond": Fraction(1, 3600),
+    },
     "radian": {"radian rad": Fraction(1)},
     "energy": {"J joule": Fraction(1), "kJ kilojoule": Fraction(1000)},
     "power": {"W watt": Fraction(1), "kW kilowatt": Fraction(1000)},
@@ -58,7 +62,7 @@ _COMPOUNDS = {"mph": "mile/h", "kph": "km/h", "kmph": "km/h", "cc": "cm^{3}", "s
 _POWERS = {"square": 2, "cubic": 3, "squared": 2, "cubed": 3}
 _PERCENT = ("%", "percent", "percentage", "pct", "per cent")
 # A number of anything.
-_NEUTRAL = {"", "unit", "square unit", "cubic unit", "unit^{2}", "unit^{3}", "sq unit", "cubic"}
+_NEUTRAL = {"", "unit", "square unit", "cubic unit", "sq unit", "unit^{2}", "units^{2}", "unit^{3}", "units^{3}"}
 # Words that change the value or its meaning; with one of them a text is no unit.
 _NO_UNITS = re.compile(
     r"\b(?:hundred|thousand|million|billion|trillion|dozen|more|less|not|no|least|most|than|over|under|times|plus|"
@@ -86,6 +90,7 @@ _TAIL = re.compile(
     r"|\s*(?:%|\bper ?cent(?:age)?|\bpct)\s*\Z"
     rf"|\s*\^\{{\\circ\}}\s*(?:[CF]|{_TEXT})?\s*\Z|\s*(?:\\\$|[€£¥¢])\s*\Z"
 )
+_TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _CURRENCY = re.compile(r"([-+]?)\s*(\\\$|[€£¥])\s*")
 _TOKEN = re.compile(r"(/|per\b)|([A-Za-z$€£¥¢\\%]+|\^\{\\circ\})(?:\^\{?(-?[0-9])\}?)?")
 
@@ -120,7 +125,8 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
         tail = re.sub(r"\\text\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 ", match[0]).replace(r"\cdot", " ")
         tail = re.sub(r"\s+(?=\^\{-?[0-9])", "", tail).strip()
         is_name = not _NO_UNITS.search(tail.lower()) and tail.count(" ") < _MAX_WORDS
-        if not is_name or (unit and not re.fullmatch("dollars?|USD|euros?", tail)):
+        is_argument = tail.startswith("^") and _TRIGONOMETRY.search(value)  # of sin 30 degrees
+        if not is_name or is_argument or (unit and not re.fullmatch("dollars?|USD|euros?", tail)):
             return text, None
         unit, value = unit or tail, value[: match.start()].strip()
     return (value, _parse(unit)) if unit else (text, None)
@@ -129,7 +135,9 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
 def _parse(text: str) -> Unit | None:
     if text.lower() in _PERCENT:
         return PERCENT
-    label = " ".join(word.lower().removesuffix("s") if len(word) > 3 else word for word in text.split())
+    label = " ".join(
+        word.lower().removesuffix("s") if word.isalpha() and len(word) > 3 else word for word in text.split()
+    )
     if label in _NEUTRAL:
         return None
     unknown = Unit(Fraction(1), ((label, 0),))
