@@ -174,7 +174,8 @@ def _final(text: str) -> str | None:
     if box < 0 or not last:
         return None
     announced = _announced(text, last[0].end())
-    return announced if announced is not None and is_formula(announced) else None
+    says_something = announced is not None and is_formula(announced) and re.search(r"[0-9\\]", announced)
+    return announced if says_something else None
 
 
 def _phrase(text: str) -> str | None:
