@@ -61,6 +61,7 @@ def test_the_last_complete_box_is_the_answer(text, answer):
         ("The answers are $3$, $4$.", "3, 4"),
         ("So the answer is 5 + 3 = 8.\nCheck: 1", "5 + 3 = 8"),
         ("The answer is 12 boys, not 13.", "12"),
+        ("The answer as a percentage: 2 people / 8 people * 100% = 50%", "50%"),
         ("The answer is (C).", "(C)"),
         ("the answer is Evelyn.", "Evelyn"),
         ("The answer is not 5, it is 6.", "6"),

@@ -1,5 +1,6 @@
 """What holds for all answers, and how the grader fares on real ones."""
 
+import gzip
 import json
 import re
 import time
@@ -131,3 +132,16 @@ def test_agrees_with_other_graders_and_a_reader(shared):
     }
     # The four are discussed in docs/grading.md.
     assert counts == {"peers": (138, 3), "reader": (26, 0), "paper": (638, 1)}
+
+
+def test_agrees_with_the_labels_of_solutions_in_prose(grader, shared):
+    predictions, answers, labels = [], [], []
+    with gzip.open(shared / "data/groups/gsm8k_example_model_solutions.jsonl.gz", "rt") as lines:
+        for row in map(json.loads, lines):
+            solutions = [value for value in row.values() if isinstance(value, dict)]
+            predictions += [solution["solution"] for solution in solutions]
+            labels += [solution["is_correct"] for solution in solutions]
+            answers += [row["ground_truth"].rpartition("A: ")[2]] * len(solutions)
+    assert len(labels) == 5276
+    verdicts = grader.grade(predictions, answers)
+    assert [verdict.status == "correct" for verdict in verdicts] == labels

@@ -195,7 +195,8 @@ def _announced(text: str, start: int) -> str | None:
         return found[0].content
     if is_formula(sentence):
         return sentence
-    if number := _NUMBER.search(_LATEX_COMMA.sub(",", sentence)):
+    # Of a computation the result, otherwise the first number.
+    if number := _NUMBER.search(_LATEX_COMMA.sub(",", sentence.rpartition("=")[2])):
         return _written(number)
     return sentence if sentence and len(sentence.split()) <= _MAX_WORDS else None
 
