@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from ktae.cli import main
 from ktae.evaluation.run import Evaluation, evaluate
 from ktae.evaluation.tasks import TASKS
 from ktae.train import chain
@@ -95,11 +96,12 @@ def test_other_settings_are_refused(finished):
         (["--data-dir", "none"], "aime24.jsonl does not exist"),
     ],
 )
-def test_mistakes_are_one_line(tmp_path, arguments, message):
-    result = ktae("eval", MODEL, *arguments, cwd=tmp_path)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+def test_mistakes_are_one_line(tmp_path, arguments, message, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["eval", MODEL, *arguments]) == 2
+    stderr = capsys.readouterr().err
+    assert message in stderr
+    assert "Traceback" not in stderr
 
 
 def test_tasks_from_a_folder(tmp_path):
