@@ -68,7 +68,8 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
         *args, **kwargs: those of `GRPOTrainer`, and `correctness_reward` as in `KTAETrainer`.
         max_generation_rounds: generations at most for one batch.
         when_short: if the batch is not full then: "fill" completes it with groups that have no variance (they have
-            advantage 0 and count in the loss's denominator), "stop" raises.
+            no advantage but what another reward, a length penalty say, gives them, and count in the loss's
+            denominator), "stop" raises.
 
     Logs `dynamic_sampling/*` (docs/metrics.md). TRL's `completions/*` metrics are averages over the rounds.
 
@@ -220,7 +221,7 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
         if self.when_short == "stop":
             raise RuntimeError(f"{message}. The problems are too easy or too hard for the model, or too few.")
         if self.accelerator.is_main_process:
-            logger.warning("%s; the batch is filled up with such groups, which teach nothing", message)
+            logger.warning("%s; the batch is filled up with such groups", message)
 
 
 def _grouped(rollouts: list[_Rollout], size: int) -> list[list[_Rollout]]:
