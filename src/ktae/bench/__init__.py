@@ -1,0 +1,1 @@
+"""Benchmarks of estimators, apart from training."""
