@@ -1,0 +1,1 @@
+"""Where the benchmark's rollouts come from: one module a task."""
