@@ -1,0 +1,1 @@
+"""What a token was credited for: tables, scores of saved rollouts, pictures, one page."""
