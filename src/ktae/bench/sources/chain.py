@@ -1,0 +1,194 @@
+"""Chains of arithmetic modulo 97: rollouts of the quickstart's model, exact labels, measured true advantages."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+
+from ktae.bench.rollouts import Label, Rollouts
+from ktae.bench.sources.words import WordRollout, assemble, merge, respell
+from ktae.extras import require
+from ktae.seeds import derived_seed
+from ktae.train import chain
+from ktae.train.chain import NUMBERS, STEPS, Problem
+from ktae.train.chain_labels import StepLabel, label_steps
+
+# Rollouts sampled together; true advantages are measured in one of so many groups, by so many continuations.
+BATCH, GROUPS_PER_MEASURED, CONTINUATIONS = 256, 8, 16
+
+_LABELS = {
+    StepLabel.OTHER: Label.OTHER,
+    StepLabel.CORRECT: Label.RIGHT,
+    StepLabel.SLIP: Label.SLIP,
+    StepLabel.PROPAGATED: Label.PROPAGATED,
+    StepLabel.COPY: Label.SLIP,
+}
+
+
+def words(groups: int, group_size: int, seed: int) -> Rollouts:
+    """Problems of 4 to 6 steps; a word is a token. Entropies of the model; true advantages in every eighth group.
+
+    A true advantage is the share of 16 continuations from after a result that are right minus that from before it. Its
+    standard error is at most 0.18.
+    """
+    rollouts = _sampled(groups, group_size, seed, (4, 5, 6))
+    measured = [(p, r) for p, r in rollouts if r.group % GROUPS_PER_MEASURED == GROUPS_PER_MEASURED - 1]
+    others = [r for _, r in rollouts if r.group % GROUPS_PER_MEASURED != GROUPS_PER_MEASURED - 1]
+    return assemble([*_with_true_advantages(measured, seed), *others])
+
+
+def short(groups: int, group_size: int, seed: int) -> Rollouts:
+    """Problems of 4 steps; a word is a token."""
+    return assemble([r for _, r in _sampled(groups, group_size, seed, (4,))])
+
+
+def long(groups: int, group_size: int, seed: int) -> Rollouts:
+    """Problems of 6 steps; a word is a token."""
+    return assemble([r for _, r in _sampled(groups, group_size, seed, (6,))])
+
+
+def digits(groups: int, group_size: int, seed: int) -> Rollouts:
+    """The rollouts of `words` in finer tokens: every number is two digits."""
+    rollouts = _sampled(groups, group_size, seed, (4, 5, 6))
+    return assemble([respell(replace(r, right_words=_right_words(p, r)), _digits) for p, r in rollouts])
+
+
+def phrases(groups: int, group_size: int, seed: int) -> Rollouts:
+    """The rollouts of `words` in coarser tokens: all that stands between two numbers is one."""
+    rollouts = _sampled(groups, group_size, seed, (4, 5, 6))
+    return assemble([merge(r, _between_numbers(r.words)) for _, r in rollouts])
+
+
+def _digits(word: str) -> list[str]:
+    return [f"{word:0>2}"[0], f"{word:0>2}"[1]] if word in NUMBERS else [word]
+
+
+def _right_words(problem: Problem, rollout: WordRollout) -> dict[int, Sequence[str]]:
+    """Of each wrong number those with the same tens that would not have been wrong in its place."""
+    right: dict[int, Sequence[str]] = {}
+    for i, (word, label) in enumerate(zip(rollout.words, rollout.labels, strict=True)):
+        if label is Label.SLIP and word in NUMBERS:
+            tens = NUMBERS[word] // 10 * 10
+            tried = [str(value) for value in range(tens, min(tens + 10, chain.MODULUS))]
+            start = " ".join(rollout.words[:i])
+            right[i] = [t for t in tried if _judge(problem, f"{start} {t}")[0][i] is not Label.SLIP]
+    return right
+
+
+def _between_numbers(words: Sequence[str]) -> list[tuple[int, int]]:
+    spans, start = [], 0
+    for i in range(len(words) + 1):
+        if i == len(words) or words[i] in NUMBERS:
+            if i > start:
+                spans.append((start, i))
+            start = i + 1
+    return spans
+
+
+def _judge(problem: Problem, completion: str) -> tuple[list[Label], list[int]]:
+    """Labels and steps of the words: a step goes from its S1, S2, ... to its last number, the answer is one more."""
+    labels = [_LABELS[label] for label in label_steps(problem, completion).labels]
+    words = completion.split()
+    steps = [-1] * len(words)
+    step = -1
+    since = 0  # the first word that is not yet given to a step
+    for i, word in enumerate(words):
+        if word in STEPS or word == "ans":
+            step = STEPS.get(word, len(problem.operations))
+            since = i
+        elif word in NUMBERS or word in ("ok!", "no!"):
+            steps[since : i + 1] = [step] * (i + 1 - since)
+            since = i + 1
+        elif word == "check":
+            since = i
+    return labels, steps
+
+
+@cache
+def _model() -> tuple[Any, Any]:
+    transformers = require("transformers", "bench")
+    from ktae.train.chain_model import CHECKPOINT
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(CHECKPOINT)
+    return transformers.AutoModelForCausalLM.from_pretrained(CHECKPOINT).eval(), tokenizer
+
+
+@torch.no_grad()
+def _complete(prefixes: Sequence[str], seed: int) -> list[tuple[list[str], bool, list[float]]]:
+    """Of each prefix one continuation: its words, whether it ended, and the entropy at each choice."""
+    from ktae.train.chain_model import MAX_COMPLETION
+
+    model, tokenizer = _model()
+    completions = []
+    for start in range(0, len(prefixes), BATCH):
+        inputs = tokenizer(list(prefixes[start : start + BATCH]), return_tensors="pt", padding=True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(seed, start))
+            out = model.generate(
+                input_ids=inputs.input_ids,
+                attention_mask=inputs.attention_mask,
+                max_new_tokens=MAX_COMPLETION,
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+        log_probabilities_BTV = torch.stack(out.logits, dim=1).log_softmax(dim=-1)
+        entropies = (-(log_probabilities_BTV.exp() * log_probabilities_BTV).sum(dim=-1)).tolist()
+        for ids, entropy in zip(out.sequences[:, inputs.input_ids.shape[1] :].tolist(), entropies, strict=True):
+            ended = tokenizer.eos_token_id in ids
+            length = ids.index(tokenizer.eos_token_id) if ended else len(ids)
+            words = tokenizer.decode(ids[:length], skip_special_tokens=True).split()
+            completions.append((words, ended, entropy[: length + ended]))
+    return completions
+
+
+@cache
+def _sampled(
+    groups: int, group_size: int, seed: int, numbers_of_steps: tuple[int, ...]
+) -> list[tuple[Problem, WordRollout]]:
+    rng = random.Random(derived_seed(seed, *numbers_of_steps))
+    problems: list[Problem] = []
+    while len(problems) < groups:
+        problem = chain.sample_problem(rng)
+        if len(problem.operations) in numbers_of_steps:
+            problems.append(problem)
+    prompts = [problem.prompt for problem in problems for _ in range(group_size)]
+    rollouts = []
+    for i, (words, ended, entropies) in enumerate(_complete(prompts, derived_seed(seed, 1, *numbers_of_steps))):
+        problem = problems[i // group_size]
+        completion = " ".join(words)
+        correct = chain.extract_answer(completion) == problem.answer
+        labels, steps = _judge(problem, completion)
+        rollout = WordRollout(i // group_size, correct, words, labels, steps, ended=ended, entropies=entropies)
+        rollouts.append((problem, rollout))
+    return rollouts
+
+
+def _with_true_advantages(rollouts: Sequence[tuple[Problem, WordRollout]], seed: int) -> list[WordRollout]:
+    """The rollouts with the true advantage of every result and answer."""
+    from ktae.train.chain_model import MAX_COMPLETION
+
+    right = {(problem, *r.words[:end]): 0.0 for problem, r in rollouts for i in _results(r.words) for end in (i, i + 1)}
+    # Long prefixes have little left to say: batches of one length end early.
+    prefixes = sorted(right, key=lambda prefix: (-len(prefix), prefix[0].prompt, prefix[1:]))
+    texts = [" ".join([problem.prompt, *words]) for problem, *words in prefixes for _ in range(CONTINUATIONS)]
+    for i, (continued, _, _) in enumerate(_complete(texts, derived_seed(seed, 2))):
+        problem, *words = prefix = prefixes[i // CONTINUATIONS]
+        answer = chain.extract_answer(" ".join([*words, *continued][:MAX_COMPLETION]))
+        right[prefix] += (answer == problem.answer) / CONTINUATIONS
+    advantages = []
+    for problem, r in rollouts:
+        values = [math.nan] * len(r.words)
+        for i in _results(r.words):
+            values[i] = right[problem, *r.words[: i + 1]] - right[problem, *r.words[:i]]
+        advantages.append(replace(r, true_advantages=values))
+    return advantages
+
+
+def _results(words: Sequence[str]) -> list[int]:
+    return [i for i in range(1, len(words)) if words[i] in NUMBERS and words[i - 1] in ("=", "ans")]
