@@ -7,8 +7,9 @@ if TYPE_CHECKING:
     from ktae import rollout
     from ktae.advantages import key_token_values, ktae_advantages
     from ktae.config import KTAEConfig
+    from ktae.report.tables import KeyTokenTable, explain
 
-__all__ = ["KTAEConfig", "key_token_values", "ktae_advantages", "rollout"]
+__all__ = ["KTAEConfig", "KeyTokenTable", "explain", "key_token_values", "ktae_advantages", "rollout"]
 __version__ = "0.1.0"
 
 
@@ -17,6 +18,8 @@ def __getattr__(name: str) -> Any:
     match name:
         case "key_token_values" | "ktae_advantages":
             return getattr(importlib.import_module("ktae.advantages"), name)
+        case "KeyTokenTable" | "explain":
+            return getattr(importlib.import_module("ktae.report.tables"), name)
         case "KTAEConfig":
             return importlib.import_module("ktae.config").KTAEConfig
         case "rollout":

@@ -1,0 +1,138 @@
+"""Do key tokens beat chance? Values under shuffled labels, and p-values adjusted for the number of units.
+
+Shape suffixes: _B one entry a rollout, _U one a (group, unit) pair, _K one a counted token, _P one a labelling;
+inside one group _N for its scored rollouts, _V for its units with different counts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ktae.contingency import Contingency
+from ktae.seeds import derived_seed
+
+_ENTRIES = 1 << 19  # tables held at a time
+_TOLERANCE = 1e-9  # labellings that ought to give the same value give it to rounding
+
+
+def permutation_p_values(
+    values: Callable[[Contingency], Tensor],
+    row_K: Tensor,
+    unit_K: Tensor,
+    group_U: Tensor,
+    group_B: Tensor,
+    scored_B: Tensor,
+    correct_B: Tensor,
+    value_U: Tensor,
+    *,
+    permutations: int,
+    seed: int,
+) -> np.ndarray:
+    """Permutation p-values of |value|; what they mean is said in `KeyTokenTable`.
+
+    Args:
+        values: the values of tables.
+        row_K, unit_K: rollout and unit of every counted token.
+        group_U, group_B: the group of each unit and rollout.
+        scored_B, correct_B: bool.
+        value_U: the observed values; units with 0 get p = 1.
+        permutations: labellings looked at; all of them where there are no more.
+        seed: of the random labellings.
+
+    Returns:
+        (U,) float64 in (0, 1].
+    """
+    p_U = np.ones(len(value_U))
+    order_K = torch.argsort(group_U[unit_K], stable=True)
+    group_K = group_U[unit_K][order_K]
+    numbers, sizes = torch.unique_consecutive(group_K, return_counts=True)
+    for group, of_group_K in zip(numbers.tolist(), order_K.split(sizes.tolist()), strict=True):
+        members = torch.nonzero(scored_B & (group_B == group)).flatten()
+        units, column_K = torch.unique(unit_K[of_group_K], return_inverse=True)
+        if not value_U[units].any():
+            continue
+        row_of = torch.zeros(len(group_B), dtype=torch.int64)
+        row_of[members] = torch.arange(len(members))
+        counts_UN = torch.zeros(len(units), len(members), dtype=torch.int64)
+        counts_UN.index_put_((column_K, row_of[row_K[of_group_K]]), torch.ones_like(column_K), accumulate=True)
+        p_U[units.numpy()] = _one_group(values, counts_UN, correct_B[members], value_U[units], permutations, seed)
+    return p_U
+
+
+def benjamini_hochberg(p_U: np.ndarray, group_U: np.ndarray) -> np.ndarray:
+    """p-values adjusted within each group: min over j >= i of p_(j) m / j, at most 1 (Benjamini, Hochberg 1995).
+
+    >>> benjamini_hochberg(np.array([0.01, 0.03, 0.02, 0.5]), np.array([0, 0, 0, 1]))
+    array([0.03, 0.03, 0.03, 0.5 ])
+    """
+    adjusted_U = np.empty(len(p_U))
+    for of_group in np.split(np.argsort(group_U, kind="stable"), np.flatnonzero(np.diff(np.sort(group_U))) + 1):
+        falling = of_group[np.argsort(-p_U[of_group], kind="stable")]
+        ranks = np.arange(len(falling), 0, -1)
+        adjusted_U[falling] = np.minimum.accumulate(np.minimum(p_U[falling] * len(falling) / ranks, 1.0))
+    return adjusted_U
+
+
+def _one_group(
+    values: Callable[[Contingency], Tensor],
+    counts_UN: Tensor,
+    correct_N: Tensor,
+    value_U: Tensor,
+    permutations: int,
+    seed: int,
+) -> np.ndarray:
+    # Many units occur in the same rollouts, once each say: one set of labellings does for all of them.
+    counts_VN, kind_U = torch.unique(counts_UN, dim=0, return_inverse=True)
+    # Rollouts in an order that only their tokens decide, so that random labellings do not depend on the rows'.
+    order_N = torch.from_numpy(np.lexsort(counts_UN.numpy()))
+    counts_VN, length_N = counts_VN[:, order_N].double(), counts_UN.sum(dim=0)[order_N].double()
+    labels_NP, exact = _labellings(len(correct_N), int(correct_N.sum()), permutations, seed)
+    # Units alike in their counts have one value, but for excluded ones, which have 0.
+    observed_V = np.zeros(len(counts_VN))
+    np.maximum.at(observed_V, kind_U.numpy(), value_U.abs().numpy())
+    threshold_V = torch.from_numpy(observed_V * (1 - _TOLERANCE))
+    hits_V = torch.zeros(len(counts_VN), dtype=torch.int64)
+    for labels in labels_NP.split(max(_ENTRIES // len(counts_VN), 1), dim=1):
+        table = _tables(counts_VN, length_N, labels)
+        hits_V += (values(table).abs().view(len(counts_VN), -1) >= threshold_V[:, None]).sum(dim=1)
+    p_V = hits_V.double() / labels_NP.shape[1] if exact else (1.0 + hits_V) / (1.0 + labels_NP.shape[1])
+    return torch.where(value_U != 0, p_V[kind_U], 1.0).numpy()
+
+
+def _labellings(rollouts: int, correct: int, permutations: int, seed: int) -> tuple[Tensor, bool]:
+    """(rollouts, P) float64 of 0 and 1, `correct` ones a column, and whether these are all there are."""
+    exact = math.comb(rollouts, correct) <= permutations
+    if exact:
+        chosen = torch.tensor(list(itertools.combinations(range(rollouts), correct)), dtype=torch.int64)
+    else:
+        generator = np.random.default_rng(derived_seed(seed, rollouts, correct))
+        shuffled = generator.permuted(np.tile(np.arange(rollouts), (permutations, 1)), axis=1)
+        chosen = torch.from_numpy(shuffled[:, :correct])
+    labels_PN = torch.zeros(len(chosen), rollouts, dtype=torch.float64)
+    return labels_PN.scatter_(1, chosen, 1.0).T.contiguous(), exact
+
+
+def _tables(counts_VN: Tensor, length_N: Tensor, labels_NP: Tensor) -> Contingency:
+    """The tables of V units under P labellings, V x P entries. float64 products of integers below 2^53 are exact."""
+
+    def sums(weights_XN: Tensor) -> tuple[Tensor, Tensor]:
+        correct_XP = weights_XN @ labels_NP
+        incorrect_XP = weights_XN.sum(dim=1, keepdim=True) - correct_XP
+        return flat(correct_XP), flat(incorrect_XP)
+
+    def flat(sums_XP: Tensor) -> Tensor:
+        return sums_XP.long().expand(len(counts_VN), -1).flatten()
+
+    return Contingency(
+        *sums((counts_VN > 0).double()),
+        *sums(torch.ones_like(length_N)[None]),
+        *sums(counts_VN),
+        *sums(length_N[None]),
+        unit_index_BT=torch.empty(0, 0, dtype=torch.int64),  # they stand nowhere
+    )
