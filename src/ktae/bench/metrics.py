@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -28,13 +29,13 @@ METRICS = {
     "before": "AUROC of the first slip against earlier right tokens",
     "after": "AUROC of the first slip against propagated tokens",
     "top": "how often the first slip is the most blamed token of its rollout; k tokens that tie count 1/k",
-    "step_mean": "AUROC of the first wrong step against earlier steps, by the mean value of their tokens",
-    "step_low": "the same by the lowest value of their tokens",
+    "step": "AUROC of the first wrong step against earlier steps, by the mean value of their tokens",
+    "low": "the same by the lowest value of their tokens",
     "true": "correlation with the true advantage of results, all rollouts of mixed groups",
-    "precision": "share of slips among the tokens of known label with a value below 0, all rollouts of mixed groups",
-    "saturated": "share of tokens with |value| above 0.99 of the largest there is, all rollouts of mixed groups",
+    "sign": "share of slips among the tokens of known label with a value below 0, all rollouts of mixed groups",
+    "full": "share of tokens with |value| above 0.99 of the largest there is, all rollouts of mixed groups",
 }
-LOCALISATION = ("slip", "before", "after", "top", "step_mean", "step_low")
+LOCALISATION = ("slip", "before", "after", "top", "step", "low")
 SATURATED = 0.99
 # Ends of the calibration's bins, in parts of the largest |value|.
 BINS = (-1.0, -0.8, -0.6, -0.4, -0.2, -0.05, 0.05, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -113,15 +114,15 @@ def group_sums(rollouts: Rollouts, values: Tensor) -> dict[str, np.ndarray]:
     step_B = rollouts.step_index.gather(1, rollouts.first_error.clamp(min=0)[:, None])  # (B, 1)
     index_S = torch.arange(there_BS.shape[1])
     first_BS, earlier_BS = (index_S == step_B) & judged_B[:, None], there_BS & (index_S < step_B)
-    per_rollout["step_mean"] = _auroc(-mean_BS, first_BS, earlier_BS)
-    per_rollout["step_low"] = _auroc(-low_BS, first_BS, earlier_BS)
+    per_rollout["step"] = _auroc(-mean_BS, first_BS, earlier_BS)
+    per_rollout["low"] = _auroc(-low_BS, first_BS, earlier_BS)
 
     counted_BT = rollouts.mask & mixed_B[:, None]
     below_BT = counted_BT & (rollouts.labels != Label.OTHER) & (value_BT < 0)
     slips_below_BT = below_BT & (rollouts.labels == Label.SLIP)
     saturated_BT = counted_BT & (value_BT.abs() > SATURATED * _scale(value_BT, counted_BT)) & (value_BT != 0)
-    per_rollout["precision"] = torch.stack([slips_below_BT.sum(dim=1), below_BT.sum(dim=1)], dim=1)
-    per_rollout["saturated"] = torch.stack([saturated_BT.sum(dim=1), counted_BT.sum(dim=1)], dim=1)
+    per_rollout["sign"] = torch.stack([slips_below_BT.sum(dim=1), below_BT.sum(dim=1)], dim=1)
+    per_rollout["full"] = torch.stack([saturated_BT.sum(dim=1), counted_BT.sum(dim=1)], dim=1)
 
     true_BT = _true_advantages(rollouts)
     measured_BT = counted_BT & ~true_BT.isnan()
@@ -173,7 +174,7 @@ def calibration(rollouts: Rollouts, values: Tensor) -> list[Bin]:
     slip_K = (rollouts.labels[known_BT] == Label.SLIP).numpy()
     true_K = _true_advantages(rollouts)[known_BT].numpy()
     bins = []
-    for low, high in zip(BINS, BINS[1:], strict=False):
+    for low, high in pairwise(BINS):
         inside_K = (relative_K >= low) & ((relative_K < high) | (high == BINS[-1]))
         slips, true = slip_K[inside_K], true_K[inside_K]
         true = true[~np.isnan(true)]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from ktae.bench.rollouts import Label, Rollouts
 from ktae.bench.sources.words import WordRollout, assemble
 from ktae.seeds import derived_seed
 from ktae.train import chain
 
-_FILLERS: tuple[list[str], ...] = tuple(
-    phrase.split() for phrase in ("going on", "the next one is", "now this", "then we have")
-)
+_FILLERS = ("going on", "the next one is", "now this", "then we have")
 FILLER_RATE = 0.3
 
 
@@ -60,7 +59,7 @@ def _chain_rollout(group: int, start: int, operations: list[str], slip_rate: flo
     labels: list[Label] = []
     word_steps: list[int] = []
 
-    def say(said: list[str], last: Label, step: int) -> None:
+    def say(said: Sequence[str], last: Label, step: int) -> None:
         words.extend(said)
         labels.extend([Label.OTHER] * (len(said) - 1) + [last])
         word_steps.extend([step] * len(said))
@@ -68,7 +67,7 @@ def _chain_rollout(group: int, start: int, operations: list[str], slip_rate: flo
     value = truth = start
     for step, operation in enumerate(operations):
         if rng.random() < FILLER_RATE:
-            say(rng.choice(_FILLERS), Label.OTHER, -1)
+            say(rng.choice(_FILLERS).split(), Label.OTHER, -1)
         truth = chain.apply(truth, operation)
         slips = rng.random() < slip_rate * (4 if chain.is_hard(value, operation) else 1)
         value = (chain.apply(value, operation) + (rng.choice((1, -1, 10, -10)) if slips else 0)) % chain.MODULUS
