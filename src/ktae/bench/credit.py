@@ -35,7 +35,9 @@ def run(
         seed: of the rollouts and of the intervals.
 
     Returns:
-        What the JSON of `ktae bench credit` holds: `about`, `sources` and `ranks`; numbers that there are not are None.
+        What the JSON of `ktae bench credit` holds: `about`, `sources` and `ranks`. Of each source `measured_on` says on
+        how many rollouts (localisation) or tokens (the others) the reference was measured. A number that cannot be
+        given is None.
     """
     results = {}
     for source in sources:
@@ -81,7 +83,8 @@ def _source(rollouts: Rollouts, estimators: Sequence[str], seed: int) -> dict[st
             for name in METRICS
         }
         results[estimator]["calibration"] = [asdict(b) for b in metrics.calibration(rollouts, values)]
-    return {"rollouts": describe(rollouts), "estimators": results}
+    measured_on = {name: int(sums.sum(axis=0)[0 if name == "true" else 1]) for name, sums in reference.items()}
+    return {"rollouts": describe(rollouts), "measured_on": measured_on, "estimators": results}
 
 
 def describe(rollouts: Rollouts) -> dict[str, float]:

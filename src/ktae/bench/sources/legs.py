@@ -233,14 +233,14 @@ def label_steps(problem: LegsProblem, completion: str) -> tuple[list[Label], lis
         if (step := _step_at(words, i)) is not None:
             count, animal, legs, end = step
             product = NUMBERS[words[end - 1]]
-            expected = problem.animals[done] if done < kinds else None
-            if expected is None or count != expected[1]:
+            expected, right_count = problem.animals[done] if done < kinds else (None, None)
+            if count != right_count:
                 labels[i] = Label.SLIP
-            if expected is None or animal != expected[0]:
+            if animal != expected:
                 labels[i + 1] = Label.SLIP
-            on_course = expected == (animal, count)
-            labels[end - 3] = _label(legs == LEGS[animal], on_course)
-            labels[end - 1] = _label(product == count * legs, on_course and product == problem.products[done])
+            labels[end - 3] = _label(legs == LEGS[animal], animal == expected)
+            right = animal == expected and product == problem.products[done]
+            labels[end - 1] = _label(product == count * legs, right)
             steps[i:end] = [done] * (end - i)
         elif words[i] == "total" and i + 1 < len(words) and words[i + 1] in NUMBERS:
             end = i + 2
