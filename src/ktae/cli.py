@@ -14,6 +14,7 @@ COMMANDS = {
     "compare": ("ktae.evaluation.compare", "compare two evaluations"),
     "data": ("ktae.data.prepare", "prepare problems to train on"),
     "export": ("ktae.train.export", "a trained model, or a checkpoint, as a plain Hugging Face folder"),
+    "report": ("ktae.report.page", "one HTML page of a run or of saved rollouts"),
     "bench": ("ktae.bench.command", "benchmark estimators, apart from training"),
 }
 

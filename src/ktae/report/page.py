@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,82 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ktae.config import KTAEConfig
 from ktae.report import page_run
-from ktae.report.columns import ROLLOUT_ADVANTAGE, Rollout
+from ktae.report.columns import ROLLOUT_ADVANTAGE, TOKEN_TEXTS, Rollout
 from ktae.report.page_groups import ReportGroup, ReportRollout, Sample, pack
 from ktae.report.page_html import page_html
+from ktae.report.rollouts import load_groups
 from ktae.report.tables import explain
+from ktae.report.tokens import Tokenizer, load_tokenizer
 from ktae.rollout import grpo
 
 LIMIT = 30_000_000  # bytes
 _ADVANTAGES = (ROLLOUT_ADVANTAGE, "advantage")  # columns of `ktae score`, and of TRL and samples.jsonl
 
 Tokens = Callable[[Rollout], tuple[list[int], list[str]]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.description = "Writes one HTML page: curves and evaluation of a run, and every rollout's tokens by credit."
+    add = parser.add_argument
+    add("rollouts", type=Path, help="a run's folder, or saved rollouts (.jsonl, .json, .parquet), scored or not")
+    add("--out", type=Path, default=Path("report.html"), help="the page (default: report.html)")
+    add("--tokenizer", help="name or folder of the tokenizer of the rollouts (default: a run's own, else words)")
+    add("--unnest", nargs="+", default=[], metavar="COLUMN", help="columns that each hold one rollout as an object")
+    add("--strict", action="store_true", help="stop at the first malformed row")
+
+
+def run(arguments: argparse.Namespace) -> Callable[[], None]:
+    """Reads the rollouts; returns the writing of the page, to be called."""
+    if not arguments.out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"--out must be in a folder that exists, got {arguments.out}")
+    path, notes = arguments.rollouts, []
+    run_folder = path if page_run.is_run(path) else None
+    groups: dict[str, list[Rollout]] = {}
+    if run_folder is None or (path / "samples.jsonl").exists():
+        columns = page_run.columns(path)
+        groups, malformed = load_groups(path, columns=columns, unnest=arguments.unnest, strict=arguments.strict)
+        if malformed:
+            notes.append(f"{len(malformed):,} malformed rows are left out; the first one is {malformed[0]}")
+    tokenizer = arguments.tokenizer or (run_folder and page_run.saved_tokenizer(run_folder))
+    has_texts = all(TOKEN_TEXTS in rollout.data for rollouts in groups.values() for rollout in rollouts)
+    if tokenizer is None and not has_texts:
+        notes.append("No tokenizer was named: the tokens here are words and punctuation marks, not a model's tokens.")
+    tokens = token_source(load_tokenizer(str(tokenizer or "words")))
+
+    def write() -> None:
+        written = write_report(
+            groups,
+            arguments.out,
+            tokens=tokens,
+            title=path.absolute().name,
+            source=str(path),
+            notes=notes,
+            run=run_folder,
+            config=page_run.recipe_of(run_folder).ktae if run_folder else KTAEConfig(),
+        )
+        for note in notes:
+            print(note)
+        print(f"{arguments.out}: {written['kept']:,} of {written['groups']:,} prompts, {written['bytes'] / 1e6:.1f} MB")
+
+    return write
+
+
+def token_source(tokenizer: Tokenizer) -> Tokens:
+    """The token ids and texts of a rollout: those saved with it, or else the tokenizer's."""
+
+    def tokens(rollout: Rollout) -> tuple[list[int], list[str]]:
+        ids = tokenizer.encode(rollout.text or "") if rollout.token_ids is None else rollout.token_ids
+        saved = rollout.data.get(TOKEN_TEXTS)
+        if saved is not None and rollout.token_ids is not None:
+            if len(saved) != len(ids):
+                raise ValueError(
+                    f"row {rollout.row}: {TOKEN_TEXTS} must be {len(ids)}, as many as tokens, got {len(saved)}"
+                )
+            return ids, [str(text) for text in saved]
+        return ids, tokenizer.texts(ids, rollout.text if rollout.token_ids is None else None)
+
+    return tokens
 
 
 def write_report(
@@ -108,11 +175,9 @@ def report_group(
     # One column more: rollouts may all be empty.
     padded = pad_sequence([torch.tensor([*row, 0], dtype=torch.int64) for row in ids], batch_first=True)
     mask = pad_sequence([torch.tensor([*row, 0], dtype=torch.int64) for row in masks], batch_first=True)
-    known = {token_id: text for row, words in zip(ids, texts, strict=True) for token_id, text in zip(row, words)}
+    known = _usual_texts(zip(ids, texts, strict=True))
     table = explain(padded, mask, rewards, one_group, config=config, texts=known, permutations=permutations, seed=seed)
-    saved = [next((rollout.data[key] for key in _ADVANTAGES if key in rollout.data), None) for rollout in rollouts]
-    advantages = grpo(rewards, one_group).tolist() if None in saved else saved
-    shared = {key for key in ("rollout",) if key in rollouts[0].data}
+    advantages = _saved_advantages(rollouts) or grpo(rewards, one_group).tolist()
     return ReportGroup(
         name,
         rollouts[0].prompt,
@@ -121,8 +186,8 @@ def report_group(
                 texts=words,
                 unit_index=table.unit_index[row, : len(words)].tolist(),
                 reward=rollout.reward,
-                advantage=0.0 if math.isnan(rollout.reward) else float(advantages[row]),
-                label=" · ".join(str(rollout.data[key]) for key in shared),
+                advantage=0.0 if math.isnan(rollout.reward) else advantages[row],
+                label=str(rollout.data.get("rollout", "")),
             )
             for row, (rollout, words) in enumerate(zip(rollouts, texts, strict=True))
         ],
@@ -131,8 +196,26 @@ def report_group(
     )
 
 
+def _saved_advantages(rollouts: list[Rollout]) -> list[float] | None:
+    """The rollout advantages that the rollouts were saved with; None unless all scored ones have one."""
+    for key in _ADVANTAGES:
+        saved = [0.0 if math.isnan(rollout.reward) else rollout.data.get(key) for rollout in rollouts]
+        if all(isinstance(value, int | float) and math.isfinite(value) for value in saved):
+            return [float(value) for value in saved if value is not None]
+    return None
+
+
+def _usual_texts(rollouts: Iterable[tuple[list[int], list[str]]]) -> dict[int, str]:
+    """The text that each token id has most often; the first in the alphabet of several."""
+    counts: dict[int, Counter[str]] = {}
+    for ids, texts in rollouts:
+        for token_id, text in zip(ids, texts, strict=True):
+            counts.setdefault(token_id, Counter())[text] += 1
+    return {token_id: min(count, key=lambda text: (-count[text], text)) for token_id, count in counts.items()}
+
+
 def _summary(groups: int, totals: dict[str, int]) -> list[tuple[str, str]]:
-    share = f"{totals['correct'] / totals['scored']:.1%}" if totals["scored"] else "–"
+    share = f"{totals['correct'] / totals['scored']:.1%}" if totals["scored"] else "-"
     facts = [
         ("prompts", f"{groups:,}"),
         ("rollouts", f"{totals['rollouts']:,}"),

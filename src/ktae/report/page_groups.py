@@ -152,6 +152,7 @@ def pack(group: ReportGroup) -> PackedGroup:
 
 def _columns(table: KeyTokenTable) -> dict[str, list[Any]]:
     columns = {name: values.tolist() for name, values in table.columns().items() if name not in ("group", "text")}
+    columns["unit"] = [str(unit) for unit in columns["unit"]]  # JavaScript's integers end at 2^53
     return {name: [_number(x) if isinstance(x, float) else x for x in column] for name, column in columns.items()}
 
 
@@ -160,12 +161,12 @@ def _remark(table: KeyTokenTable, n_correct: int, n_incorrect: int) -> str:
     if not (n_correct and n_incorrect):
         return ""
     least = float(fisher_p_values(n_correct, n_incorrect).min())
-    beyond = int((np.asarray(table.adjusted_p) <= 0.05).sum())
     rollouts = n_correct + n_incorrect
-    return (
-        f"With {n_correct} correct of {rollouts} scored rollouts no Fisher p can be below {least:.3g}. "
-        f"{beyond} of {len(table.adjusted_p)} units have an adjusted p of at most 0.05."
-    )
+    remark = f"With {n_correct} correct of {rollouts} scored rollouts no Fisher p can be below {least:.3g}."
+    if np.isnan(table.adjusted_p).any():
+        return remark
+    beyond = int((table.adjusted_p <= 0.05).sum())
+    return f"{remark} {beyond} of {len(table)} units have an adjusted p of at most 0.05."
 
 
 def _number(value: float) -> float | None:

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ktae.report.columns import Columns
 from ktae.train import records
 from ktae.train.recipe import ALGORITHMS, Recipe, load_recipe
 
@@ -18,7 +19,7 @@ _CURVES = (
     ("entropy", "Entropy, nats"),
     ("kl", "KL divergence from the reference, nats"),
     ("grad_norm", "Gradient norm"),
-    ("ktae/key_token_share", "Share of tokens with a value above half of the largest"),
+    ("ktae/key_token_share", "Key tokens, share of all tokens"),
 )
 _POINTS = 400  # of a curve; more than the pixels it is drawn on
 
@@ -31,6 +32,20 @@ def is_run(path: Path) -> bool:
 def recipe_of(run: Path) -> Recipe:
     """The run's recipe, as config.yaml spells it out."""
     return load_recipe(str(run / "config.yaml"))
+
+
+def columns(path: Path) -> Columns | None:
+    """Which columns of a run's samples.jsonl are what, its recipe says; None for all other rollouts."""
+    if not is_run(path):
+        return None
+    reward = recipe_of(path).correctness.rpartition(":")[2]
+    return Columns(("algorithm", "step", "group"), reward, text="completion", prompt="prompt")
+
+
+def saved_tokenizer(run: Path) -> Path | None:
+    """A folder of the run that holds its tokenizer, if there is one yet."""
+    saved = [*run.glob("*/model/tokenizer_config.json"), *run.glob("*/checkpoint-*/tokenizer_config.json")]
+    return saved[0].parent if saved else None
 
 
 def curves(run: Path, recipe: Recipe) -> list[dict[str, Any]]:
