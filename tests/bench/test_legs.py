@@ -139,7 +139,7 @@ def test_labels_of_the_teacher_by_another_reading(seed):
         ("2 sea slugs * 2 = 4 total 4 3 crabs * 10 = 30 total 34 1 deer * 4 = 4 total 38 ans 38", "SPP RRP RRP P"),
         ("2 sea slugs * 0 = 1 total 1 3 crabs * 10 = 30 total 30 1 deer * 4 = 4 total 34 ans 34", "RSP RRS RRR R"),
         ("2 sea slugs * 2 = 4 check 2 sea slugs * 0 = 0 no! total 0", "SP RRR"),
-        ("3 sea slugs * 0 = 0 total 0", "S PRR"),  # another count; 0 is the right product all the same
+        ("3 sea slugs * 0 = 0 total 0", "S RRR"),  # another count; the product is right all the same
         ("2 crabs * 10 = 20 total 20", "S PPP"),  # another animal
         ("3 crabs * 10 = 30 total 30 2 sea slugs * 0 = 0 total 30 1 deer * 4 = 4 total 34 ans 34", "SSPPP SSPPR RRR R"),
         ("2 sea slugs * 0 = 0 3 crabs * 10 = 30 total 30", "RR SSPPP"),  # no total for the slugs

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import compress
 from typing import Any
 
 import torch
@@ -38,9 +39,9 @@ def words(groups: int, group_size: int, seed: int) -> Rollouts:
     standard error is at most 0.18.
     """
     rollouts = _sampled(groups, group_size, seed, (4, 5, 6))
-    measured = [(p, r) for p, r in rollouts if r.group % GROUPS_PER_MEASURED == GROUPS_PER_MEASURED - 1]
-    others = [r for _, r in rollouts if r.group % GROUPS_PER_MEASURED != GROUPS_PER_MEASURED - 1]
-    return assemble([*_with_true_advantages(measured, seed), *others])
+    measured = [g % GROUPS_PER_MEASURED == GROUPS_PER_MEASURED - 1 for g in range(groups) for _ in range(group_size)]
+    with_advantages = iter(_with_true_advantages(list(compress(rollouts, measured)), seed))
+    return assemble([next(with_advantages) if m else r for (_, r), m in zip(rollouts, measured, strict=True)])
 
 
 def short(groups: int, group_size: int, seed: int) -> Rollouts:

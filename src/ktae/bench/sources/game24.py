@@ -1,7 +1,7 @@
 """The game of 24: four numbers, three steps; a step is lost once 24 can no longer be reached.
 
     prompt      4 6 2 3
-    completion  2 + 3 = 5 left 5 4 6 let us try 6 * 5 = 30 left 30 4 30 - 4 = 26 left 26
+    completion  2 + 3 = 5 (left: 5 4 6 ) let us try 6 * 5 = 30 (left: 30 4 ) 30 - 4 = 26 (left: 26 )
 
 A scripted policy takes plausible steps: it prefers results near 24 and its divisors, has a taste of its own in every
 problem, sees a little of what leads to 24, and slips in arithmetic now and then. Labels come from trying everything.
@@ -156,7 +156,7 @@ def _rollout(group: int, start: Numbers, taste: int, rng: random.Random) -> Word
         left = list(numbers)
         left.remove(step[0])
         left.remove(step[2])
-        said = [a, operation, b, "=", result, "left", result, *map(str, left)]
+        said = [a, operation, b, "=", result, "(left:", result, *map(str, left), ")"]
         words += said
         labels += [Label.OTHER] * len(filler) + [*of_four[:3], Label.OTHER, of_four[3]]
         labels += [Label.OTHER] * (len(said) - 5)
