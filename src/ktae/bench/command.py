@@ -34,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Callable[[], None]:
     """Checks the arguments; returns the benchmark, to be called."""
     console = require("rich.console", "bench").Console()
+    if not console.is_terminal:
+        console.width = 120  # rich takes a pipe to be 80 columns wide
     require("reasoning_gym", "bench")
     transformers_logging = require("transformers.utils.logging", "bench")
     from ktae.bench import credit
