@@ -39,40 +39,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--strict", action="store_true", help="stop at the first malformed row")
 
 
-def run(arguments: argparse.Namespace) -> Callable[[], None]:
-    """Reads the rollouts; returns the writing of the page, to be called."""
+def run(arguments: argparse.Namespace) -> None:
+    """Reads the rollouts, writes the page, says what is in it."""
     if not arguments.out.absolute().parent.is_dir():
         raise FileNotFoundError(f"--out must be in a folder that exists, got {arguments.out}")
     path, notes = arguments.rollouts, []
     run_folder = path if page_run.is_run(path) else None
+    recipe = page_run.recipe_of(path) if run_folder else None
     groups: dict[str, list[Rollout]] = {}
     if run_folder is None or (path / "samples.jsonl").exists():
         columns = page_run.columns(path)
         groups, malformed = load_groups(path, columns=columns, unnest=arguments.unnest, strict=arguments.strict)
         if malformed:
-            notes.append(f"{len(malformed):,} malformed rows are left out; the first one is {malformed[0]}")
+            rows = "1 malformed row is" if len(malformed) == 1 else f"{len(malformed):,} malformed rows are"
+            notes.append(f"{rows} left out: {malformed[0]}" + (" and others" if len(malformed) > 1 else ""))
     tokenizer = arguments.tokenizer or (run_folder and page_run.saved_tokenizer(run_folder))
     has_texts = all(TOKEN_TEXTS in rollout.data for rollouts in groups.values() for rollout in rollouts)
     if tokenizer is None and not has_texts:
         notes.append("No tokenizer was named: the tokens here are words and punctuation marks, not a model's tokens.")
     tokens = token_source(load_tokenizer(str(tokenizer or "words")))
 
-    def write() -> None:
-        written = write_report(
-            groups,
-            arguments.out,
-            tokens=tokens,
-            title=path.absolute().name,
-            source=str(path),
-            notes=notes,
-            run=run_folder,
-            config=page_run.recipe_of(run_folder).ktae if run_folder else KTAEConfig(),
-        )
-        for note in notes:
-            print(note)
-        print(f"{arguments.out}: {written['kept']:,} of {written['groups']:,} prompts, {written['bytes'] / 1e6:.1f} MB")
-
-    return write
+    written = write_report(
+        groups,
+        arguments.out,
+        tokens=tokens,
+        title=recipe.name if recipe else path.absolute().name,
+        source=str(path),
+        notes=notes,
+        run=run_folder,
+        config=recipe.ktae if recipe else KTAEConfig(),
+    )
+    for note in notes:
+        print(note)
+    print(f"{arguments.out}: {written['kept']:,} of {written['groups']:,} prompts, {written['bytes'] / 1e6:.1f} MB")
 
 
 def token_source(tokenizer: Tokenizer) -> Tokens:
@@ -84,7 +83,7 @@ def token_source(tokenizer: Tokenizer) -> Tokens:
         if saved is not None and rollout.token_ids is not None:
             if len(saved) != len(ids):
                 raise ValueError(
-                    f"row {rollout.row}: {TOKEN_TEXTS} must be {len(ids)}, as many as tokens, got {len(saved)}"
+                    f"row {rollout.row}: {TOKEN_TEXTS} must be as many as the token ids, {len(ids)}, got {len(saved)}"
                 )
             return ids, [str(text) for text in saved]
         return ids, tokenizer.texts(ids, rollout.text if rollout.token_ids is None else None)
@@ -104,7 +103,6 @@ def write_report(
     config: KTAEConfig = KTAEConfig(),  # noqa: B008 (frozen)
     permutations: int = 10_000,
     seed: int = 0,
-    limit: int = LIMIT,
 ) -> dict[str, int]:
     """Writes the page.
 
@@ -116,13 +114,14 @@ def write_report(
         run: the folder of a training run whose curves and evaluation are shown.
         config: of the estimator. The tables are computed here, whatever values the rollouts carry.
         permutations, seed: those of `ktae.explain`.
-        limit: bytes. Where the groups need more, a sample of them is kept, and the page says so.
+
+    Where the groups need more than LIMIT, a sample of them is kept, and the page says so.
 
     Returns:
         {"groups": groups read, "kept": groups in the page, "bytes": size of the file}.
 
     Raises:
-        ValueError: there are no rollouts and no run, or not one group fits into the limit.
+        ValueError: there are no rollouts and no run, or not one group fits into the page.
     """
     if not groups and run is None:
         raise ValueError(f"{source} holds no rollouts to report")
@@ -135,7 +134,7 @@ def write_report(
         "evaluation": page_run.evaluation(run) if run else None,
         "first": 0,
     }
-    sample = Sample(limit - len(page_html(title, shown, [])) - 20_000)
+    sample = Sample(LIMIT - len(page_html(title, shown, [])) - 20_000)
     totals = {"rollouts": 0, "scored": 0, "correct": 0, "tokens": 0, "mixed": 0}
     for name, rollouts in groups.items():
         packed = pack(report_group(name, rollouts, tokens, config, permutations=permutations, seed=seed))
@@ -146,14 +145,14 @@ def write_report(
         sample.add(packed)
     kept = sample.groups()
     if groups and not kept:
-        raise ValueError(f"limit must leave room for one group at least, got {limit} bytes")
+        raise ValueError(f"no group of {source} fits into a page of {LIMIT:,} bytes")
     # A group with both kinds of rollouts is the one worth opening first.
     shown["first"] = next((i for i, group in enumerate(kept) if 0 < group.entry["correct"] < group.entry["scored"]), 0)
     shown["summary"] = [*(page_run.facts(run, recipe) if run and recipe else []), *_summary(len(groups), totals)]
     shown["notes"] = list(notes)
     if len(kept) < len(groups):
         shown["notes"].append(
-            f"{len(kept):,} of {len(groups):,} prompts are shown, to keep the page below {limit / 1e6:.0f} MB: those "
+            f"{len(kept):,} of {len(groups):,} prompts are shown, to keep the page below {LIMIT / 1e6:.0f} MB: those "
             "whose names have the smallest hashes. The numbers above are those of all prompts."
         )
     shown["prompts"] = [group.entry for group in kept]

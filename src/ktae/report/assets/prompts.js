@@ -88,7 +88,7 @@ async function find(query) {
       shown = performance.now();
     }
   }
-  found.textContent = plural(list.matching.length, "prompt") + " found";
+  found.textContent = `${plural(list.matching.length, "prompt")} with “${query}”`;
   showList();
 }
 

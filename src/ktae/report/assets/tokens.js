@@ -30,16 +30,16 @@ function showCard(pinned, hovered) {
     row("Fisher p", significant(of("fisher_p")), "fisher_p");
     row("shuffled p", significant(of("permutation_p")), "permutation_p");
     row("adjusted p", significant(of("adjusted_p")), "adjusted_p");
-    row("information gain", significant(of("information_gain")) + " bits", "information_gain");
+    row("gain, bits", significant(of("information_gain")), "information_gain");
     row("Cohen's h", signed(of("cohen_h")), "cohen_h");
-    row("term frequencies", `${significant(of("tf_correct"))} / ${significant(of("tf_incorrect"))}`, "tf");
+    row("frequencies", `${significant(of("tf_correct"))} / ${significant(of("tf_incorrect"))}`, "tf");
     row("direction", significant(of("direction"), 4), "direction");
-    row("uses in the group", whole(of("occurrences")), "occurrences");
+    row("uses", whole(of("occurrences")), "occurrences");
   }
   if (unit >= 0 && state.correct !== null) {
     const value = chosen.group.units.value[unit];
-    row("key-token value", signed(value), "value");
-    row("rollout advantage", signed(state.advantage), "advantage");
+    row("key value", signed(value), "value");
+    row("advantage", signed(state.advantage), "advantage");
     row("sum", signed(state.advantage + value), "sum");
   } else {
     row("not counted", state.correct === null ? "the rollout is not scored" : "outside the mask", "uncounted");
@@ -62,9 +62,14 @@ function place(card, span) {
   card.classList.toggle("away", box.bottom < 0 || box.top > innerHeight);
   if (isNarrow()) return;
   const height = card.offsetHeight, width = card.offsetWidth;
-  const below = box.bottom + 8 + height < innerHeight;
-  card.style.left = Math.max(8, Math.min(box.left, innerWidth - width - 8)) + "px";
-  card.style.top = Math.max(8, below ? box.bottom + 8 : box.top - height - 8) + "px";
+  let left = box.left, top = box.bottom + 8;
+  if (top + height > innerHeight) top = box.top - height - 8;
+  if (top < 0) {
+    left = box.right + 8 + width < innerWidth ? box.right + 8 : box.left - width - 8;
+    top = (innerHeight - height) / 2;
+  }
+  card.style.left = Math.max(8, Math.min(left, innerWidth - width - 8)) + "px";
+  card.style.top = Math.max(8, top) + "px";
 }
 
 function hideCard() {
