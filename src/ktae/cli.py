@@ -12,6 +12,7 @@ COMMANDS = {
     "eval": ("ktae.evaluation.run", "let a model answer benchmarks, and grade it"),
     "grade": ("ktae.evaluation.regrade", "grade saved outputs"),
     "compare": ("ktae.evaluation.compare", "compare two evaluations"),
+    "score": ("ktae.report.score", "token advantages for saved rollouts"),
     "data": ("ktae.data.prepare", "prepare problems to train on"),
     "export": ("ktae.train.export", "a trained model, or a checkpoint, as a plain Hugging Face folder"),
     "report": ("ktae.report.page", "one HTML page of a run or of saved rollouts"),

@@ -14,6 +14,7 @@ from typing import Any
 ROW, GROUP, REWARD = "rollout_row", "rollout_group", "rollout_reward"
 TOKEN_IDS, TOKEN_TEXTS = "token_ids", "token_texts"
 ROLLOUT_ADVANTAGE, KEY_TOKEN_VALUES, TOKEN_ADVANTAGES = "rollout_advantage", "key_token_values", "token_advantages"
+_ADDED = (ROW, GROUP, REWARD, TOKEN_IDS, TOKEN_TEXTS, ROLLOUT_ADVANTAGE, KEY_TOKEN_VALUES, TOKEN_ADVANTAGES)
 
 _NAMES = {
     "group": ("group", "group_id", "prompt_id", "uid", "problem_id", "prompt", "question", "problem", "input"),
@@ -131,6 +132,16 @@ def columns_of(data: Mapping[str, Any], **given: Any) -> Columns:
     if not found["tokens"] and not found["text"]:
         raise ValueError(f"no column is known to hold the completion; name tokens or text: one of {_list(data)}")
     return Columns(**found)
+
+
+def check_free(names: Iterable[str], columns: Columns) -> None:
+    """Raises a ValueError if a column already has a name that `ktae score` adds; `token_ids` may hold the token ids."""
+    taken = [name for name in names if name in _ADDED and not name == TOKEN_IDS == columns.tokens]
+    if taken:
+        raise ValueError(
+            f"the rollouts already have {_list(taken)}, which scores are written to: score the file that these scores "
+            "came from, or give the columns other names"
+        )
 
 
 def parse_row(data: dict[str, Any], columns: Columns, row: int) -> Rollout:

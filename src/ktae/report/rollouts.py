@@ -143,16 +143,22 @@ def unnested(data: dict[str, Any], unnest: Sequence[str]) -> Iterator[dict[str, 
             yield ValueError(f"{name} must be an object that holds one rollout, got {part!r:.60}")
 
 
-def _parquet(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    row = 0
+def plain_rows(table: Any) -> list[dict[str, Any]]:
+    """A pyarrow.Table as Python values. float32 goes by its shortest decimal: float32(0.1) is 0.1, and not above it."""
     arrow = require("pyarrow", extra="report")
+    for i, field in enumerate(table.schema):
+        if field.type == arrow.float32():
+            decimals = table.column(i).cast(arrow.string()).cast(arrow.float64())
+            table = table.set_column(i, field.name, decimals)
+    return table.to_pylist()
+
+
+def _parquet(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    arrow = require("pyarrow", extra="report")
+    row = 0
     for batch in require("pyarrow.parquet", extra="report").ParquetFile(file).iter_batches(_BATCH_ROWS):
-        for i, column in enumerate(batch.schema):
-            if column.type in (arrow.float16(), arrow.float32()):
-                # By way of the shortest text: a reward of float32(0.1) is 0.1, and not above 0.1.
-                values = batch.column(i).cast(arrow.string()).cast(arrow.float64())
-                batch = batch.set_column(i, column.name, values)
-        for row, data in enumerate(batch.to_pylist(), start=row + 1):  # noqa: B020 (counts on)
+        for data in plain_rows(arrow.Table.from_batches([batch])):
+            row += 1
             yield row, data
 
 

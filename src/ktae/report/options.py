@@ -1,0 +1,72 @@
+"""Command-line options that the commands for saved rollouts share."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ktae.config import KTAEConfig
+
+
+def add_rollout_arguments(parser: argparse.ArgumentParser) -> None:
+    """The rollouts, their columns, the tokenizer and the estimator's settings."""
+    parser.add_argument(
+        "rollouts", type=Path, help="a file (.jsonl, .json, .parquet; .gz for the first two), or a folder of them"
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="NAME", help="of the model, a name or a folder; `words` splits text into words"
+    )
+    columns = parser.add_argument_group("columns, where they are not recognised")
+    columns.add_argument("--group-columns", metavar="NAME", nargs="+", help="rollouts that agree in these are a group")
+    for name, what in (
+        ("reward", "a number, true, false, or null for unscored"),
+        ("tokens", "the completion's token ids"),
+        ("mask", "1 for the tokens that the policy generated, 0 for others"),
+        ("text", "the completion, a text or messages"),
+        ("prompt", "a text or messages, shown only"),
+    ):
+        columns.add_argument(f"--{name}-column", metavar="NAME", help=what)
+    columns.add_argument(
+        "--unnest",
+        metavar="NAME",
+        nargs="+",
+        default=[],
+        help="columns that each hold one rollout as an object: such a row becomes one row a column",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help=f"a setting of the estimator: {', '.join(field.name for field in fields(KTAEConfig))}",
+    )
+    parser.add_argument("--strict", action="store_true", help="stop at the first malformed row")
+
+
+def named_columns(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `ktae.report.columns.columns_of` takes besides a row."""
+    names = {name: getattr(arguments, f"{name}_column") for name in ("reward", "tokens", "mask", "text", "prompt")}
+    return {"group": tuple(arguments.group_columns or ()), **names}
+
+
+def config_of(arguments: argparse.Namespace) -> KTAEConfig:
+    """The estimator's settings.
+
+    Raises:
+        ValueError: --set names no setting, or has no value that fits.
+        TypeError: `exclude_token_ids` does not hold integers.
+    """
+    names = [field.name for field in fields(KTAEConfig)]
+    settings = {}
+    for setting in arguments.set:
+        name, equals, value = setting.partition("=")
+        if name not in names or not equals:
+            raise ValueError(f"--set must be NAME=VALUE with a name among {', '.join(names)}, got {setting!r}")
+        try:
+            settings[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            settings[name] = value  # a text, such as fisher=released
+    return KTAEConfig(**settings)

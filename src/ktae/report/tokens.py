@@ -1,0 +1,141 @@
+"""Text to tokens and tokens to text: a model's tokenizer, or plain words where there is none."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+from ktae.extras import require
+
+_WORD = re.compile(r"\s*\w+|\s*[^\w\s]|\s+")
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
+
+
+class Tokenizer(Protocol):
+    """What reports need of a tokenizer."""
+
+    @property
+    def size(self) -> int | None:
+        """Token ids that may be given lie below it; None if none may be, since tokens are made from text alone."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """The text's token ids, no special tokens added."""
+        ...
+
+    def texts(self, token_ids: Sequence[int], text: str | None) -> list[str]:
+        """The text of each token where it stands, white space included; joined they are the text of all.
+
+        Args:
+            token_ids: one rollout's.
+            text: what they were encoded from; None if they were given.
+        """
+        ...
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+    """`words`, or a tokenizer by its name on the Hugging Face hub or the path of its folder.
+
+    Raises:
+        ImportError: transformers is not installed.
+        ValueError: there is no such tokenizer.
+    """
+    if name == "words":
+        return Words()
+    try:
+        return ModelTokenizer(require("transformers", extra="report").AutoTokenizer.from_pretrained(name))
+    except OSError as error:  # transformers' word for all that can go wrong, over many lines
+        first = str(error).strip().partition("\n")[0]
+        raise ValueError(f"--tokenizer must be words or a tokenizer's name or path, got {name}: {first}") from error
+
+
+def check_tokenizer(
+    tokenizer: Tokenizer | None, *, with_ids: int | None, without_ids: int | None, largest_id: int
+) -> None:
+    """Refuses a tokenizer that does not go with the rollouts.
+
+    Args:
+        with_ids, without_ids: a row with given token ids and one without; None if there is none.
+        largest_id: of the given token ids.
+
+    Raises:
+        ValueError: there is text and no tokenizer, or token ids are given that cannot be the tokenizer's.
+    """
+    if tokenizer is None:
+        if without_ids is not None:
+            raise ValueError(
+                f"row {without_ids} has no token ids: give the model's tokenizer, --tokenizer NAME or PATH, "
+                "or --tokenizer words"
+            )
+    elif tokenizer.size is None:
+        if with_ids is not None:
+            raise ValueError(f"row {with_ids} has token ids: --tokenizer must be the one they are from, not words")
+    elif largest_id >= tokenizer.size:
+        raise ValueError(
+            f"token ids must be below {tokenizer.size}, the tokenizer's size, got {largest_id}: name the tokenizer "
+            "that made them"
+        )
+
+
+class Words:
+    """Words and punctuation marks, for text without a tokenizer at hand.
+
+    A token is a run of letters, digits and underscores, or any other single character, with the white space before
+    it. Its id is the start of the SHA-256 of the word without the white space, so " 7" and "7" are one unit and an id
+    means the same word in every file.
+
+    >>> Words().texts(Words().encode("x = 4*7"), "x = 4*7")
+    ['x', ' =', ' 4', '*', '7']
+    """
+
+    size = None
+
+    def encode(self, text: str) -> list[int]:
+        return [_word_id(word.strip()) for word in _WORD.findall(text)]
+
+    def texts(self, token_ids: Sequence[int], text: str | None) -> list[str]:
+        return _WORD.findall(text or "")
+
+
+class ModelTokenizer:
+    """A tokenizer of transformers."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.size = len(tokenizer)
+        self._alone: dict[int, str] = {}
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def texts(self, token_ids: Sequence[int], text: str | None) -> list[str]:
+        for token_id in set(token_ids) - self._alone.keys():
+            self._alone[token_id] = self._decode([token_id])
+        # Nearly always a token reads the same wherever it stands. Not so: parts of a character, and the space that
+        # some tokenizers drop at the start.
+        pieces = [self._alone[token_id] for token_id in token_ids]
+        return pieces if "".join(pieces) == self._decode(token_ids) else self._in_context(token_ids)
+
+    def _in_context(self, token_ids: Sequence[int]) -> list[str]:
+        """Token by token, each with the one before it: a character's text stands with the token that completes it."""
+        pieces = []
+        begin = shown = 0  # the texts of tokens before `shown` are known; those from `begin` on are the context
+        for end in range(1, len(token_ids) + 1):
+            before, after = self._decode(token_ids[begin:shown]), self._decode(token_ids[begin:end])
+            if after.endswith(_BROKEN) and end < len(token_ids) and end - shown < 8:
+                pieces.append("")
+            else:
+                pieces.append(after[len(before) :])
+                begin, shown = shown, end
+        return pieces
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+@lru_cache(maxsize=1 << 16)
+def _word_id(word: str) -> int:
+    return int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big") >> 1
