@@ -14,6 +14,8 @@ from ktae.cli import main
 from ktae.report.page_groups import PackedGroup, Sample
 from ktae.report.page_html import embedded
 
+WORDS = ("--tokenizer", "words")
+
 
 class Scripts(HTMLParser):
     """The contents of a page's script elements by id, as a browser's parser takes them apart."""
@@ -38,7 +40,7 @@ class Scripts(HTMLParser):
 
 
 def report(path, *arguments, out):
-    assert main(["report", str(path), "--out", str(out), *arguments]) == 0
+    assert main(["report", str(path), *WORDS, "--out", str(out), *arguments]) == 0
     return Scripts(out.read_text())
 
 
@@ -101,7 +103,7 @@ def test_a_page_that_would_be_too_large_holds_a_sample_and_says_so(tmp_path, mon
     assert not any("prompts are shown" in note for note in shown["notes"])
 
     limit = whole.stat().st_size - 10_000
-    monkeypatch.setattr("ktae.report.page.LIMIT", limit)
+    monkeypatch.setattr("ktae.report.page_write.LIMIT", limit)
     part = tmp_path / "part.html"
     shown, groups = data_of(report(path, out=part))
     assert part.stat().st_size <= limit
@@ -110,8 +112,8 @@ def test_a_page_that_would_be_too_large_holds_a_sample_and_says_so(tmp_path, mon
     assert dict(shown["summary"])["prompts"] == "60"
     assert dict(shown["summary"])["rollouts"] == "240"
 
-    monkeypatch.setattr("ktae.report.page.LIMIT", 50_000)
-    assert main(["report", str(path), "--out", str(tmp_path / "none.html")]) == 2
+    monkeypatch.setattr("ktae.report.page_write.LIMIT", 50_000)
+    assert main(["report", str(path), *WORDS, "--out", str(tmp_path / "none.html")]) == 2
     assert not (tmp_path / "none.html").exists()
 
 
@@ -137,7 +139,7 @@ def test_malformed_rows_are_counted_on_the_page_or_stop_the_report(tmp_path, cap
     shown, (group,) = data_of(report(path, out=tmp_path / "a.html"))
     assert len(group["rollouts"]) == 4
     assert any(f"1 malformed row is left out: {path}:5:" in note for note in shown["notes"])
-    assert main(["report", str(path), "--out", str(tmp_path / "b.html"), "--strict"]) == 2
+    assert main(["report", str(path), "--out", str(tmp_path / "b.html"), *WORDS, "--strict"]) == 2
     assert f"{path}:5:" in capsys.readouterr().err
     assert not (tmp_path / "b.html").exists()
 
@@ -146,10 +148,13 @@ def test_malformed_rows_are_counted_on_the_page_or_stop_the_report(tmp_path, cap
     ("rows", "arguments", "message"),
     [
         ([], (), "holds no rollouts to report"),
-        ([{"group": 1, "token_ids": [1, 2], "reward": 1.0}], (), "name the tokenizer that made the token ids"),
-        ([{"group": 1, "token_ids": [1], "token_texts": ["a", "b"], "reward": 1.0}], (), "as many as the token ids, 1"),
+        (rows_of(1), (), "give the model's tokenizer"),
+        ([{"group": 1, "token_ids": [1, 2], "reward": 1.0}], (), "row 1 has token ids without token_texts"),
+        ([{"group": 1, "token_ids": [1, 2], "reward": 1.0}], WORDS, "--tokenizer must be the one they are from"),
+        ([{"group": 1, "token_ids": [1], "token_texts": ["a", "b"], "reward": 1.0}], (), "as long as its token ids, 1"),
         (rows_of(1), ("--tokenizer", "./nowhere"), "--tokenizer must be"),
-        (rows_of(1), ("--out", "nowhere/report.html"), "--out must be in a folder that exists"),
+        (rows_of(1), (*WORDS, "--reward-column", "marks"), "reward names the column 'marks'"),
+        (rows_of(1), (*WORDS, "--out", "nowhere/report.html"), "--out must be in a folder that exists"),
     ],
 )
 def test_mistakes_are_named_and_leave_no_file(tmp_path, monkeypatch, capsys, rows, arguments, message):
@@ -158,3 +163,18 @@ def test_mistakes_are_named_and_leave_no_file(tmp_path, monkeypatch, capsys, row
     assert main(["report", str(path), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("**/*.html*"))
+
+
+def test_scores_are_reported_as_they_were_scored(tmp_path, capsys):
+    path = save(tmp_path / "rollouts.jsonl", rows_of(3))
+    scores = tmp_path / "scores.jsonl"
+    setting = ("--set", "term_frequency_weight=0.0")
+    assert main(["score", str(path), "--out", str(scores), *WORDS, *setting]) == 0
+    assert main(["report", str(scores), "--out", str(tmp_path / "a.html")]) == 2
+    assert "key_token_values must be those of the settings" in capsys.readouterr().err
+    assert main(["report", str(scores), "--out", str(tmp_path / "a.html"), *setting]) == 0
+    report(path, *setting, out=tmp_path / "b.html")
+    (_, of_scores), (_, of_rollouts) = (
+        data_of(Scripts((tmp_path / name).read_text())) for name in ("a.html", "b.html")
+    )
+    assert of_scores == of_rollouts

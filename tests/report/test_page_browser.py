@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ktae import explain
 from ktae.cli import main
-from ktae.report.page import write_report
+from ktae.report.page_write import write_report
 from ktae.report.rollouts import load_groups
 from ktae.report.tokens import Words
 
@@ -52,7 +52,7 @@ ROWS = [
 def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     path = save(folder / "rollouts.jsonl", ROWS)
-    assert main(["report", str(path), "--out", str(folder / "report.html")]) == 0
+    assert main(["report", str(path), "--tokenizer", "words", "--out", str(folder / "report.html")]) == 0
     return folder / "report.html"
 
 
@@ -217,6 +217,25 @@ def test_the_keyboard_moves_from_token_to_token(driver, small):
     page.wait(lambda: not page.one("#card").is_displayed())
 
 
+def test_a_card_is_pinned_by_a_click_and_let_go_by_another(driver, small):
+    page = Page(driver, small)
+    page.one(".tokens [data-token]")
+    first, second, *_ = page.tokens(0)
+    page.hover(first)
+    assert not page.all("#card.pinned")
+    second.click()
+    assert page.all("#card.pinned")
+    page.hover(first)
+    assert page.text("#card .quiet").endswith("token 2")
+    first.click()
+    assert page.text("#card .quiet").endswith("token 1")
+    first.click()
+    assert not page.one("#card").is_displayed()
+    first.click()
+    page.one("#chosen .prompt").click()
+    assert not page.one("#card").is_displayed()
+
+
 def test_search(driver, small):
     page = Page(driver, small)
     search = page.one("#search")
@@ -254,6 +273,28 @@ HOSTILE = [
 ]
 
 
+class Characters:
+    """A token a character."""
+
+    size = None
+
+    def encode(self, text):
+        return [ord(character) for character in text]
+
+    def texts(self, token_ids, text):
+        return list(text)
+
+
+class Whole(Characters):
+    """One token a text."""
+
+    def encode(self, text):
+        return [1]
+
+    def texts(self, token_ids, text):
+        return [text]
+
+
 def test_hostile_text_stays_text(driver, tmp_path):
     rows = [row(text, text, float(i % 2), text) for text in HOSTILE for i in range(2)]
     rows += [row("together", "\n".join(HOSTILE), 1.0), row("together", " ".join(reversed(HOSTILE)), 0.0)]
@@ -264,13 +305,10 @@ def test_hostile_text_stays_text(driver, tmp_path):
     assert len(groups) == len(HOSTILE) + 1
     assert not malformed
 
-    def characters(rollout):
-        return [ord(character) for character in rollout.text], list(rollout.text)
-
     out = folder / "report.html"
-    for tokens in (characters, lambda rollout: ([1], [rollout.text])):
+    for tokenizer in (Characters(), Whole()):
         named = {f"{name} {HOSTILE[k % len(HOSTILE)]}": group for k, (name, group) in enumerate(groups.items())}
-        write_report(named, out, tokens=tokens, title=HOSTILE[1], source="\n".join(HOSTILE), notes=HOSTILE)
+        write_report(named, out, tokenizer=tokenizer, title=HOSTILE[1], source="\n".join(HOSTILE), notes=HOSTILE)
         page = Page(driver, out)
         elements = page.script("document.querySelectorAll('script, img, style, iframe, svg, form, object').length")
         for index, (name, rollouts) in enumerate(groups.items()):
@@ -300,10 +338,9 @@ def named_characters(text):
         code = ord(character)
         if character in " \n\t":
             shown.append(character)
-        elif code < 0x20:
-            shown.append(chr(0x2400 + code))
         elif (
-            0x7F <= code <= 0xA0
+            code < 0x20
+            or 0x7F <= code <= 0xA0
             or code in (0xAD, 0x61C, 0x180E, 0xFEFF)
             or any(first <= code <= last for first, last in ((0x200B, 0x200F), (0x2028, 0x202E), (0x2060, 0x206F)))
         ):
@@ -316,15 +353,13 @@ def named_characters(text):
 def test_a_rollout_of_100000_tokens(driver, tmp_path):
     long = [f" w{k % 500}" if k % 40 else "\n" for k in range(99_999)] + [" end"]
     rows = [row("long", "".join(long), 1.0), row("long", "short", 0.0)]
+    numbers = {text: k for k, text in enumerate(dict.fromkeys([*long, "short"]))}
+    for line in rows:
+        line["token_texts"] = long if line["reward"] else ["short"]
+        line["token_ids"] = [numbers[text] for text in line["token_texts"]]
     groups, _ = load_groups(save(tmp_path / "long.jsonl", rows))
-    ids = {text: k for k, text in enumerate(dict.fromkeys([*long, "short"]))}
-
-    def tokens(rollout):
-        texts = long if rollout.reward else ["short"]
-        return [ids[text] for text in texts], texts
-
     out = tmp_path / "long.html"
-    write_report(groups, out, tokens=tokens, title="long", source="long")
+    write_report(groups, out, tokenizer=None, title="long", source="long")
     page = Page(driver, out)
     page.one(".tokens [data-token]")
     assert "100,000 tokens" in page.text(".rollout h4")
@@ -347,11 +382,11 @@ def test_1000_prompts_of_16_rollouts(driver, tmp_path):
         for r in range(16)
     ]
     groups, _ = load_groups(save(tmp_path / "many.jsonl", rows))
-    words, out = Words(), tmp_path / "many.html"
+    out = tmp_path / "many.html"
     written = write_report(
         groups,
         out,
-        tokens=lambda rollout: (words.encode(rollout.text), words.texts([], rollout.text)),
+        tokenizer=Words(),
         title="many",
         source="many",
         permutations=0,

@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ktae.report.columns import Columns
 from ktae.train import records
 from ktae.train.recipe import ALGORITHMS, Recipe, load_recipe
 
@@ -34,12 +33,9 @@ def recipe_of(run: Path) -> Recipe:
     return load_recipe(str(run / "config.yaml"))
 
 
-def columns(path: Path) -> Columns | None:
-    """Which columns of a run's samples.jsonl are what, its recipe says; None for all other rollouts."""
-    if not is_run(path):
-        return None
-    reward = recipe_of(path).correctness.rpartition(":")[2]
-    return Columns(("algorithm", "step", "group"), reward, text="completion", prompt="prompt")
+def reward_column(recipe: Recipe) -> str:
+    """The column of samples.jsonl that says which rollouts are correct."""
+    return recipe.correctness.rpartition(":")[2]
 
 
 def saved_tokenizer(run: Path) -> Path | None:

@@ -43,8 +43,7 @@ function visible(text, as = "tokens") {
 }
 
 function codeName(character) {
-  const code = character.charCodeAt(0);
-  return code < 0x20 ? String.fromCharCode(0x2400 + code) : "U+" + code.toString(16).toUpperCase().padStart(4, "0");
+  return "U+" + character.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0");
 }
 
 // A token as a label in a table or a card.

@@ -47,10 +47,10 @@ function showCard(pinned, hovered) {
   const id = unit >= 0 ? `id ${chosen.group.units.unit[unit]} · ` : "";
   card.replaceChildren(
     el("p", { class: "head" }, tokenLabel(state.texts[k]),
-      el("button", { type: "button", "aria-label": "Close", onclick: () => { hideCard(); restyle(); } }, "×")),
+      el("button", { type: "button", "aria-label": "Close", onclick: unpin }, "×")),
     el("p", { class: "quiet" }, `${id}rollout ${state.number + 1}, token ${whole(k + 1)}`),
     counts || "", el("dl", {}, ...rows), pinned === at && unit >= 0 ? placeTurner(at) : "");
-  card.classList.toggle("pinned", !hovered || hovered === pinned);
+  card.classList.toggle("pinned", at === pinned);
   card.hidden = false;
   place(card, at.span);
 }
@@ -59,7 +59,7 @@ function showCard(pinned, hovered) {
 function place(card, span) {
   const box = span.getBoundingClientRect();
   card.style.left = card.style.top = "";
-  card.classList.toggle("away", box.bottom < 0 || box.top > innerHeight);
+  card.classList.toggle("away", !span.isConnected || box.bottom < 0 || box.top > innerHeight);
   if (isNarrow()) return;
   const height = card.offsetHeight, width = card.offsetWidth;
   let left = box.left, top = box.bottom + 8;
@@ -78,6 +78,11 @@ function hideCard() {
   document.getElementById("card").hidden = true;
 }
 
+function unpin() {
+  hideCard();
+  restyle();
+}
+
 function tokenAt(target) {
   const span = target instanceof Element ? target.closest("[data-token]") : null;
   if (!span) return null;
@@ -94,14 +99,15 @@ function pin(at) {
 
 function listenToTokens() {
   const article = document.getElementById("chosen");
+  // A pinned card stays until it is closed: the page may move under a mouse that does not.
   article.addEventListener("pointerover", (event) => {
-    const at = tokenAt(event.target);
-    if (event.pointerType === "mouse" && (at || !tokenAt(event.relatedTarget))) showCard(chosen.pinned, at);
+    if (event.pointerType === "mouse" && !chosen.pinned) showCard(null, tokenAt(event.target));
   });
-  article.addEventListener("pointerleave", () => showCard(chosen.pinned));
-  article.addEventListener("click", (event) => {
+  article.addEventListener("pointerleave", () => { if (!chosen.pinned) showCard(null); });
+  document.addEventListener("click", (event) => {
     const at = tokenAt(event.target);
-    if (at) pin(at);
+    if (at && at.span !== chosen.pinned?.span) pin(at);
+    else if (at || !event.target.closest("button, label, input, summary, #card")) unpin();
   });
   article.addEventListener("keydown", (event) => {
     const body = event.target.closest(".tokens");
@@ -114,9 +120,7 @@ function listenToTokens() {
     if (k >= 0 && k < state.texts.length) pin({ state, k, span: goTo(state, k) });
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || !chosen.group) return;
-    hideCard();
-    restyle();
+    if (event.key === "Escape") unpin();
   });
   addEventListener("scroll", () => { if (chosen.pinned) place(document.getElementById("card"), chosen.pinned.span); },
     { passive: true });
