@@ -4,6 +4,7 @@ The model is a Llama of 0.37 million parameters, small enough to be kept in the 
 that takes a causal language model takes it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,14 +21,14 @@ _SPECIAL = (PAD, BOS, EOS)
 MAX_COMPLETION = 64
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The word-level tokenizer: 172 tokens, one a word, text split at whitespace.
+def build_tokenizer(words: Sequence[str] = WORDS) -> PreTrainedTokenizerFast:
+    """The word-level tokenizer: one token a word (172 for the chains), text split at whitespace.
 
     As with Llama's own tokenizer, encoding puts `<bos>` in front and adds nothing at the end, so a prompt is
     plain text; pass `add_special_tokens=False` to encode a completion. Decoding joins the words with single
     spaces. Batches are padded on the left. An unknown word raises an error: there is no token for it.
     """
-    vocabulary = {word: index for index, word in enumerate((*_SPECIAL, *WORDS))}
+    vocabulary = {word: index for index, word in enumerate((*_SPECIAL, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -43,14 +44,14 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(seed: int) -> LlamaForCausalLM:
-    """A freshly initialised model in float32, its weights determined by `seed`.
+def build_model(seed: int, words: Sequence[str] = WORDS) -> LlamaForCausalLM:
+    """A freshly initialised model in float32 for the tokenizer of `words`, its weights determined by `seed`.
 
     Generation is set to plain sampling at temperature 1 from the whole vocabulary.
     """
     pad, bos, eos = range(len(_SPECIAL))
     config = LlamaConfig(
-        vocab_size=len(_SPECIAL) + len(WORDS),
+        vocab_size=len(_SPECIAL) + len(words),
         hidden_size=96,
         intermediate_size=256,
         num_hidden_layers=3,

@@ -1,0 +1,91 @@
+"""The tasks: chains of arithmetic at two difficulties, and leg counting, a text task of reasoning-gym."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from ktae.bench.rollouts import Label
+from ktae.bench.sources import legs
+from ktae.train import chain
+from ktae.train.chain_labels import StepLabel, label_steps
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that a small model can be trained on.
+
+    Attributes:
+        problems: an endless stream of training problems, given a generator.
+        test: the held-out problems.
+        prompt, reward: a problem's prompt; the outcome reward, 0 or 1, of a completion's text.
+        labels: of a problem and a completion's text, one `Label` a token; for the oracle alone.
+        max_completion: in tokens.
+    """
+
+    problems: Callable[[random.Random], Iterator[Any]]
+    test: Sequence[Any]
+    prompt: Callable[[Any], str]
+    reward: Callable[[Any, str], float]
+    labels: Callable[[Any, str], list[int]]
+    max_completion: int
+
+
+_CHAIN_LABELS = {
+    StepLabel.CORRECT: Label.RIGHT,
+    StepLabel.SLIP: Label.SLIP,
+    StepLabel.COPY: Label.SLIP,
+    StepLabel.PROPAGATED: Label.PROPAGATED,
+}
+
+
+def _chain_labels(problem: chain.Problem, text: str) -> list[int]:
+    return [_CHAIN_LABELS.get(label, Label.OTHER) for label in label_steps(problem, text).labels]
+
+
+CHAIN = Task(
+    problems=chain.training_stream,
+    test=[chain.Problem.from_prompt(row["prompt"]) for row in chain.test_problems()],
+    prompt=lambda problem: problem.prompt,
+    reward=lambda problem, text: float(chain.extract_answer(text) == problem.answer),
+    labels=_chain_labels,
+    max_completion=64,
+)
+
+
+def _legs_prompt(problem: legs.LegsProblem) -> str:
+    """The list of animals; what reasoning-gym's question says before it is the same for all and left out."""
+    return problem.prompt.rpartition("if you have ")[2]
+
+
+def _legs_stream(rng: random.Random) -> Iterator[legs.LegsProblem]:
+    held_out = {_legs_prompt(problem) for problem in _legs_test()}
+    while True:
+        problem = legs.sample_problem(rng)
+        if _legs_prompt(problem) not in held_out:
+            yield problem
+
+
+@cache
+def _legs_test() -> list[legs.LegsProblem]:
+    rng, problems = random.Random(987654321), {}
+    while len(problems) < 1000:
+        problem = legs.sample_problem(rng)
+        problems[_legs_prompt(problem)] = problem
+    return list(problems.values())
+
+
+LEGS = Task(
+    problems=_legs_stream,
+    test=_legs_test(),
+    prompt=_legs_prompt,
+    reward=lambda problem, text: float(legs.extract_answer(text) == problem.answer),
+    labels=lambda problem, text: [int(label) for label in legs.label_steps(problem, text)[0]],
+    max_completion=96,
+)
+
+# The hard chains are the same problems from a warm start of fewer updates.
+TASKS = {"chain": CHAIN, "chain_hard": CHAIN, "legs": LEGS}
