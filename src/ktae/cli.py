@@ -13,6 +13,7 @@ COMMANDS = {
     "grade": ("ktae.evaluation.regrade", "grade saved outputs"),
     "compare": ("ktae.evaluation.compare", "compare two evaluations"),
     "score": ("ktae.report.score", "token advantages for saved rollouts"),
+    "explain": ("ktae.report.terminal", "one group's rollouts and key tokens, in the terminal"),
     "data": ("ktae.data.prepare", "prepare problems to train on"),
     "export": ("ktae.train.export", "a trained model, or a checkpoint, as a plain Hugging Face folder"),
     "report": ("ktae.report.page", "one HTML page of a run or of saved rollouts"),

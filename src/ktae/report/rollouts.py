@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,28 +40,29 @@ class Malformed:
 
 
 def read_rollouts(
-    path: Path, *, columns: Columns | None = None, unnest: Sequence[str] = ()
+    path: Path, *, columns: Columns | Mapping[str, Any] | None = None, unnest: Sequence[str] = ()
 ) -> Iterator[Rollout | Malformed]:
     """The rollouts of a file or folder in their order, malformed rows in between.
 
     Args:
         path: a file with one of SUFFIXES, or a folder: a run's (its samples.jsonl), or one whose files are all read,
             in the order of the numbers in their names (TRL's completions, verl's dumps).
-        columns: which column is what; recognised from the names in the first row if None.
+        columns: which column is what: all of them, or some of the fields of `Columns` by name. The others, or all if
+            None, are recognised from the names in the first row.
         unnest: for JSON whose rows are problems: columns that each hold one rollout as an object. Such a row becomes
             one row a column: the row's other columns, the object's fields, and `rollout`, the column's name.
 
     Raises:
         FileNotFoundError: there is no such file, or no rollouts in the folder.
-        ValueError: the suffix is none of SUFFIXES, or `columns` is None and the names are not recognised.
+        ValueError: the suffix is none of SUFFIXES, or a column is neither given nor recognised.
         ImportError: the format needs the extra `report`, and it is not installed.
     """
     for file, row, data in raw_rows(path, unnest):
         if isinstance(data, ValueError):
             yield Malformed(file, row, str(data))
             continue
-        if columns is None:
-            columns = columns_of(data)
+        if not isinstance(columns, Columns):
+            columns = columns_of(data, **(columns or {}))
         try:
             yield parse_row(data, columns, row)
         except ValueError as error:
@@ -69,7 +70,11 @@ def read_rollouts(
 
 
 def load_groups(
-    path: Path, *, columns: Columns | None = None, unnest: Sequence[str] = (), strict: bool = False
+    path: Path,
+    *,
+    columns: Columns | Mapping[str, Any] | None = None,
+    unnest: Sequence[str] = (),
+    strict: bool = False,
 ) -> tuple[dict[str, list[Rollout]], list[Malformed]]:
     """All rollouts by group, in the order in which the groups begin, and the malformed rows.
 

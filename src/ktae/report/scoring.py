@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ktae.advantages import key_token_values
 from ktae.config import KTAEConfig
-from ktae.report.columns import Rollout
+from ktae.report.columns import TOKEN_TEXTS, Rollout
 from ktae.report.tokens import Tokenizer, check_tokenizer
 from ktae.rollout import grpo
 
@@ -63,9 +63,17 @@ def tokenised(rollouts: Sequence[Rollout], tokenizer: Tokenizer | None) -> list[
     ]
 
 
-def token_texts(rollouts: Sequence[Rollout], tokenizer: Tokenizer) -> list[list[str]]:
-    """The text of every token of `tokenised` rollouts."""
-    return [tokenizer.texts(rollout.token_ids or [], rollout.text) for rollout in rollouts]
+def token_texts(rollouts: Sequence[Rollout], tokenizer: Tokenizer | None) -> list[list[str]] | None:
+    """The text of every token of `tokenised` rollouts; without a tokenizer those that `ktae score` wrote, if it did."""
+    if tokenizer is not None:
+        return [tokenizer.texts(rollout.token_ids or [], rollout.text) for rollout in rollouts]
+    texts = []
+    for rollout in rollouts:
+        saved = rollout.data.get(TOKEN_TEXTS)
+        if not isinstance(saved, list) or len(saved) != len(rollout.token_ids or []):
+            return None
+        texts.append(saved)
+    return texts
 
 
 def tensors(rollouts: Sequence[Rollout]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

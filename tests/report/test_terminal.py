@@ -1,0 +1,134 @@
+"""`ktae explain` as people run it: into a pipe, and on a terminal."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ktae.cli import main
+
+pytest.importorskip("rich")
+
+ROWS = [
+    {"group": "sum", "prompt": "6 * 7?", "completion": f"it is {x}", "reward": float(x == 42)} for x in (42, 43, 42)
+]
+HOSTILE = "\x1b[2Jwipe [bold red]tag[/] \N{RIGHT-TO-LEFT OVERRIDE}back"
+
+
+@pytest.fixture
+def rollouts(tmp_path):
+    rows = [*ROWS, {"group": "bad", "prompt": "p", "completion": HOSTILE, "reward": None}]
+    path = tmp_path / "r.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def explained(rollouts, capsys):
+    def explain(*arguments):
+        assert main(["explain", str(rollouts), "--tokenizer", "words", *arguments]) == 0
+        return capsys.readouterr().out
+
+    return explain
+
+
+def test_piped_output_is_plain(rollouts):
+    command = [sys.executable, "-m", "ktae.cli", "explain", str(rollouts), "--tokenizer", "words", "--group", "sum"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "\x1b" not in out
+    assert "row 1: correct, reward 1, rollout advantage +0.58\nit is 42\n" in out
+    assert out.index("row 3: correct") < out.index("row 2: incorrect")
+    cells = next(line.split() for line in out.splitlines() if line.startswith("' 42'"))
+    assert cells[3:8] == ["+1.000", "2/2", "0/1", "2", "0.333"]
+    assert "0 of 4 tokens have an adjusted p of 0.05 or less" in out
+
+
+def test_groups_are_listed(explained):
+    out = explained()
+    assert re.search(r"^sum +3 +2 +6 \* 7\?", out, re.MULTILINE)
+    assert "2 groups, 1 with correct and other rollouts" in out
+
+
+def test_model_output_cannot_steer_the_terminal(explained):
+    out = explained("--group", "bad", "--top", "0")
+    assert "\x1b" not in out
+    assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in out
+    assert "\\x1b[2Jwipe [bold red]tag[/] \\u202eback" in out
+    assert "row 4: unscored, reward nan" in out
+
+
+def test_on_a_terminal_tokens_are_coloured(rollouts):
+    """Through a real pseudo-terminal."""
+    main_end, other_end = pty.openpty()
+    command = [sys.executable, "-m", "ktae.cli", "explain", str(rollouts), "--tokenizer", "words", "--group", "sum"]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "50"}
+    environment.pop("NO_COLOR", None)
+    process = subprocess.Popen(command, stdout=other_end, stderr=other_end, env=environment)
+    os.close(other_end)
+    out = b""
+    while True:
+        try:
+            chunk = os.read(main_end, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not chunk:
+            break
+        out += chunk
+    os.close(main_end)
+    assert process.wait() == 0
+    blue, orange = b"\x1b[1;34m 42", b"\x1b[1;38;5;208m 43"
+    assert blue in out
+    assert orange in out
+    assert b"it is\x1b" in out
+
+
+def test_sorting_and_top(explained):
+    out = explained("--group", "sum", "--sort", "unit", "--top", "2")
+    assert "2 more; --top 0 shows all" in out
+    rows = [line for line in out.splitlines() if line.startswith("'")]
+    ids = [int(re.search(r"\d{10,}", line)[0]) for line in rows]
+    assert ids == sorted(ids)
+
+
+def test_scored_files_keep_their_texts(rollouts, tmp_path, capsys):
+    pytest.importorskip("duckdb")
+    out = tmp_path / "s.parquet"
+    assert main(["score", str(rollouts), "--tokenizer", "words", "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["explain", str(out), "--group", "sum"]) == 0
+    assert "' 42'" in capsys.readouterr().out
+
+
+def test_token_ids_without_a_tokenizer(tmp_path, capsys):
+    path = tmp_path / "r.jsonl"
+    path.write_text("".join(json.dumps({"group": 1, "token_ids": [5, x], "reward": x}) + "\n" for x in (0, 1)))
+    assert main(["explain", str(path), "--group", "1"]) == 0
+    assert "\n<5><1>\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--group", "none"], "--group must be the label of a group in"),
+        (["--group", "sum", "--sort", "size"], "by must be one of group, unit"),
+        (["--top", "-1"], "--top must be >= 0, got -1"),
+        (["--group", "sum", "--permutations", "-1"], "permutations must be an integer >= 0, got -1"),
+    ],
+)
+def test_mistakes(rollouts, capsys, arguments, message):
+    assert main(["explain", str(rollouts), "--tokenizer", "words", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_malformed_rows_are_told(rollouts, capsys):
+    with rollouts.open("a") as file:
+        file.write("{\n{\n")
+    assert main(["explain", str(rollouts), "--tokenizer", "words", "--group", "sum"]) == 0
+    error = capsys.readouterr().err
+    assert f"malformed, {rollouts}:5: not valid JSON" in error
+    assert "2 malformed rows left out" in error
+    assert main(["explain", str(rollouts), "--strict"]) == 2
