@@ -166,7 +166,7 @@ def _remark(table: KeyTokenTable, n_correct: int, n_incorrect: int) -> str:
     if np.isnan(table.adjusted_p).any():
         return remark
     beyond = int((table.adjusted_p <= 0.05).sum())
-    return f"{remark} {beyond} of {len(table)} units have an adjusted p of at most 0.05."
+    return f"{remark} {beyond} of {len(table)} different tokens have an adjusted p of at most 0.05."
 
 
 def _number(value: float) -> float | None:

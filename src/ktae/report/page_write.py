@@ -193,7 +193,7 @@ def _summary(groups: int, totals: dict[str, int]) -> list[tuple[str, str]]:
         ("rollouts", f"{totals['rollouts']:,}"),
         ("tokens", f"{totals['tokens']:,}"),
         ("correct", share),
-        ("prompts with both kinds", f"{totals['mixed']:,}"),
+        ("mixed prompts", f"{totals['mixed']:,}"),
     ]
     unscored = totals["rollouts"] - totals["scored"]
     return [*facts, ("not scored", f"{unscored:,}")] if unscored else facts
