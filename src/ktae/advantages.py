@@ -19,7 +19,8 @@ from torch import Tensor
 from ktae import checks
 from ktae.association import fisher, information_gain
 from ktae.config import KTAEConfig
-from ktae.contingency import Contingency, contingency
+from ktae.context import followed_by, preceding
+from ktae.contingency import Contingency, contingency, within
 from ktae.direction import cohen, term_frequency_contrast
 from ktae.rollout import grpo
 
@@ -98,11 +99,12 @@ def key_token_values(
     checks.config(config)
     rewards_B = checks.rewards(rewards)
     group_B, groups = checks.group_indices(group_ids, rewards_B)
-    units_BT, mask_BT = checks.tokens_and_mask(token_ids, mask, rewards_B)
+    ids_BT, mask_BT = checks.tokens_and_mask(token_ids, mask, rewards_B)
     scored_B = ~rewards_B.isnan()
+    counted_BT = mask_BT & scored_B[:, None]
     correct_B = rewards > config.correct_above  # in the rewards' own precision: float32(0.1) is not above 0.1
 
-    table = contingency(units_BT, mask_BT & scored_B[:, None], correct_B, scored_B, group_B, groups)
+    table = _tables(ids_BT, counted_BT, correct_B, scored_B, group_B, groups, config=config)
     value_U = torch.tanh(_strength(table, config) * _direction(table, config) / 2)
     mixed_U = (table.n_T_U > 0) & (table.n_F_U > 0)
     value_U = torch.where(mixed_U, config.scale * value_U, 0.0).float()
@@ -110,9 +112,21 @@ def key_token_values(
     # Index -1, a token that was not counted, picks the zero at the end.
     value_BT = torch.cat([value_U, value_U.new_zeros(1)])[table.unit_index_BT]
     if config.exclude_token_ids:
-        excluded = torch.tensor(config.exclude_token_ids, device=units_BT.device)
-        value_BT = value_BT.masked_fill(torch.isin(units_BT, excluded), 0.0)
+        excluded = torch.tensor(config.exclude_token_ids, device=ids_BT.device)
+        value_BT = value_BT.masked_fill(torch.isin(ids_BT, excluded), 0.0)
+    if config.centered:
+        mean_B = value_BT.double().sum(1) / counted_BT.sum(1).clamp(min=1)
+        value_BT = torch.where(counted_BT, (value_BT - mean_B[:, None]).float(), 0.0)
     return value_BT
+
+
+def _tables(token_ids_BT: Tensor, counted_BT: Tensor, *rollouts, config: KTAEConfig) -> Contingency:
+    """The tables of the configured units: tokens, or tokens in context; against the group, or within the context."""
+    if config.context == 0:
+        return contingency(token_ids_BT, counted_BT, *rollouts)
+    context_BT = preceding(token_ids_BT, counted_BT, config.context)
+    table = contingency(followed_by(context_BT, token_ids_BT), counted_BT, *rollouts)
+    return within(table, contingency(context_BT, counted_BT, *rollouts)) if config.compare == "context" else table
 
 
 def _strength(table: Contingency, config: KTAEConfig) -> Tensor:

@@ -22,7 +22,12 @@ class KTAEConfig:
         correct_above: a rollout is correct when its reward is greater than this, in the rewards' own precision.
         exclude_token_ids: token ids whose key-token value is always 0 (a padding token that also ends a
             completion, say). They keep the rollout advantage.
-        scale: factor on the key-token value, which then lies in [-scale, scale].
+        scale: factor on the key-token value, which then lies in [-scale, scale] ([-2 scale, 2 scale] if centered).
+        context: units are told apart by this many generated tokens before them; 0 is the paper's token alone.
+        compare: "group": a table sets the rollouts that hold a unit against all others of the group. "context": against
+            those that reached the unit's context and went on with another token; needs `context` >= 1.
+        centered: the mean value of each rollout's tokens is subtracted, so that values move credit within a rollout
+            and leave its total alone.
         fisher: "exact" computes Fisher's p-values in exact arithmetic; "released" reproduces the float32
             table of the authors' code, rounding errors included (docs/differences-from-the-released-code.md).
 
@@ -40,6 +45,9 @@ class KTAEConfig:
     correct_above: float = 0.0
     exclude_token_ids: tuple[int, ...] = ()
     scale: float = 1.0
+    context: int = 0
+    compare: Literal["group", "context"] = "group"
+    centered: bool = False
     fisher: Literal["exact", "released"] = "exact"
 
     def __post_init__(self) -> None:
@@ -54,6 +62,14 @@ class KTAEConfig:
                 "fisher_weight + information_gain_weight must be positive, got "
                 f"{self.fisher_weight!r} + {self.information_gain_weight!r}"
             )
+        if not isinstance(self.context, int) or isinstance(self.context, bool) or not 0 <= self.context <= 64:
+            raise ValueError(f"context must be an integer in 0..64, got {self.context!r}")
+        if self.compare not in ("group", "context"):
+            raise ValueError(f"compare must be 'group' or 'context', got {self.compare!r}")
+        if self.compare == "context" and self.context == 0:
+            raise ValueError("compare='context' needs context >= 1, got context=0")
+        if not isinstance(self.centered, bool):
+            raise ValueError(f"centered must be True or False, got {self.centered!r}")
         if self.fisher not in ("exact", "released"):
             raise ValueError(f"fisher must be 'exact' or 'released', got {self.fisher!r}")
         try:

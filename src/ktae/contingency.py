@@ -1,6 +1,6 @@
 """2x2 tables, one for each (group, unit): which rollouts hold the unit, and which of those are correct.
 
-A *unit* is whatever is counted: a token id here, any hash of a longer piece of text as well. All that is
+A *unit* is whatever is counted: a token id, or a hash of a token with the tokens before it (`context`). All that is
 assumed of a unit is that it is an int64.
 
 Shape suffixes: _B one entry a rollout, _BT one a token, _G one a group, _U one a (group, unit) pair,
@@ -9,7 +9,7 @@ _R one a (rollout, unit) pair, _K one a counted token.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -95,6 +95,33 @@ def contingency(
         length_T_U=per_group(lengths_B * correct_B),
         length_F_U=per_group(lengths_B * ~correct_B),
         unit_index_BT=unit_index_BT,
+    )
+
+
+def within(table: Contingency, contexts: Contingency) -> Contingency:
+    """The tables of units among the rollouts that reached the unit's context, instead of among all of the group.
+
+    |                                 | correct | incorrect |
+    |---------------------------------|---------|-----------|
+    | went on with the unit's token   | a       | b         |
+    | reached the context and did not | n_T - a | n_F - b   |
+
+    The context's occurrences take the place of the group's tokens: count_T / length_T becomes the share of the
+    context's occurrences that went on with the token.
+
+    Args:
+        table: of units that are a context and the token after it.
+        contexts: of the contexts alone, at the same tokens.
+    """
+    counted_BT = table.unit_index_BT >= 0
+    context_U = torch.empty_like(table.a_U)
+    context_U[table.unit_index_BT[counted_BT]] = contexts.unit_index_BT[counted_BT]
+    return replace(
+        table,
+        n_T_U=contexts.a_U[context_U],
+        n_F_U=contexts.b_U[context_U],
+        length_T_U=contexts.count_T_U[context_U],
+        length_F_U=contexts.count_F_U[context_U],
     )
 
 
