@@ -187,15 +187,19 @@ def test_calibration_counts_every_token_of_known_label_once(batch):
     counted = rollouts.mask & metrics.mixed(rollouts)[:, None] & (rollouts.labels != OTHER)
     scale = values[rollouts.mask & metrics.mixed(rollouts)[:, None]].abs().max().item() if counted.any() else 1.0
     slips = negative = 0
+    true = 0.0
     for i, t in counted.nonzero().tolist():
         relative = float(values[i, t]) / (scale or 1.0)
         holds = [b for b in bins if b.low <= relative < b.high or relative == b.high == 1]
         assert len(holds) == 1
         slips += int(rollouts.labels[i, t]) == SLIP
-        negative += float(rollouts.true_advantages[i, t]) < 0
+        advantage = float(rollouts.true_advantages[i, t])
+        negative += advantage < 0
+        true += 0.0 if math.isnan(advantage) else advantage
     assert sum(b.tokens for b in bins) == int(counted.sum())
     assert sum(b.slips * b.tokens for b in bins if b.tokens) == pytest.approx(slips)
     assert sum(b.negative * b.measured for b in bins if b.measured) == pytest.approx(negative)
+    assert sum(b.advantage * b.measured for b in bins if b.measured) == pytest.approx(true)
 
 
 def test_values_of_another_shape_or_not_finite_are_refused():

@@ -107,9 +107,11 @@ def describe(rollouts: Rollouts) -> dict[str, float]:
 
 
 def _plain(value: Any) -> Any:
-    """The same with None for NaN, which JSON has not."""
+    """The same with six decimals, and None for NaN, which JSON has not."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 6)
+    return value

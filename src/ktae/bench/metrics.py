@@ -63,7 +63,9 @@ class Bin:
         tokens: how many there are.
         slips: the share of them that are slips; NaN if there are none.
         measured: how many have a true advantage.
-        negative: the share of those whose true advantage is below 0; NaN if there are none.
+        negative: the share of those whose true advantage is below 0; NaN if there are none. A measured advantage is
+            noisy, so of tokens that make no difference a good part counts as well.
+        advantage: the mean true advantage of those, which noise does not shift; NaN if there are none.
     """
 
     low: float
@@ -72,6 +74,7 @@ class Bin:
     slips: float
     measured: int
     negative: float
+    advantage: float
 
 
 def group_sums(rollouts: Rollouts, values: Tensor) -> dict[str, np.ndarray]:
@@ -186,6 +189,7 @@ def calibration(rollouts: Rollouts, values: Tensor) -> list[Bin]:
                 slips=float(slips.mean()) if len(slips) else np.nan,
                 measured=len(true),
                 negative=float((true < 0).mean()) if len(true) else np.nan,
+                advantage=float(true.mean()) if len(true) else np.nan,
             )
         )
     return bins
