@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ktae.advantages import key_token_values
+from ktae.bench import rivals, variants
 from ktae.bench.rollouts import Rollouts
 from ktae.config import KTAEConfig
+from ktae.rollout import grpo
 from ktae.seeds import derived_seed
 
 # Values are (N, T) float32; the lower a token's value, the more it is blamed.
@@ -42,10 +44,45 @@ def position(rollouts: Rollouts) -> Tensor:
     return index_BT / (rollouts.mask.sum(dim=1, keepdim=True) - 1).clamp(min=1)
 
 
+def beyond_rollout(method: rivals.Method) -> Estimator:
+    """What a method adds to GRPO's rollout advantage at each token."""
+
+    def values(rollouts: Rollouts) -> Tensor:
+        rollout_B = grpo(rollouts.rewards, rollouts.group_ids)
+        return method(rollouts, rollout_B) - rivals.uniform(rollouts, rollout_B)
+
+    return values
+
+
+def _ngrams(length: int) -> Estimator:
+    return key_tokens(KTAEConfig(context=length - 1, term_frequency_weight=0.0))
+
+
+def _in_context(length: int) -> Estimator:
+    return key_tokens(KTAEConfig(context=length, compare="context", term_frequency_weight=0.0))
+
+
 REFERENCE = "ktae"  # the paper's formula: the others are compared with it
 ESTIMATORS: dict[str, Estimator] = {
     REFERENCE: key_tokens(KTAEConfig()),
     "ktae_no_tf": key_tokens(KTAEConfig(term_frequency_weight=0.0)),
+    **{f"ngrams_{n}": _ngrams(n) for n in (2, 3, 5, 8)},
+    "ngrams_1_3_5_8": variants.mean_of(*(_ngrams(n) for n in (1, 3, 5, 8))),
+    **{f"context_{n}": _in_context(n) for n in (1, 2, 3, 4, 8)},
+    "context_1_2_4": variants.mean_of(*(_in_context(n) for n in (1, 2, 4))),
+    "context_2_and_ktae": variants.mean_of(_in_context(2), key_tokens(KTAEConfig())),
+    "context_2_z": variants.in_context(variants.z_score, 2),
+    "context_2_difference": variants.in_context(variants.shrunk_difference, 2),
+    "context_2_shares": variants.in_context(variants.share_difference, 2),
+    "context_2_exonerated": variants.in_context(variants.exonerated, 2),
+    "context_4_exonerated": variants.in_context(variants.exonerated, 4),
+    "context_2_first": variants.in_context(variants.z_score, 2, first_only=True),
+    "context_4_first": variants.in_context(variants.z_score, 4, first_only=True),
+    "context_2_leave_one_out": variants.in_context(variants.shrunk_difference, 2, leave_one_out=True),
+    "back_off_3": variants.back_off(3),
+    "back_off_8": variants.back_off(8),
+    "tempo": beyond_rollout(rivals.prefix_tree),
     "position": position,
     "random": random,
+    "oracle": beyond_rollout(rivals.oracle),
 }
