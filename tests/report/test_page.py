@@ -149,11 +149,20 @@ def test_malformed_rows_are_counted_on_the_page_or_stop_the_report(tmp_path, cap
     [
         ([], (), "holds no rollouts to report"),
         (rows_of(1), (), "give the model's tokenizer"),
-        ([{"group": 1, "token_ids": [1, 2], "reward": 1.0}], (), "row 1 has token ids without token_texts"),
+        (
+            [{"group": 1, "token_ids": [1, 2], "reward": 1.0}],
+            (),
+            "group 1 must have token_texts, one for each of its token ids",
+        ),
         ([{"group": 1, "token_ids": [1, 2], "reward": 1.0}], WORDS, "--tokenizer must be the one they are from"),
-        ([{"group": 1, "token_ids": [1], "token_texts": ["a", "b"], "reward": 1.0}], (), "as long as its token ids, 1"),
+        (
+            [{"group": 1, "token_ids": [1], "token_texts": ["a", "b"], "reward": 1.0}],
+            (),
+            "group 1 must have token_texts, one for each of its token ids",
+        ),
         (rows_of(1), ("--tokenizer", "./nowhere"), "--tokenizer must be"),
         (rows_of(1), (*WORDS, "--reward-column", "marks"), "reward names the column 'marks'"),
+        (rows_of(1), (*WORDS, "--set", "context=1"), "reports show single tokens"),
         (rows_of(1), (*WORDS, "--out", "nowhere/report.html"), "--out must be in a folder that exists"),
     ],
 )
@@ -178,3 +187,17 @@ def test_scores_are_reported_as_they_were_scored(tmp_path, capsys):
         data_of(Scripts((tmp_path / name).read_text())) for name in ("a.html", "b.html")
     )
     assert of_scores == of_rollouts
+
+
+def test_centred_values_are_those_of_the_tokens(tmp_path):
+    setting = ("--set", "centered=True")
+    shown, groups = data_of(report(save(tmp_path / "a.jsonl", rows_of(2)), *setting, out=tmp_path / "a.html"))
+    assert shown["scale"] == 2
+    moved = []
+    for group in groups:
+        for rollout in group["rollouts"]:
+            plain = [group["units"]["value"][unit] for unit in rollout["units"]]
+            mean = sum(plain) / len(plain)
+            moved.append(mean)
+            assert rollout["values"] == pytest.approx([value - mean for value in plain], abs=1e-5)
+    assert any(moved)

@@ -10,10 +10,10 @@ import argparse
 from pathlib import Path
 
 from ktae.report import page_run
-from ktae.report.columns import Columns, Rollout, columns_of
+from ktae.report.columns import Rollout
 from ktae.report.options import add_rollout_arguments, config_of, named_columns
 from ktae.report.page_write import write_report
-from ktae.report.rollouts import load_groups, raw_rows
+from ktae.report.rollouts import load_groups
 from ktae.report.tokens import load_tokenizer
 
 
@@ -25,6 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_rollout_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page (default: report.html)")
+    parser.add_argument(
+        "--permutations",
+        type=int,
+        default=20_000,
+        metavar="N",
+        help="labellings for the p-value against chance (default: 20,000; 0 leaves it out)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -36,7 +43,9 @@ def run(arguments: argparse.Namespace) -> None:
     notes: list[str] = []
     groups: dict[str, list[Rollout]] = {}
     if recipe is None or (path / "samples.jsonl").exists():
-        columns = _columns(arguments, page_run.reward_column(recipe) if recipe else None)
+        columns = named_columns(arguments)
+        if recipe:
+            columns["reward"] = columns["reward"] or page_run.reward_column(recipe)
         groups, malformed = load_groups(path, columns=columns, unnest=arguments.unnest, strict=arguments.strict)
         if malformed:
             rows = "1 malformed row is" if len(malformed) == 1 else f"{len(malformed):,} malformed rows are"
@@ -52,17 +61,9 @@ def run(arguments: argparse.Namespace) -> None:
         source=str(path),
         notes=notes,
         run=path if recipe else None,
+        permutations=arguments.permutations,
         config=recipe.ktae if recipe and not arguments.set else config_of(arguments),
     )
     for note in notes:
         print(note)
     print(f"{arguments.out}: {written['kept']:,} of {written['groups']:,} prompts, {written['bytes'] / 1e6:.1f} MB")
-
-
-def _columns(arguments: argparse.Namespace, reward: str | None) -> Columns | None:
-    """The named columns, the others recognised in the first row; None if there is none."""
-    named = named_columns(arguments)
-    named["reward"] = named["reward"] or reward
-    rows = (data for _, _, data in raw_rows(arguments.rollouts, arguments.unnest) if isinstance(data, dict))
-    first = next(rows, None)
-    return None if first is None else columns_of(first, **named)

@@ -30,6 +30,7 @@ class ReportRollout:
         unit_index: (T,) the row of its group's table that each token belongs to; -1 where it is not counted.
         reward: NaN if unscored.
         advantage: the rollout advantage.
+        values: (T,) the key-token values of the tokens; None if they are those of the table's rows.
         label: what else tells it from the others of its group, such as the model that wrote it.
     """
 
@@ -37,6 +38,7 @@ class ReportRollout:
     unit_index: Sequence[int]
     reward: float
     advantage: float
+    values: Sequence[float] | None = None
     label: str = ""
 
 
@@ -123,6 +125,8 @@ def pack(group: ReportGroup) -> PackedGroup:
         }
         if any(unit < 0 or unit_texts[unit] != text for unit, text in zip(units, texts, strict=True)):
             packed["texts"] = texts
+        if rollout.values is not None:
+            packed["values"] = [_number(value) for value in rollout.values]
         rollouts.append(packed)
     verdicts = [rollout["correct"] for rollout in rollouts if rollout["correct"] is not None]
     n_correct, n_incorrect = sum(verdicts), len(verdicts) - sum(verdicts)

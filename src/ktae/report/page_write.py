@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ktae.advantages import key_token_values
 from ktae.config import KTAEConfig
+from ktae.extras import require
 from ktae.report import page_run
 from ktae.report.columns import KEY_TOKEN_VALUES, ROLLOUT_ADVANTAGE, TOKEN_TEXTS, Rollout
+from ktae.report.groups import unit_texts
 from ktae.report.page_groups import ReportGroup, ReportRollout, Sample, pack
 from ktae.report.page_html import page_html
 from ktae.report.scoring import tensors, token_texts, tokenised
@@ -35,7 +37,7 @@ def write_report(
     notes: Iterable[str] = (),
     run: Path | None = None,
     config: KTAEConfig = KTAEConfig(),  # noqa: B008 (frozen)
-    permutations: int = 10_000,
+    permutations: int = 20_000,
     seed: int = 0,
 ) -> dict[str, int]:
     """Writes the page.
@@ -64,14 +66,14 @@ def write_report(
     shown: dict[str, Any] = {
         "title": title,
         "source": source,
-        "scale": config.scale,
+        "scale": config.scale * (2 if config.centered else 1),
         "curves": page_run.curves(run, recipe) if run and recipe else [],
         "evaluation": page_run.evaluation(run) if run else None,
         "first": 0,
     }
     sample = Sample(max(0, LIMIT - len(page_html(title, shown, [])) - 20_000))
     totals = {"rollouts": 0, "scored": 0, "correct": 0, "tokens": 0, "mixed": 0}
-    for name, rollouts in groups.items():
+    for name, rollouts in _with_progress(groups):
         packed = pack(report_group(name, rollouts, tokenizer, config, permutations=permutations, seed=seed))
         totals["tokens"] += packed.tokens
         for count in ("rollouts", "scored", "correct"):
@@ -108,30 +110,35 @@ def report_group(
     seed: int,
 ) -> ReportGroup:
     """A group with its table. Rollout advantages are those saved with the rollouts, or else GRPO's."""
-    rollouts, texts = _tokens(rollouts, tokenizer)
+    rollouts = tokenised(rollouts, tokenizer)
+    texts = token_texts(rollouts, tokenizer)
+    if texts is None:
+        raise ValueError(
+            f"group {name} must have {TOKEN_TEXTS}, one for each of its token ids; or name the tokenizer that made the "
+            "token ids, --tokenizer"
+        )
     token_ids, mask, rewards, one_group = tensors(rollouts)
-    usual = _usual_texts(rollouts, texts)
+    words = unit_texts(rollouts, texts)
     table = explain(
-        token_ids, mask, rewards, one_group, config=config, texts=usual, permutations=permutations, seed=seed
+        token_ids, mask, rewards, one_group, config=config, texts=words, permutations=permutations, seed=seed
     )
-    _check_saved_values(rollouts, np.append(table.value, np.float32(0))[table.unit_index])
+    values_BT = key_token_values(token_ids, mask, rewards, one_group, config=config).numpy()
+    if not config.centered and not np.array_equal(np.append(table.value, np.float32(0))[table.unit_index], values_BT):
+        raise ValueError(f"reports show single tokens, and these settings value others: {config}")
+    _check_saved_values(rollouts, values_BT)
     advantages = _saved_advantages(rollouts) or grpo(rewards, one_group).tolist()
-    return ReportGroup(
-        name,
-        rollouts[0].prompt,
-        [
-            ReportRollout(
-                texts=words,
-                unit_index=table.unit_index[row, : len(words)].tolist(),
-                reward=rollout.reward,
-                advantage=0.0 if math.isnan(rollout.reward) else advantages[row],
-                label=str(rollout.data.get("rollout", "")),
-            )
-            for row, (rollout, words) in enumerate(zip(rollouts, texts, strict=True))
-        ],
-        table,
-        correct_above=config.correct_above,
-    )
+    shown = [
+        ReportRollout(
+            texts=texts[row],
+            unit_index=table.unit_index[row, : len(texts[row])].tolist(),
+            reward=rollout.reward,
+            advantage=0.0 if math.isnan(rollout.reward) else advantages[row],
+            values=values_BT[row, : len(texts[row])].tolist() if config.centered else None,
+            label=str(rollout.data.get("rollout", "")),
+        )
+        for row, rollout in enumerate(rollouts)
+    ]
+    return ReportGroup(name, rollouts[0].prompt, shown, table, correct_above=config.correct_above)
 
 
 def _saved_advantages(rollouts: list[Rollout]) -> list[float] | None:
@@ -141,26 +148,6 @@ def _saved_advantages(rollouts: list[Rollout]) -> list[float] | None:
         if all(isinstance(value, int | float) and math.isfinite(value) for value in saved):
             return [float(value) for value in saved if value is not None]
     return None
-
-
-def _tokens(rollouts: list[Rollout], tokenizer: Tokenizer | None) -> tuple[list[Rollout], list[list[str]]]:
-    """The rollouts with token ids, and the texts of their tokens: those saved with them, or else the tokenizer's."""
-    saved = [rollout.data.get(TOKEN_TEXTS) if rollout.token_ids is not None else None for rollout in rollouts]
-    if None in saved:
-        rollouts = tokenised(rollouts, tokenizer)
-        if tokenizer is None:
-            row = rollouts[saved.index(None)].row
-            raise ValueError(
-                f"row {row} has token ids without {TOKEN_TEXTS}: name the tokenizer they are from, --tokenizer"
-            )
-        return rollouts, token_texts(rollouts, tokenizer)
-    for rollout, texts in zip(rollouts, saved, strict=True):
-        if not isinstance(texts, list) or len(texts) != len(rollout.token_ids or []):
-            raise ValueError(
-                f"row {rollout.row}: {TOKEN_TEXTS} must be a list as long as its token ids, "
-                f"{len(rollout.token_ids or [])}, got {texts!r:.60}"
-            )
-    return rollouts, [[str(text) for text in texts] for texts in saved if texts is not None]
 
 
 def _check_saved_values(rollouts: Sequence[Rollout], values_BT: np.ndarray) -> None:
@@ -177,13 +164,11 @@ def _check_saved_values(rollouts: Sequence[Rollout], values_BT: np.ndarray) -> N
             )
 
 
-def _usual_texts(rollouts: Sequence[Rollout], texts: Sequence[Sequence[str]]) -> dict[int, str]:
-    """The text that each token id has most often; the first in the alphabet of several."""
-    counts: dict[int, Counter[str]] = {}
-    for rollout, words in zip(rollouts, texts, strict=True):
-        for token_id, text in zip(rollout.token_ids or [], words, strict=True):
-            counts.setdefault(token_id, Counter())[text] += 1
-    return {token_id: min(count, key=lambda text: (-count[text], text)) for token_id, count in counts.items()}
+def _with_progress(groups: dict[str, list[Rollout]]) -> Iterable[tuple[str, list[Rollout]]]:
+    """The groups, with a bar and the time left on a terminal."""
+    console = require("rich.console", extra="report").Console(stderr=True)
+    track = require("rich.progress", extra="report").track
+    return track(groups.items(), "prompts", console=console, transient=True, disable=not console.is_terminal)
 
 
 def _summary(groups: int, totals: dict[str, int]) -> list[tuple[str, str]]:

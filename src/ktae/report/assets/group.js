@@ -123,10 +123,13 @@ function empty(chunk) {
   chunk.filled = false;
 }
 
+function keyValue(state, k) {
+  return state.values ? state.values[k] : chosen.group.units.value[state.units[k]];
+}
+
 function tokenValue(state, k) {
-  const unit = state.units[k];
-  if (unit < 0 || state.correct === null) return null;
-  const value = chosen.group.units.value[unit];
+  if (state.units[k] < 0 || state.correct === null) return null;
+  const value = keyValue(state, k);
   return { value, advantage: state.advantage, sum: state.advantage + value }[chosen.view];
 }
 

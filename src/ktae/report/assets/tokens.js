@@ -37,7 +37,8 @@ function showCard(pinned, hovered) {
     row("uses", whole(of("occurrences")), "occurrences");
   }
   if (unit >= 0 && state.correct !== null) {
-    const value = chosen.group.units.value[unit];
+    const value = keyValue(state, k);
+    if (state.values) row("before centring", signed(chosen.group.units.value[unit]), "uncentred");
     row("key value", signed(value), "value");
     row("advantage", signed(state.advantage), "advantage");
     row("sum", signed(state.advantage + value), "sum");
