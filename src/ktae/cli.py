@@ -14,6 +14,7 @@ COMMANDS = {
     "compare": ("ktae.evaluation.compare", "compare two evaluations"),
     "score": ("ktae.report.score", "token advantages for saved rollouts"),
     "explain": ("ktae.report.terminal", "one group's rollouts and key tokens, in the terminal"),
+    "plot": ("ktae.report.figures", "pictures of key tokens and of training"),
     "data": ("ktae.data.prepare", "prepare problems to train on"),
     "export": ("ktae.train.export", "a trained model, or a checkpoint, as a plain Hugging Face folder"),
     "report": ("ktae.report.page", "one HTML page of a run or of saved rollouts"),

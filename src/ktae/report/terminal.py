@@ -120,8 +120,8 @@ def show_table(console: Any, table: KeyTokenTable, top: int) -> None:
     if (table.permutation_p == table.permutation_p).all():
         console.print(
             f"\nBeyond chance: {(table.adjusted_p <= 0.05).sum():,} of {len(table):,} tokens have an adjusted p of "
-            "0.05 or less. chance p: share of the ways to label the rollouts correct and incorrect that give the token a "
-            "|value| as large; adjusted: for the number of tokens (Benjamini and Hochberg).",
+            "0.05 or less. chance p: share of the ways to label the rollouts correct and incorrect that give the token "
+            "a |value| as large; adjusted: for the number of tokens (Benjamini and Hochberg).",
             highlight=False,
             soft_wrap=not console.is_terminal,
         )

@@ -1,0 +1,95 @@
+"""`ktae plot`: pictures of one group's tokens, of its key tokens, and of training, as PNG, SVG or PDF.
+
+ktae plot heatmap runs/quickstart --tokenizer words --group grpo_ktae/100/3 --out heatmap.pdf
+ktae plot keytokens runs/quickstart --tokenizer words --group grpo_ktae/100/3 --out keytokens.svg
+ktae plot curves runs/quickstart --out curves.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ktae.extras import require
+from ktae.report.figure_curves import METRICS, draw_curves, read_curves
+from ktae.report.figure_groups import draw_heatmap, draw_key_tokens
+from ktae.report.groups import load_group
+from ktae.report.options import add_rollout_arguments, config_of, named_columns
+from ktae.report.tokens import load_tokenizer
+
+_SUFFIXES = (".png", ".svg", ".pdf")
+_PERMUTATIONS = 20_000
+_INK, _LINE, _FAINT = "#222222", "#8A8A8A", "#E3E3E3"
+_STYLE = {
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _LINE,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": _FAINT,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "path",  # looks alike without our fonts
+    "svg.hashsalt": "ktae",  # the same picture is the same file
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    heatmap = kinds.add_parser("heatmap", help="a group's rollouts, tokens coloured by their key-token value")
+    keytokens = kinds.add_parser("keytokens", help="a group's key tokens: values, and who holds them")
+    curves = kinds.add_parser("curves", help="metrics of a run over its updates")
+    for group in (heatmap, keytokens):
+        add_rollout_arguments(group)
+        group.add_argument("--group", metavar="LABEL", required=True, help="`ktae explain ROLLOUTS` lists them")
+    heatmap.add_argument("--rollouts", dest="shown", type=int, default=8, metavar="N", help="shown (default: 8)")
+    heatmap.add_argument("--lines", type=int, default=8, metavar="N", help="of each rollout (default: 8)")
+    keytokens.add_argument("--top", type=int, default=15, metavar="N", help="tokens shown (default: 15)")
+    curves.add_argument("run", type=Path, help="a run's folder, or its metrics.jsonl")
+    curves.add_argument(
+        "--metrics", nargs="+", metavar="NAME", help=f"by default those there are of {', '.join(METRICS)}"
+    )
+    for kind in (heatmap, keytokens, curves):
+        kind.add_argument("--out", type=Path, required=True, help=", ".join(_SUFFIXES))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    if arguments.out.suffix not in _SUFFIXES:
+        raise ValueError(f"--out must end in {', '.join(_SUFFIXES)}, got {arguments.out.name}")
+    require("matplotlib", extra="report").use("Agg")  # no display
+    pyplot = require("matplotlib.pyplot", extra="report")
+    with pyplot.rc_context(_STYLE):
+        figure = _draw(arguments)
+        # A date would make each file another.
+        metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}[arguments.out.suffix]
+        figure.savefig(arguments.out, dpi=200, metadata=metadata)
+        pyplot.close(figure)
+
+
+def _draw(arguments: argparse.Namespace) -> Any:
+    if arguments.kind == "curves":
+        return draw_curves(*read_curves(arguments.run, arguments.metrics))
+    for name in ("shown", "lines", "top"):
+        if getattr(arguments, name, 1) < 1:
+            raise ValueError(
+                f"--{'rollouts' if name == 'shown' else name} must be >= 1, got {getattr(arguments, name)}"
+            )
+    group = load_group(
+        arguments.rollouts,
+        arguments.group,
+        named_columns(arguments),
+        arguments.unnest,
+        config_of(arguments),
+        load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None,
+        strict=arguments.strict,
+        permutations=_PERMUTATIONS if arguments.kind == "keytokens" else 0,
+    )
+    if arguments.kind == "heatmap":
+        return draw_heatmap(group, shown=arguments.shown, lines=arguments.lines)
+    return draw_key_tokens(group.table, top=arguments.top)
