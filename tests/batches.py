@@ -64,6 +64,7 @@ weights = st.just(0.0) | st.floats(0.01, 5.0)
 def configs(draw, batch):
     """Keyword arguments of KTAEConfig; some of the excluded ids occur in the batch."""
     fisher_weight, information_gain_weight = draw(st.tuples(weights, weights).filter(any))
+    context = draw(st.sampled_from([0, 0, 1, 2, 5]))
     used_ids = batch.token_ids[batch.mask].unique().tolist()
     return {
         "fisher_weight": fisher_weight,
@@ -73,4 +74,7 @@ def configs(draw, batch):
         "exclude_token_ids": tuple(draw(st.sets(st.sampled_from([*used_ids, 10**12]), max_size=3))),
         "scale": draw(st.sampled_from([1.0, 0.25, 2.0])),
         "fisher": draw(st.sampled_from(["exact", "exact", "released"])),
+        "context": context,
+        "compare": draw(st.sampled_from(["group", "context"])) if context else "group",
+        "centered": draw(st.booleans()),
     }

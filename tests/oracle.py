@@ -6,7 +6,6 @@ nested lists or NumPy arrays, outputs are NumPy float64.
 """
 
 import math
-from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -167,42 +166,52 @@ def key_token_values(
     exclude_token_ids=(),
     scale=1.0,
     fisher="exact",
+    context=0,
+    compare="group",
+    centered=False,
 ):
     """Excluded ids count like any other token in the tables and the lengths; only their value is 0."""
-    token_ids = [[int(token) for token in row] for row in token_ids]
     rewards = [float(reward) for reward in rewards]
-    values = np.zeros((len(token_ids), len(token_ids[0])))
+    values = np.zeros(np.shape(token_ids))
 
-    def tokens(row):
-        return [token for token, counts in zip(token_ids[row], mask[row], strict=True) if counts]
+    def places(row):
+        """(column, context, token) of every token inside the mask."""
+        columns = [t for t, counts in enumerate(mask[row]) if counts]
+        tokens = [int(token_ids[row][t]) for t in columns]
+        return [(t, tuple(tokens[max(0, i - context) : i]), tokens[i]) for i, t in enumerate(columns)]
 
     for rows in _scored_rows(rewards, group_ids):
-        correct = [tokens(row) for row in rows if rewards[row] > correct_above]
-        incorrect = [tokens(row) for row in rows if not rewards[row] > correct_above]
-        n_t, n_f = len(correct), len(incorrect)
-        if n_t == 0 or n_f == 0:
-            continue
-        rollouts_t = Counter(token for rollout in correct for token in set(rollout))
-        rollouts_f = Counter(token for rollout in incorrect for token in set(rollout))
-        counts_t = Counter(token for rollout in correct for token in rollout)
-        counts_f = Counter(token for rollout in incorrect for token in rollout)
+        correct = [places(row) for row in rows if rewards[row] > correct_above]
+        incorrect = [places(row) for row in rows if not rewards[row] > correct_above]
 
-        key_value = {}
-        for token in rollouts_t | rollouts_f:
-            a, b = rollouts_t[token], rollouts_f[token]
+        def value(before, token, correct=correct, incorrect=incorrect):
+            held_t, held_f = (_holding(side, before, token) for side in (correct, incorrect))
+            if compare == "context":
+                all_t, all_f = (_holding(side, before) for side in (correct, incorrect))
+            else:
+                all_t, all_f = ([len(rollout) for rollout in side] for side in (correct, incorrect))
+            a, b, n_t, n_f = len(held_t), len(held_f), len(all_t), len(all_f)
+            if n_t == 0 or n_f == 0 or token in exclude_token_ids:
+                return 0.0
             strength = (
                 fisher_weight * fisher_score(a, b, n_t, n_f, fisher)
                 + information_gain_weight * information_gain(a, b, n_t, n_f)
             ) / (fisher_weight + information_gain_weight)
             direction = cohen(a, b, n_t, n_f) + term_frequency_weight * term_frequency_contrast(
-                counts_t[token], counts_f[token], counts_t.total(), counts_f.total()
+                sum(held_t), sum(held_f), sum(all_t), sum(all_f)
             )
-            key_value[token] = scale * math.tanh(strength * direction / 2)
-        for token in exclude_token_ids:
-            key_value[token] = 0.0
+            return scale * math.tanh(strength * direction / 2)
 
+        value = cache(value)
         for row in rows:
-            for t, token in enumerate(token_ids[row]):
-                if mask[row][t]:
-                    values[row, t] = key_value[token]
+            credited = [(t, value(before, token)) for t, before, token in places(row) if token not in exclude_token_ids]
+            mean = math.fsum(v for _, v in credited) / len(credited) if centered and credited else 0.0
+            for t, v in credited:
+                values[row, t] = v - mean
     return values
+
+
+def _holding(rollouts, before, token=None):
+    """Of each rollout that holds the context (and goes on with the token): how often it does."""
+    counts = [sum(c == before and token in (None, x) for _, c, x in rollout) for rollout in rollouts]
+    return [count for count in counts if count]

@@ -31,7 +31,7 @@ def test_matches_the_oracle(data, batch):
     config = KTAEConfig(**fields)
     values = key_token_values(*batch, config=config)
     assert_close(values, oracle.key_token_values(*batch.numpy(), **fields))
-    assert values.abs().max() <= config.scale
+    assert values.abs().max() <= config.scale * (1 + config.centered)
     assert_close(ktae_advantages(*batch, config=config), oracle.ktae_advantages(*batch.numpy(), **fields))
 
 

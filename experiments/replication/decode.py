@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Completions:
-    """Rollouts, each (B, T): token ids (the padding id after the end), mask, log-probabilities and entropies in nats."""
+    """Rollouts, each (B, T): token ids (padding after the end), mask, log-probabilities and entropies in nats."""
 
     token_ids: Tensor
     mask: Tensor

@@ -1,14 +1,52 @@
 """The methods that are compared, by name."""
 
+from __future__ import annotations
+
+from torch import Tensor
+
 from ktae.bench import rivals
+from ktae.bench.rollouts import Rollouts
 from ktae.config import KTAEConfig
+
+CONTEXT = {"context": 2, "compare": "context", "term_frequency_weight": 0.0, "scale": 8.0}
+
+
+def positive(rollouts: Rollouts, rollout_advantages: Tensor) -> Tensor:
+    """A control without token information: +1 at every token of the correct rollouts of groups with both outcomes."""
+    mixed_B = rollout_advantages != 0
+    return rivals.uniform(rollouts, rollout_advantages + ((rollouts.rewards > 0) & mixed_B).double())
+
+
+def _ktae(**fields) -> rivals.Method:
+    return rivals.key_tokens(KTAEConfig(**fields))
+
 
 METHODS = {
     "": rivals.uniform,
-    "ktae": rivals.key_tokens(KTAEConfig()),
-    "mean": rivals.key_mean(KTAEConfig()),
+    "ktae": _ktae(),
+    "ktae_mean": rivals.key_mean(KTAEConfig()),
+    "context": _ktae(**CONTEXT),
+    "context_centered": _ktae(**CONTEXT, centered=True),
+    "positive": positive,
     "tempo": rivals.prefix_tree,
     "gtpo": rivals.entropy_weighted,
-    "80/20": rivals.high_entropy_only,
+    "high_entropy": rivals.high_entropy_only,
     "oracle": rivals.oracle,
+    # The paper's ablations and settings.
+    "ktae_no_fisher": _ktae(fisher_weight=0.0),
+    "ktae_no_ig": _ktae(information_gain_weight=0.0),
+    "ktae_no_tf": _ktae(term_frequency_weight=0.0),
+    "ktae_h2_2": _ktae(information_gain_weight=2.0),
+    "ktae_released": rivals.key_tokens(KTAEConfig.released()),
+    "ktae_x4": _ktae(scale=4.0),
+    "context_x2": _ktae(**CONTEXT | {"scale": 2.0}),
+    "context_x4": _ktae(**CONTEXT | {"scale": 4.0}),
+    "context_x16": _ktae(**CONTEXT | {"scale": 16.0}),
+    "context_1": _ktae(**CONTEXT | {"context": 1}),
+    "context_4": _ktae(**CONTEXT | {"context": 4}),
 }
+
+
+def method(name: str) -> rivals.Method:
+    """Of "grpo", "dapo+ktae", ...: what comes after the sign."""
+    return METHODS[name.partition("+")[2]]

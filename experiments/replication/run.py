@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-HERE = Path(__file__).parent
+RUNS = Path(__file__).parent / "runs.jsonl"
+# Models to begin with; a run of seed s takes number s modulo this.
+WARM_STARTS = {"chain": 3, "chain_hard": 2, "legs": 2}
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,6 @@ class Run:
     method: str
     seed: int
     settings: dict[str, Any] = field(default_factory=dict)
-    warm_starts: int = 4
 
     @property
     def key(self) -> str:
@@ -38,20 +39,22 @@ class Run:
 def execute(run: Run) -> dict[str, Any]:
     import torch
     import warm
-    from loop import Settings, run as learn
-    from methods import METHODS
+    from loop import Settings
+    from loop import run as learn
+    from methods import method
     from tasks import TASKS
 
     torch.set_num_threads(1)
     settings = Settings(dapo=run.method.startswith("dapo"), **run.settings)
-    model, tokenizer = warm.load(run.task, run.seed % run.warm_starts)
-    method = METHODS[run.method.removeprefix("dapo").removeprefix("grpo").removeprefix("+")]
-    result = learn(model, tokenizer, TASKS[run.task], method, settings, run.seed)
-    return {"key": run.key} | asdict(run) | _rounded(result)
+    warm_start = run.seed % WARM_STARTS[run.task]
+    model, tokenizer = warm.load(run.task, warm_start)
+    result = learn(model, tokenizer, TASKS[run.task], method(run.method), settings, run.seed)
+    return {"key": run.key} | asdict(run) | {"warm_start": warm_start} | _rounded(result)
 
 
-def finished(path: Path) -> set[str]:
-    return {json.loads(line)["key"] for line in path.read_text().splitlines()} if path.exists() else set()
+def finished() -> set[str]:
+    """Keys of the runs in runs.jsonl."""
+    return {json.loads(line)["key"] for line in RUNS.read_text().splitlines()} if RUNS.exists() else set()
 
 
 def _rounded(value: Any) -> Any:
@@ -63,23 +66,21 @@ def _rounded(value: Any) -> Any:
 
 
 def main() -> None:
-    from plan import PLANS
+    from plan import PLAN
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plan", choices=PLANS, default="main")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
-    path = HERE / ("runs.jsonl" if arguments.plan == "main" else f"{arguments.plan}.jsonl")
-    done = finished(path)
-    missing = [run for run in PLANS[arguments.plan] if run.key not in done]
-    print(f"{len(PLANS[arguments.plan])} runs, {len(missing)} missing")
+    done = finished()
+    missing = [run for run in PLAN if run.key not in done]
+    print(f"{len(PLAN)} runs, {len(missing)} missing")
     if arguments.list:
         print("\n".join(run.key for run in missing))
         return
     started = time.perf_counter()
     # A process a run: nothing of one can leak into the next.
-    with multiprocessing.get_context("spawn").Pool(arguments.jobs, maxtasksperchild=1) as pool, path.open("a") as file:
+    with multiprocessing.get_context("spawn").Pool(arguments.jobs, maxtasksperchild=1) as pool, RUNS.open("a") as file:
         for count, result in enumerate(pool.imap(execute, missing), 1):
             file.write(json.dumps(result) + "\n")
             file.flush()

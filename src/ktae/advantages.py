@@ -107,17 +107,23 @@ def key_token_values(
     table = _tables(ids_BT, counted_BT, correct_B, scored_B, group_B, groups, config=config)
     value_U = torch.tanh(_strength(table, config) * _direction(table, config) / 2)
     mixed_U = (table.n_T_U > 0) & (table.n_F_U > 0)
-    value_U = torch.where(mixed_U, config.scale * value_U, 0.0).float()
+    value_U = torch.where(mixed_U, value_U, 0.0)
 
     # Index -1, a token that was not counted, picks the zero at the end.
     value_BT = torch.cat([value_U, value_U.new_zeros(1)])[table.unit_index_BT]
+    valued_BT = counted_BT
     if config.exclude_token_ids:
-        excluded = torch.tensor(config.exclude_token_ids, device=ids_BT.device)
-        value_BT = value_BT.masked_fill(torch.isin(ids_BT, excluded), 0.0)
+        valued_BT = counted_BT & ~torch.isin(ids_BT, torch.tensor(config.exclude_token_ids, device=ids_BT.device))
+        value_BT = value_BT.masked_fill(~valued_BT, 0.0)
     if config.centered:
-        mean_B = value_BT.double().sum(1) / counted_BT.sum(1).clamp(min=1)
-        value_BT = torch.where(counted_BT, (value_BT - mean_B[:, None]).float(), 0.0)
-    return value_BT
+        value_BT = (value_BT - _row_means(value_BT, valued_BT)[:, None]).masked_fill(~valued_BT, 0.0)
+    return (config.scale * value_BT).float()
+
+
+def _row_means(value_BT: Tensor, valued_BT: Tensor) -> Tensor:
+    """(N,) float64 means, exactly the same however wide the padding: integers are summed, in units of 2^-40."""
+    sum_B = (value_BT * 2**40).round().long().sum(dim=1)
+    return sum_B.double() / 2**40 / valued_BT.sum(dim=1).clamp(min=1)
 
 
 def _tables(token_ids_BT: Tensor, counted_BT: Tensor, *rollouts, config: KTAEConfig) -> Contingency:

@@ -42,7 +42,7 @@ BELIEFS = {
     "woodlouse": 12,
 }
 # How often it goes by a wrong belief (at first, when it checks), and how often it slips in a product or a sum.
-BELIEF_RATE, PRODUCT_SLIP_RATE, SUM_SLIP_RATE = (0.35, 0.12), 0.03, 0.04
+BELIEF_RATE, PRODUCT_SLIP_RATE, SUM_SLIP_RATE = (0.6, 0.25), 0.03, 0.04
 FILLER_RATE, CHECK_RATE = 0.3, 0.15
 
 _FILLERS = tuple(
