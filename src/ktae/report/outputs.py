@@ -59,10 +59,7 @@ class ParquetOutput:
 
     def write(self, file: Path, rollouts: Sequence[Rollout], columns: Any, scores: Scores, types: Any) -> None:
         table = columns if types is None else types.columns([rollout.data for rollout in rollouts])
-        if TOKEN_IDS in table.column_names:
-            table = table.drop_columns([TOKEN_IDS])
-        for name, values in added_columns(rollouts, scores).items():
-            table = table.append_column(name, values)
+        table = with_scores(table, rollouts, scores)
         require("pyarrow.parquet", extra="report").write_table(table, file, compression="zstd")
 
     def join(self, parts: Sequence[Path], file: Path) -> None:
@@ -97,6 +94,15 @@ class JsonLines:
             for part in parts:
                 with part.open("rb") as source:
                     shutil.copyfileobj(source, sink)
+
+
+def with_scores(table: Any, rollouts: Sequence[Rollout], scores: Scores) -> Any:
+    """A pyarrow.Table of rollouts with what scores add to it."""
+    if TOKEN_IDS in table.column_names:
+        table = table.drop_columns([TOKEN_IDS])
+    for name, values in added_columns(rollouts, scores).items():
+        table = table.append_column(name, values)
+    return table
 
 
 def added_columns(rollouts: Sequence[Rollout], scores: Scores) -> dict[str, Any]:
