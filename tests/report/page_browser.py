@@ -1,5 +1,6 @@
 """A headless Chromium that opens pages from disk, and what the tests ask of every page."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -24,6 +25,15 @@ def start(profile):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
+
+
+def save(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def row(group, completion, reward, prompt=""):
+    return {"group": group, "prompt": prompt or f"What is {group}?", "completion": completion, "reward": reward}
 
 
 class Page:
@@ -56,11 +66,13 @@ class Page:
     def wait(self, condition, message=""):
         from selenium.webdriver.support.ui import WebDriverWait
 
-        return WebDriverWait(self.driver, 60, poll_frequency=0.05).until(lambda _: condition(), message)
+        return WebDriverWait(self.driver, 180, poll_frequency=0.05).until(lambda _: condition(), message)
 
     def choose(self, index):
+        before = self.one("#chosen h3")
         self.one(f"#list button[data-index='{index}']").click()
-        self.wait(lambda: self.all("#chosen h3") and self.text("#chosen h3").startswith(f"Prompt {index + 1} "))
+        self.wait(lambda: self.one("#chosen h3") != before)
+        assert self.text("#chosen h3").startswith(f"Prompt {index + 1} ")
 
     def radio(self, name, value):
         self.one(f"input[name={name}][value={value}] + span").click()

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from page_browser import save
 
 from ktae.cli import main
 from ktae.report.page_groups import PackedGroup, Sample
@@ -47,11 +48,6 @@ def report(path, *arguments, out):
 def data_of(page):
     groups = [json.loads(gzip.decompress(base64.b64decode(group))) for group in json.loads(page.found["groups"])]
     return json.loads(page.found["report"]), groups
-
-
-def save(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def rows_of(groups, rollouts=4):

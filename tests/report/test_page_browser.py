@@ -1,37 +1,15 @@
-"""The report in a real browser: what it shows, what it lets one do, and that hostile rollouts stay text."""
-
-import json
-import subprocess
-import sys
+"""The report in a real browser: what it shows and what it lets one do."""
 
 import pytest
 import torch
-from page_browser import Page, start
+from page_browser import Page, row, save
 from torch.nn.utils.rnn import pad_sequence
 
 from ktae import explain
 from ktae.cli import main
-from ktae.report.page_write import write_report
-from ktae.report.rollouts import load_groups
 from ktae.report.tokens import Words
 
 KEYS = {"left": "\ue012", "right": "\ue014", "escape": "\ue00c"}
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    driver = start(tmp_path_factory.mktemp("profile"))
-    yield driver
-    driver.quit()
-
-
-def save(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def row(group, completion, reward, prompt=""):
-    return {"group": group, "prompt": prompt or f"What is {group}?", "completion": completion, "reward": reward}
 
 
 ROWS = [
@@ -83,9 +61,9 @@ def test_it_opens_without_complaints(driver, small):
 def test_the_rollouts_are_shown_token_by_token(driver, small):
     page = Page(driver, small)
     page.one(".tokens [data-token]")
-    for number, row in enumerate(ROWS[:5]):
+    for number, saved in enumerate(ROWS[:5]):
         shown = [page.script("arguments[0].textContent", token) for token in page.tokens(number)]
-        assert shown == words_of(row["completion"])
+        assert shown == words_of(saved["completion"])
     headings = [heading.text for heading in page.all(".rollout h4")]
     assert [("incorrect" in text, "not scored" in text) for text in headings] == [
         *[(False, False)] * 2,
@@ -258,154 +236,6 @@ def test_search(driver, small):
     page.wait(lambda: len(page.all("#list button")) == 3 and not page.all(".hit"))
 
 
-HOSTILE = [
-    "<script>window.hacked = 1</script>",
-    "</script><script>window.hacked = 1</script>",
-    "<img src=x onerror='window.hacked = 1'>",
-    "<svg onload=window.hacked=1><style>*{display:none}</style>",
-    "<!-- <script> --!> ]]> <![CDATA[",
-    "{{ 7 * 7 }} {% raw %} ${window.hacked = 1} {{constructor.constructor('window.hacked=1')()}}",
-    "\x00\x01\x07\x1b[31mred\x7f\x85\x9b",
-    "\u202egnp.exe\u202c \u2066x\u2069 \u200f\u200b\ufeff \u2028 \u2029 \u00ad",
-    "&lt;b&gt; &amp;amp; &#x3c; %3Cscript%3E javascript:window.hacked=1",
-    "\\u003c\\\"'`",
-    "\ud83d\ude00 e\u0301 z\u0351\u036b\u0343 \u4f60\u597d \u0627\u0644\u0633\u0644\u0627\u0645",
-]
-
-
-class Characters:
-    """A token a character."""
-
-    size = None
-
-    def encode(self, text):
-        return [ord(character) for character in text]
-
-    def texts(self, token_ids, text):
-        return list(text)
-
-
-class Whole(Characters):
-    """One token a text."""
-
-    def encode(self, text):
-        return [1]
-
-    def texts(self, token_ids, text):
-        return [text]
-
-
-def test_hostile_text_stays_text(driver, tmp_path):
-    rows = [row(text, text, float(i % 2), text) for text in HOSTILE for i in range(2)]
-    rows += [row("together", "\n".join(HOSTILE), 1.0), row("together", " ".join(reversed(HOSTILE)), 0.0)]
-    folder = tmp_path / "<b onclick=alert(1)>&lt;"
-    folder.mkdir()
-    path = save(folder / "{{ 7 * 7 }}.jsonl", rows)
-    groups, malformed = load_groups(path)
-    assert len(groups) == len(HOSTILE) + 1
-    assert not malformed
-
-    out = folder / "report.html"
-    for tokenizer in (Characters(), Whole()):
-        named = {f"{name} {HOSTILE[k % len(HOSTILE)]}": group for k, (name, group) in enumerate(groups.items())}
-        write_report(named, out, tokenizer=tokenizer, title=HOSTILE[1], source="\n".join(HOSTILE), notes=HOSTILE)
-        page = Page(driver, out)
-        elements = page.script("document.querySelectorAll('script, img, style, iframe, svg, form, object').length")
-        for index, (name, rollouts) in enumerate(groups.items()):
-            page.choose(index)
-            page.one(".tokens [data-token]")
-            for number, rollout in enumerate(rollouts):
-                # Characters without a glyph are named; all others are there as they are.
-                shown = page.text(f".tokens[data-rollout='{number}'] .chunk")
-                assert named_characters(rollout.text) == shown, name
-            page.one(".tokens [data-token]").click()
-            page.one("#keytokens button[data-unit]")
-        assert (
-            page.script("document.querySelectorAll('script, img, style, iframe, svg, form, object').length") == elements
-        )
-        assert page.script("window.hacked") is None
-        assert page.script("document.title") == HOSTILE[1]
-        assert page.script("document.getElementById('title').textContent") == HOSTILE[1]
-        assert page.sideways() == 0
-        assert page.complaints() == []
-    page.picture("hostile")
-
-
-def named_characters(text):
-    """What the page shows for a text; see UNSEEN in dom.js."""
-    shown = []
-    for character in text:
-        code = ord(character)
-        if character in " \n\t":
-            shown.append(character)
-        elif (
-            code < 0x20
-            or 0x7F <= code <= 0xA0
-            or code in (0xAD, 0x61C, 0x180E, 0xFEFF)
-            or any(first <= code <= last for first, last in ((0x200B, 0x200F), (0x2028, 0x202E), (0x2060, 0x206F)))
-        ):
-            shown.append(f"U+{code:04X}")
-        else:
-            shown.append(character)
-    return "".join(shown)
-
-
-def test_a_rollout_of_100000_tokens(driver, tmp_path):
-    long = [f" w{k % 500}" if k % 40 else "\n" for k in range(99_999)] + [" end"]
-    rows = [row("long", "".join(long), 1.0), row("long", "short", 0.0)]
-    numbers = {text: k for k, text in enumerate(dict.fromkeys([*long, "short"]))}
-    for line in rows:
-        line["token_texts"] = long if line["reward"] else ["short"]
-        line["token_ids"] = [numbers[text] for text in line["token_texts"]]
-    groups, _ = load_groups(save(tmp_path / "long.jsonl", rows))
-    out = tmp_path / "long.html"
-    write_report(groups, out, tokenizer=None, title="long", source="long")
-    page = Page(driver, out)
-    page.one(".tokens [data-token]")
-    assert "100,000 tokens" in page.text(".rollout h4")
-    assert len(page.tokens(0)) <= 1500
-    page.one(".rollout .unfold").click()
-    assert len(page.all(".chunk")) > 60
-    page.one("#keytokens .unfold").click()
-    link = next(b for b in page.all("#keytokens button[data-unit]") if "end" in b.text)
-    link.click()
-    page.wait(lambda: page.script("document.activeElement.dataset.token") == "99999")
-    assert "token 100,000" in page.text("#card .quiet")
-    page.wait(lambda: len(page.tokens(0)) < 10_000, "chunks far away are taken down again")
-    assert page.complaints() == []
-
-
-def test_1000_prompts_of_16_rollouts(driver, tmp_path):
-    rows = [
-        row(f"p{g}", " ".join(f"w{(g * 31 + r * 7 + k * k) % 997}" for k in range(60)), float((g + r) % 3 == 0))
-        for g in range(1000)
-        for r in range(16)
-    ]
-    groups, _ = load_groups(save(tmp_path / "many.jsonl", rows))
-    out = tmp_path / "many.html"
-    written = write_report(
-        groups,
-        out,
-        tokenizer=Words(),
-        title="many",
-        source="many",
-        permutations=0,
-    )
-    assert written == {"groups": 1000, "kept": 1000, "bytes": out.stat().st_size}
-    assert out.stat().st_size < 30_000_000
-    page = Page(driver, out)
-    page.one(".tokens [data-token]")
-    assert len(page.all("#list button")) == 40
-    assert page.script("document.querySelectorAll('*').length") < 10_000
-    page.one("[aria-label='Next page']").click()
-    page.choose(41)
-    assert "What is p41?" in page.text("#chosen .prompt")
-    page.one("#search").send_keys("p999?")
-    page.wait(lambda: page.text("#found") == "1 prompt with “p999?”")
-    page.choose(999)
-    assert page.complaints() == []
-
-
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_narrow_and_dark(driver, small, width, dark):
@@ -444,48 +274,3 @@ def contrast(page, selector):
     paper = page.script("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)")
     lighter, darker = sorted((luminance(ink), luminance(paper)), reverse=True)
     return (lighter + 0.05) / (darker + 0.05)
-
-
-def test_a_training_run(driver, tmp_path):
-    settings = [
-        *("--data.train_rows", "64", "--data.test_rows", "20", "--evaluation.samples", "2", "--samples_every", "2"),
-        *("--trl.max_steps", "4", "--trl.save_steps", "4", "--trl.max_completion_length", "40"),
-        *("--batch.prompts", "2", "--batch.mini_batch", "2", "--batch.per_device", "16"),
-    ]
-    command = [sys.executable, "-m", "ktae.cli", "train", "quickstart", *settings, "--out", "run"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=600)
-    run, out = tmp_path / "run", tmp_path / "report.html"
-    assert main(["report", str(run), "--out", str(out)]) == 0
-    page = Page(driver, out)
-    assert page.text("#title") == "quickstart"
-    captions = [caption.text for caption in page.all("figcaption")]
-    assert captions[:3] == ["Training reward", "Accuracy of the training rollouts", "Mean length, tokens"]
-    reward = page.all("figure")[0]
-    assert len(reward.find_elements("css selector", "polyline:not(.faint)")) == 2
-    results = json.loads((run / "results.json").read_text())
-    shown = [
-        [cell.text for cell in tr.find_elements("css selector", "th, td")][:4] for tr in page.all(".intervals tbody tr")
-    ]
-    expected = [
-        [
-            policy["label"],
-            mode,
-            f"{policy[mode]['accuracy']:.3f}",
-            f"{policy[mode]['low']:.3f} to {policy[mode]['high']:.3f}",
-        ]
-        for policy in results["policies"].values()
-        for mode in ("sampled", "greedy")
-    ]
-    assert shown[: len(expected)] == expected
-    assert len(shown) == len(expected) + len(results["differences"])
-    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
-    page.choose(0)
-    for number in range(8):
-        page.script("document.querySelectorAll('.rollout')[arguments[0]].scrollIntoView()", number)
-        page.one(f".tokens[data-rollout='{number}'] [data-token]")
-        shown = "".join(page.script("arguments[0].textContent", token) for token in page.tokens(number))
-        assert shown == samples[number]["completion"]
-    assert not any("No tokenizer" in note.text for note in page.all("#notes .note"))
-    assert page.sideways() == 0
-    assert page.complaints() == []
-    page.picture("run")

@@ -2,20 +2,21 @@
 
 const CHUNK = 1000, FOLDED = 1500, LEVELS = 5;
 
-const chosen = { index: null, group: null, view: "value", show: "all", unit: null, rollouts: [] };
+const chosen = { index: null, run: 0, group: null, view: "value", show: "all", unit: null, rollouts: [] };
 
 function isNarrow() {
   return matchMedia("(max-width: 760px)").matches;
 }
 
 async function choose(index) {
+  const run = ++chosen.run;
   chosen.index = index;
   for (const button of document.querySelectorAll("#list button")) {
     if (Number(button.dataset.index) === index) button.setAttribute("aria-current", "true");
     else button.removeAttribute("aria-current");
   }
   const group = await unpack(index);
-  if (chosen.index !== index) return;
+  if (run !== chosen.run) return;
   Object.assign(chosen, { group, unit: null });
   hideCard();
   drawGroup(report.prompts[index], group);
