@@ -93,6 +93,8 @@ def entropy_weighted(rollouts: Rollouts, rollout_advantages: Tensor, *, share: f
             bonus_BT = mask_BT.sum(0) * weight_BT / weight_BT.sum(0).clamp(min=1e-12)
             reward_BT[rows_B] = sign * ((1 - share) + share * bonus_BT)
         rewards = reward_BT[in_group_B][rollouts.mask[in_group_B]]
+        if len(rewards) < 2:
+            continue
         standard_BT = (reward_BT - rewards.mean()) / (rewards.std() + 1e-6)
         advantage_BT[in_group_B] = (standard_BT * rollouts.mask)[in_group_B].float()
     return advantage_BT
