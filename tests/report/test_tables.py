@@ -1,5 +1,6 @@
 """Key-token tables against plain counting, SciPy, and the estimator itself under every labelling."""
 
+import dataclasses
 import itertools
 import math
 import subprocess
@@ -21,17 +22,19 @@ from ktae.report.permutations import benjamini_hochberg
 TABLES = settings(max_examples=60)
 
 
-def counted(batch, correct_above=0.0):
-    """{(group, unit): Counter over (row, is correct)} and {group: [rows]} by plain loops; scored rollouts only."""
+def counted(batch, config):
+    """By plain loops, of scored rollouts: {(group, context, unit): Counter of rows}, the same of contexts, rows."""
     ids, mask, rewards, groups = (part.tolist() for part in batch)
-    units, rows = {}, {}
+    units, contexts, rows = {}, {}, {}
     for row, (group, reward) in enumerate(zip(groups, rewards, strict=True)):
         if not math.isnan(reward):
             rows.setdefault(group, []).append(row)
-            for unit, own in zip(ids[row], mask[row], strict=True):
-                if own:
-                    units.setdefault((group, unit), Counter())[row] += 1
-    return units, rows, {row: reward > correct_above for row, reward in enumerate(rewards)}
+            own = [unit for unit, counts in zip(ids[row], mask[row], strict=True) if counts]
+            for place, unit in enumerate(own):
+                context = tuple(own[max(place - config.context, 0) : place])
+                units.setdefault((group, context, unit), Counter())[row] += 1
+                contexts.setdefault((group, context), Counter())[row] += 1
+    return units, contexts, rows
 
 
 @TABLES
@@ -40,16 +43,17 @@ def test_counts_statistics_and_values(data):
     batch = data.draw(batches.batches())
     config = ktae.KTAEConfig(**data.draw(batches.configs(batch)))
     table = ktae.explain(*batch, config=config, permutations=0)
-    units, rows, correct = counted(batch, config.correct_above)
+    units, contexts, rows = counted(batch, config)
+    correct = (batch.rewards > config.correct_above).tolist()
     assert len(table) == len(units)
-    assert set(zip(table.group.tolist(), table.unit.tolist(), strict=True)) == set(units)
     for row in table.rows():
-        held = units[row["group"], row["unit"]]
-        n_T = sum(correct[i] for i in rows[row["group"]])
-        n_F = len(rows[row["group"]]) - n_T
+        context = tuple(map(int, row["context"].split()))
+        held = units.pop((row["group"], context, row["unit"]))
+        among = contexts[row["group"], context] if config.compare == "context" else rows[row["group"]]
+        n_T = sum(correct[i] for i in among)
         a = sum(correct[i] for i in held)
         assert (row["a"], row["b"]) == (a, len(held) - a)
-        assert (row["c"], row["d"]) == (n_T - row["a"], n_F - row["b"])
+        assert (row["c"], row["d"]) == (n_T - row["a"], len(among) - n_T - row["b"])
         assert row["occurrences"] == held.total()
         assert row["fisher_p"] == pytest.approx(
             scipy.stats.fisher_exact([[row["a"], row["b"]], [row["c"], row["d"]]]).pvalue, rel=1e-9
@@ -57,22 +61,27 @@ def test_counts_statistics_and_values(data):
         contrast = row["tf_correct"] / (row["tf_incorrect"] + 1e-5) - row["tf_incorrect"] / (row["tf_correct"] + 1e-5)
         expected = row["cohen_h"] + config.term_frequency_weight * contrast
         assert row["direction"] == pytest.approx(expected, rel=1e-9, abs=1e-9)
-    values = ktae.key_token_values(*batch, config=config)
+    assert not units
+    values = ktae.key_token_values(*batch, config=dataclasses.replace(config, centered=False))
     at = torch.from_numpy(table.unit_index)
     spread = torch.cat([torch.from_numpy(table.value), torch.zeros(1)])[at]
     assert torch.equal(spread, values)
     assert torch.equal(at >= 0, batch.mask & ~batch.rewards.isnan()[:, None])
 
 
-def brute_force_p(batch, group, unit, config):
-    """The share of labellings of one group under which `key_token_values` gives |value| at least the observed."""
-    ids, mask, rewards, _ = batch.rows((batch.group_ids == group) & ~batch.rewards.isnan())
+def brute_force_p(batch, row, places, config):
+    """The share of labellings of a unit's group under which `key_token_values` gives |value| at least the observed.
+
+    `places`: (N, T) bool, where the unit stands.
+    """
+    of_group = (batch.group_ids == row["group"]) & ~batch.rewards.isnan()
+    ids, mask, rewards, _ = batch.rows(of_group)
     correct = rewards > config.correct_above
 
     def value(labels):
         numbers = torch.where(labels, 1.0, 0.0).double() + config.correct_above - 0.5
         values = ktae.key_token_values(ids, mask, numbers, torch.zeros(len(ids)).long(), config=config)
-        return values[mask & (ids == unit)][0].abs().item()
+        return values[places[of_group]][0].abs().item()
 
     observed = value(correct)
     hits = []
@@ -87,14 +96,31 @@ def brute_force_p(batch, group, unit, config):
 @given(st.data())
 def test_exact_permutation_p_values(data):
     batch = data.draw(batches.batches())
-    config = ktae.KTAEConfig(**data.draw(batches.configs(batch)) | {"scale": 1.0})
+    config = ktae.KTAEConfig(**data.draw(batches.configs(batch)) | {"scale": 1.0, "centered": False})
     table = ktae.explain(*batch, config=config)
-    for row in table.rows()[:3] + table.rows()[-1:]:
-        expected = 1.0 if row["value"] == 0 else brute_force_p(batch, row["group"], row["unit"], config)
+    for number in {0, 1, 2, len(table) - 1} & set(range(len(table))):
+        row = table.rows()[number]
+        places = torch.from_numpy(table.unit_index) == number
+        expected = 1.0 if row["value"] == 0 else brute_force_p(batch, row, places, config)
         # The float32 values of the brute force tie where float64 values do not, close to 1.
         assert row["permutation_p"] <= expected + 1e-12
         if abs(row["value"]) < 0.999:
             assert row["permutation_p"] == pytest.approx(expected)
+
+
+def test_context_as_text():
+    ids = torch.tensor([[5, 7, 9], [5, 9, 9]])
+    config = ktae.KTAEConfig(context=2, compare="context")
+    inputs = ids, torch.ones_like(ids), torch.tensor([1.0, 0.0]), torch.tensor([0, 0])
+    table = ktae.explain(*inputs, config=config, texts={5: "it", 7: " is", 9: " was"})
+    rows = {(row["context"], row["text"]): (row["a"], row["b"], row["c"], row["d"]) for row in table.rows()}
+    assert rows == {
+        ("", "it"): (1, 1, 0, 0),
+        ("it", " is"): (1, 0, 0, 1),
+        ("it", " was"): (0, 1, 1, 0),
+        ("it is", " was"): (1, 0, 0, 0),
+        ("it was", " was"): (0, 1, 0, 0),
+    }
 
 
 def mixed_batch(rollouts=16, tokens=60, seed=0):

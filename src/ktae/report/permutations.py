@@ -25,6 +25,7 @@ def permutation_p_values(
     values: Callable[[Contingency], Tensor],
     row_K: Tensor,
     unit_K: Tensor,
+    context_K: Tensor | None,
     group_U: Tensor,
     group_B: Tensor,
     scored_B: Tensor,
@@ -39,6 +40,7 @@ def permutation_p_values(
     Args:
         values: the values of tables.
         row_K, unit_K: rollout and unit of every counted token.
+        context_K: its context, where tables compare within the context; None where they compare within the group.
         group_U, group_B: the group of each unit and rollout.
         scored_B, correct_B: bool.
         value_U: the observed values; units with 0 get p = 1.
@@ -59,9 +61,17 @@ def permutation_p_values(
             continue
         row_of = torch.zeros(len(group_B), dtype=torch.int64)
         row_of[members] = torch.arange(len(members))
-        counts_UN = torch.zeros(len(units), len(members), dtype=torch.int64)
-        counts_UN.index_put_((column_K, row_of[row_K[of_group_K]]), torch.ones_like(column_K), accumulate=True)
-        p_U[units.numpy()] = _one_group(values, counts_UN, correct_B[members], value_U[units], permutations, seed)
+        row_of_K = row_of[row_K[of_group_K]]
+        counts_UN = _counts(column_K, row_of_K, len(units), len(members))
+        if context_K is None:
+            among_UN = counts_UN.sum(dim=0, keepdim=True)
+        else:
+            contexts, of_context_K = torch.unique(context_K[of_group_K], return_inverse=True)
+            context_U = torch.empty(len(units), dtype=torch.int64)
+            context_U[column_K] = of_context_K
+            among_UN = _counts(of_context_K, row_of_K, len(contexts), len(members))[context_U]
+        outcome = correct_B[members], value_U[units]
+        p_U[units.numpy()] = _one_group(values, counts_UN, among_UN, *outcome, permutations, seed)
     return p_U
 
 
@@ -79,19 +89,31 @@ def benjamini_hochberg(p_U: np.ndarray, group_U: np.ndarray) -> np.ndarray:
     return adjusted_U
 
 
+def _counts(column_K: Tensor, row_K: Tensor, columns: int, rows: int) -> Tensor:
+    counts = torch.zeros(columns, rows, dtype=torch.int64)
+    return counts.index_put_((column_K, row_K), torch.ones_like(column_K), accumulate=True)
+
+
 def _one_group(
     values: Callable[[Contingency], Tensor],
     counts_UN: Tensor,
+    among_UN: Tensor,
     correct_N: Tensor,
     value_U: Tensor,
     permutations: int,
     seed: int,
 ) -> np.ndarray:
-    # Many units occur in the same rollouts, once each say: one set of labellings does for all of them.
-    counts_VN, kind_U = torch.unique(counts_UN, dim=0, return_inverse=True)
+    """p-values of a group's units: `counts_UN` occurrences among `among_UN` tokens, the same for all units or not."""
     # Rollouts in an order that only their tokens decide, so that random labellings do not depend on the rows'.
     order_N = torch.from_numpy(np.lexsort(counts_UN.numpy()))
-    counts_VN, length_N = counts_VN[:, order_N].double(), counts_UN.sum(dim=0)[order_N].double()
+    # Many units occur in the same rollouts, once each say: one set of labellings does for all of them.
+    both_UM = torch.cat([counts_UN[:, order_N], among_UN[:, order_N].expand(len(counts_UN), -1)], dim=1)
+    both_VM, kind_U = torch.unique(both_UM, dim=0, return_inverse=True)
+    counts_VN, among_VN = both_VM.double().split(len(correct_N), dim=1)
+    if len(among_UN) == 1:
+        among_VN, reached_VN = among_VN[:1], torch.ones(1, len(correct_N), dtype=torch.float64)
+    else:
+        reached_VN = (among_VN > 0).double()
     labels_NP, exact = _labellings(len(correct_N), int(correct_N.sum()), permutations, seed)
     # Units alike in their counts have one value, but for excluded ones, which have 0.
     observed_V = np.zeros(len(counts_VN))
@@ -99,7 +121,7 @@ def _one_group(
     threshold_V = torch.from_numpy(observed_V * (1 - _TOLERANCE))
     hits_V = torch.zeros(len(counts_VN), dtype=torch.int64)
     for labels in labels_NP.split(max(_ENTRIES // len(counts_VN), 1), dim=1):
-        table = _tables(counts_VN, length_N, labels)
+        table = _tables(counts_VN, reached_VN, among_VN, labels)
         hits_V += (values(table).abs().view(len(counts_VN), -1) >= threshold_V[:, None]).sum(dim=1)
     p_V = hits_V.double() / labels_NP.shape[1] if exact else (1.0 + hits_V) / (1.0 + labels_NP.shape[1])
     return torch.where(value_U != 0, p_V[kind_U], 1.0).numpy()
@@ -118,7 +140,7 @@ def _labellings(rollouts: int, correct: int, permutations: int, seed: int) -> tu
     return labels_PN.scatter_(1, chosen, 1.0).T.contiguous(), exact
 
 
-def _tables(counts_VN: Tensor, length_N: Tensor, labels_NP: Tensor) -> Contingency:
+def _tables(counts_VN: Tensor, reached_XN: Tensor, among_XN: Tensor, labels_NP: Tensor) -> Contingency:
     """The tables of V units under P labellings, V x P entries. float64 products of integers below 2^53 are exact."""
 
     def sums(weights_XN: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,8 +153,8 @@ def _tables(counts_VN: Tensor, length_N: Tensor, labels_NP: Tensor) -> Contingen
 
     return Contingency(
         *sums((counts_VN > 0).double()),
-        *sums(torch.ones_like(length_N)[None]),
+        *sums(reached_XN),
         *sums(counts_VN),
-        *sums(length_N[None]),
+        *sums(among_XN),
         unit_index_BT=torch.empty(0, 0, dtype=torch.int64),  # they stand nowhere
     )

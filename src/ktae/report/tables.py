@@ -15,31 +15,37 @@ import torch
 from torch import Tensor
 
 from ktae import checks
-from ktae.association import fisher, fisher_p_values, information_gain
+from ktae.advantages import _direction, _strength, _tables
+from ktae.association import fisher_p_values, information_gain
 from ktae.config import KTAEConfig
+from ktae.context import preceding
 from ktae.contingency import Contingency, contingency
-from ktae.direction import BM25_B, BM25_K1, cohen, term_frequency_contrast
+from ktae.direction import BM25_B, BM25_K1, cohen
 from ktae.extras import require
 from ktae.report.permutations import benjamini_hochberg, permutation_p_values
 
 
 @dataclass(frozen=True, eq=False)
 class KeyTokenTable:
-    """One row for each token id that occurs in a group; arrays of U entries but for the last.
+    """One row for each unit of a group, a token id or, with `config.context`, one in its context; U entries each.
 
     Attributes:
         group: int64, the group's id.
         unit: int64, the token id.
         text: str, the token's text; "" if no texts were given.
+        context: str, the text of the `config.context` tokens before it, fewer at a rollout's start; their ids where
+            no texts were given; "" if the context does not count.
         a, b: int64, correct and incorrect rollouts that hold it.
-        c, d: int64, correct and incorrect rollouts that lack it.
+        c, d: int64, correct and incorrect rollouts that lack it; with `config.compare` "context" those that reached
+            its context and went on with another token.
         fisher_p: float64 in (0, 1], Fisher's exact test of the 2x2 table, two-sided, whatever `config.fisher` says.
         information_gain: float64 in [0, 1], bits.
         cohen_h: float64 in [-pi/2, pi/2], without the factor 2, as the formula uses it (`ktae.direction.cohen`).
         tf_correct, tf_incorrect: float64 >= 0, BM25-normalised frequency among the tokens of the correct and of the
             incorrect rollouts.
         direction: float64, > 0 towards correct; cohen_h + h3 (tf contrast).
-        value: float32, the key-token value: the same numbers as `ktae.key_token_values`.
+        value: float32, the key-token value: the same numbers as `ktae.key_token_values`; with `config.centered`, those
+            before the mean over the rollout is subtracted.
         occurrences: int64, in the group's scored rollouts.
         permutation_p: float64 in (0, 1]: how often chance alone does as well. The labels correct and incorrect are
             shuffled among the group's scored rollouts, everything else stays; p is the share of labellings with a
@@ -53,6 +59,7 @@ class KeyTokenTable:
     group: np.ndarray
     unit: np.ndarray
     text: np.ndarray
+    context: np.ndarray
     a: np.ndarray
     b: np.ndarray
     c: np.ndarray
@@ -111,7 +118,8 @@ class KeyTokenTable:
     def to_parquet(self, path: str | Path) -> None:
         """Writes the columns to a Parquet file. Raises an ImportError if the extra `report` is not installed."""
         arrow = require("pyarrow", extra="report")
-        columns = {**self.columns(), "text": arrow.array(self.text, arrow.string())}
+        texts = {name: arrow.array(getattr(self, name), arrow.string()) for name in ("text", "context")}
+        columns = {**self.columns(), **texts}
         require("pyarrow.parquet", extra="report").write_table(arrow.table(columns), path)
 
     def _take(self, rows: np.ndarray) -> KeyTokenTable:
@@ -170,7 +178,12 @@ def explain(
     scored_B = ~rewards_B.isnan()
     correct_B = rewards > config.correct_above
     counted_BT = mask_BT & scored_B[:, None]
-    table = contingency(ids_BT, counted_BT, correct_B, scored_B, group_B, groups)
+    rollouts = correct_B, scored_B, group_B, groups
+    table = _tables(ids_BT, counted_BT, *rollouts, config=config)
+    context_K = None
+    if config.compare == "context":
+        contexts = contingency(preceding(ids_BT, counted_BT, config.context), counted_BT, *rollouts)
+        context_K = contexts.unit_index_BT[counted_BT].cpu()
 
     row_K, _ = counted_BT.nonzero(as_tuple=True)
     unit_K = table.unit_index_BT[counted_BT]
@@ -184,8 +197,11 @@ def explain(
     permutation_p_U = np.full(len(id_U), np.nan)
     if permutations:
         permutation_p_U = permutation_p_values(
-            lambda permuted: _values_in_one_group(permuted, config),
-            *(tensor.cpu() for tensor in (row_K, unit_K, group_U, group_B, scored_B, correct_B, value_U)),
+            lambda permuted: (_values_in_one_group if context_K is None else table_values)(permuted, config),
+            row_K.cpu(),
+            unit_K.cpu(),
+            context_K,
+            *(tensor.cpu() for tensor in (group_U, group_B, scored_B, correct_B, value_U)),
             permutations=permutations,
             seed=seed,
         )
@@ -201,6 +217,7 @@ def explain(
         group=array(labels[group_U]),
         unit=array(id_U),
         text=np.array([(texts or {}).get(token_id, "") for token_id in id_U.tolist()], dtype=object),
+        context=_contexts(ids_BT, counted_BT, table, config.context, texts),
         a=array(table.a_U),
         b=array(table.b_U),
         c=array(table.n_T_U - table.a_U),
@@ -244,14 +261,24 @@ def _values(strength_U: Tensor, table: Contingency, config: KTAEConfig) -> Tenso
     return torch.where(mixed_U, config.scale * value_U, 0.0)
 
 
-def _strength(table: Contingency, config: KTAEConfig) -> Tensor:
-    h1, h2 = config.fisher_weight, config.information_gain_weight
-    return (h1 * fisher(table, config.fisher) + h2 * information_gain(table)) / (h1 + h2)
-
-
-def _direction(table: Contingency, config: KTAEConfig) -> Tensor:
-    h3 = config.term_frequency_weight
-    return cohen(table) + h3 * term_frequency_contrast(table) if h3 else cohen(table)
+def _contexts(
+    ids_BT: Tensor, counted_BT: Tensor, table: Contingency, length: int, texts: Mapping[int, str] | None
+) -> np.ndarray:
+    """(U,) str, what comes before each unit where it stands first."""
+    units = len(table.a_U)
+    if not length:
+        return np.array([""] * units, dtype=object)
+    rows, starts = counted_BT.nonzero(as_tuple=True)[0].tolist(), {}
+    ids = ids_BT[counted_BT].tolist()
+    context_U = [""] * units
+    seen = set()
+    for place, (row, unit) in enumerate(zip(rows, table.unit_index_BT[counted_BT].tolist(), strict=True)):
+        begin = starts.setdefault(row, place)
+        if unit not in seen:
+            seen.add(unit)
+            before = ids[max(begin, place - length) : place]
+            context_U[unit] = " ".join(map(str, before)) if texts is None else "".join(texts.get(i, "") for i in before)
+    return np.array(context_U, dtype=object)
 
 
 def _term_frequencies(table: Contingency) -> tuple[Tensor, Tensor]:

@@ -85,6 +85,7 @@ def show_table(console: Any, table: KeyTokenTable, top: int) -> None:
     text = require("rich.text", extra="report").Text
     wide = not console.is_terminal or console.width >= _WIDE
     columns = {
+        **({"after": lambda row: repr(row["context"])} if any(row["context"] for row in rows) else {}),
         "token": lambda row: repr(row["text"]) if row["text"] else str(row["unit"]),
         **({"id": lambda row: str(row["unit"])} if wide else {}),
         "value": lambda row: f"{row['value']:+.3f}",
@@ -107,7 +108,9 @@ def show_table(console: Any, table: KeyTokenTable, top: int) -> None:
         "adjusted": lambda row: f"{row['adjusted_p']:.3g}",
     }
     for name in columns:
-        grid.add_column(name, justify="left" if name == "token" else "right", no_wrap=True, overflow="ellipsis")
+        grid.add_column(
+            name, justify="left" if name in ("after", "token") else "right", no_wrap=True, overflow="ellipsis"
+        )
     for row in rows:
         cells = [text(cell(row)) for cell in columns.values()]
         cells[0].stylize(_style(row["value"]) or "none")
