@@ -158,7 +158,6 @@ def test_malformed_rows_are_counted_on_the_page_or_stop_the_report(tmp_path, cap
         ),
         (rows_of(1), ("--tokenizer", "./nowhere"), "--tokenizer must be"),
         (rows_of(1), (*WORDS, "--reward-column", "marks"), "reward names the column 'marks'"),
-        (rows_of(1), (*WORDS, "--set", "context=1"), "reports show single tokens"),
         (rows_of(1), (*WORDS, "--out", "nowhere/report.html"), "--out must be in a folder that exists"),
     ],
 )

@@ -164,8 +164,9 @@ function fillKeyTokens(group, target) {
     const of = (name) => units[name][unit];
     const link = el("button", { type: "button", "data-unit": unit, title: "Show where it stands",
       onclick: () => visit(unit, 0) },
+      units.context?.[unit] ? el("bdi", { class: "quiet" }, ...visible(units.context[unit], "label")) : "",
       tokenLabel(group.texts[of("text")]));
-    const cells = [link, signed(of("value")), `${of("a")}/${group.n_correct}`, `${of("b")}/${group.n_incorrect}`,
+    const cells = [link, signed(of("value")), `${of("a")}/${of("a") + of("c")}`, `${of("b")}/${of("b") + of("d")}`,
       significant(of("fisher_p")), significant(of("permutation_p")), significant(of("adjusted_p")),
       significant(of("information_gain")), whole(of("occurrences"))];
     return el("tr", {}, ...cells.map((cell, k) =>
