@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from ktae.bench import rivals
 from ktae.bench.rollouts import Rollouts
 from ktae.config import KTAEConfig
 
-CONTEXT = {"context": 2, "compare": "context", "term_frequency_weight": 0.0, "scale": 8.0}
+RECOMMENDED = KTAEConfig.recommended()
 
 
 def positive(rollouts: Rollouts, rollout_advantages: Tensor) -> Tensor:
@@ -25,8 +27,8 @@ METHODS = {
     "": rivals.uniform,
     "ktae": _ktae(),
     "ktae_mean": rivals.key_mean(KTAEConfig()),
-    "context": _ktae(**CONTEXT),
-    "context_centered": _ktae(**CONTEXT, centered=True),
+    "context": rivals.key_tokens(RECOMMENDED),
+    "context_centered": rivals.key_tokens(replace(RECOMMENDED, centered=True)),
     "positive": positive,
     "tempo": rivals.prefix_tree,
     "gtpo": rivals.entropy_weighted,
@@ -39,11 +41,11 @@ METHODS = {
     "ktae_h2_2": _ktae(information_gain_weight=2.0),
     "ktae_released": rivals.key_tokens(KTAEConfig.released()),
     "ktae_x4": _ktae(scale=4.0),
-    "context_x2": _ktae(**CONTEXT | {"scale": 2.0}),
-    "context_x4": _ktae(**CONTEXT | {"scale": 4.0}),
-    "context_x16": _ktae(**CONTEXT | {"scale": 16.0}),
-    "context_1": _ktae(**CONTEXT | {"context": 1}),
-    "context_4": _ktae(**CONTEXT | {"context": 4}),
+    "context_x2": rivals.key_tokens(replace(RECOMMENDED, scale=2.0)),
+    "context_x4": rivals.key_tokens(replace(RECOMMENDED, scale=4.0)),
+    "context_x16": rivals.key_tokens(replace(RECOMMENDED, scale=16.0)),
+    "context_1": rivals.key_tokens(replace(RECOMMENDED, context=1)),
+    "context_4": rivals.key_tokens(replace(RECOMMENDED, context=4)),
 }
 
 

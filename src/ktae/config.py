@@ -93,3 +93,13 @@ class KTAEConfig:
         `exclude_token_ids` where it can occur inside the mask.
         """
         return cls(fisher="released")
+
+    @classmethod
+    def recommended(cls) -> KTAEConfig:
+        """What did best in our experiments (docs/results.md), on small models and tasks: tokens compared in context.
+
+        A token is set against the other tokens with which the group's rollouts went on after the same two tokens, and
+        the term-frequency contrast is left out. After a mistake only incorrect rollouts reach what follows, so the
+        blame stays with the mistake.
+        """
+        return cls(context=2, compare="context", term_frequency_weight=0.0, scale=8.0)
