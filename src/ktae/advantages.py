@@ -104,8 +104,8 @@ def key_token_values(
     counted_BT = mask_BT & scored_B[:, None]
     correct_B = rewards > config.correct_above  # in the rewards' own precision: float32(0.1) is not above 0.1
 
-    table = _tables(ids_BT, counted_BT, correct_B, scored_B, group_B, groups, config=config)
-    value_U = torch.tanh(_strength(table, config) * _direction(table, config) / 2)
+    table = unit_tables(ids_BT, counted_BT, correct_B, scored_B, group_B, groups, config=config)
+    value_U = torch.tanh(strength(table, config) * direction(table, config) / 2)
     mixed_U = (table.n_T_U > 0) & (table.n_F_U > 0)
     value_U = torch.where(mixed_U, value_U, 0.0)
 
@@ -126,7 +126,7 @@ def _row_means(value_BT: Tensor, valued_BT: Tensor) -> Tensor:
     return sum_B.double() / 2**40 / valued_BT.sum(dim=1).clamp(min=1)
 
 
-def _tables(token_ids_BT: Tensor, counted_BT: Tensor, *rollouts, config: KTAEConfig) -> Contingency:
+def unit_tables(token_ids_BT: Tensor, counted_BT: Tensor, *rollouts, config: KTAEConfig) -> Contingency:
     """The tables of the configured units: tokens, or tokens in context; against the group, or within the context."""
     if config.context == 0:
         return contingency(token_ids_BT, counted_BT, *rollouts)
@@ -135,11 +135,13 @@ def _tables(token_ids_BT: Tensor, counted_BT: Tensor, *rollouts, config: KTAECon
     return within(table, contingency(context_BT, counted_BT, *rollouts)) if config.compare == "context" else table
 
 
-def _strength(table: Contingency, config: KTAEConfig) -> Tensor:
+def strength(table: Contingency, config: KTAEConfig) -> Tensor:
+    """(U,) float64 association strengths, (h1 Fisher score + h2 information gain) / (h1 + h2)."""
     h1, h2 = config.fisher_weight, config.information_gain_weight
     return (h1 * fisher(table, config.fisher) + h2 * information_gain(table)) / (h1 + h2)
 
 
-def _direction(table: Contingency, config: KTAEConfig) -> Tensor:
+def direction(table: Contingency, config: KTAEConfig) -> Tensor:
+    """(U,) float64 directions, Cohen's h + h3 term-frequency contrast."""
     h3 = config.term_frequency_weight
     return cohen(table) + h3 * term_frequency_contrast(table) if h3 else cohen(table)

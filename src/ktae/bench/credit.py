@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ktae.bench import metrics
-from ktae.bench.estimators import ESTIMATORS, REFERENCE
+from ktae.bench.estimators import ESTIMATORS, NEED_ENTROPIES, REFERENCE
 from ktae.bench.metrics import LOCALISATION, METRICS
 from ktae.bench.rollouts import Label, Rollouts
 from ktae.bench.sources import SOURCES
@@ -53,7 +53,9 @@ def ranks(results: dict[str, Any], estimators: Sequence[str]) -> dict[str, dict[
     """Of each estimator the mean over the sources of its rank in each localisation metric, and the mean of those.
 
     Rank 1 is the best, estimators that tie share the mean of their ranks, and a source without the metric is left out.
+    An estimator that some source could not be given to has no rank.
     """
+    estimators = [e for e in estimators if all(e in source["estimators"] for source in results.values())]
     mean_ranks: dict[str, dict[str, float]] = {estimator: {} for estimator in estimators}
     for metric in LOCALISATION:
         by_source = []
@@ -75,6 +77,8 @@ def _source(rollouts: Rollouts, estimators: Sequence[str], seed: int) -> dict[st
     reference = metrics.group_sums(rollouts, ESTIMATORS[REFERENCE](rollouts))
     results = {}
     for estimator in estimators:
+        if rollouts.entropies is None and estimator in NEED_ENTROPIES:
+            continue
         values = ESTIMATORS[estimator](rollouts)
         sums = metrics.group_sums(rollouts, values)
         results[estimator] = {

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ktae import checks
-from ktae.advantages import _direction, _strength, _tables
+from ktae.advantages import direction, strength, unit_tables
 from ktae.association import fisher_p_values, information_gain
 from ktae.config import KTAEConfig
 from ktae.context import preceding
@@ -179,7 +179,7 @@ def explain(
     correct_B = rewards > config.correct_above
     counted_BT = mask_BT & scored_B[:, None]
     rollouts = correct_B, scored_B, group_B, groups
-    table = _tables(ids_BT, counted_BT, *rollouts, config=config)
+    table = unit_tables(ids_BT, counted_BT, *rollouts, config=config)
     context_K = None
     if config.compare == "context":
         contexts = contingency(preceding(ids_BT, counted_BT, config.context), counted_BT, *rollouts)
@@ -227,7 +227,7 @@ def explain(
         cohen_h=array(cohen(table)),
         tf_correct=array(tf_T_U),
         tf_incorrect=array(tf_F_U),
-        direction=array(_direction(table, config)),
+        direction=array(direction(table, config)),
         value=array(value_U.float()),
         occurrences=array(table.count_T_U + table.count_F_U),
         permutation_p=permutation_p_U,
@@ -243,7 +243,7 @@ def table_values(table: Contingency, config: KTAEConfig) -> Tensor:
     Returns:
         (U,) float64.
     """
-    return _values(_strength(table, config), table, config)
+    return _values(strength(table, config), table, config)
 
 
 def _values_in_one_group(table: Contingency, config: KTAEConfig) -> Tensor:
@@ -252,11 +252,11 @@ def _values_in_one_group(table: Contingency, config: KTAEConfig) -> Tensor:
     a_U, b_U = torch.arange((n_T + 1) * (n_F + 1)) // (n_F + 1), torch.arange((n_T + 1) * (n_F + 1)) % (n_F + 1)
     all_of = {"n_T_U": torch.full_like(a_U, n_T), "n_F_U": torch.full_like(a_U, n_F)}
     possible = replace(table, a_U=a_U, b_U=b_U, **all_of)
-    return _values(_strength(possible, config)[table.a_U * (n_F + 1) + table.b_U], table, config)
+    return _values(strength(possible, config)[table.a_U * (n_F + 1) + table.b_U], table, config)
 
 
 def _values(strength_U: Tensor, table: Contingency, config: KTAEConfig) -> Tensor:
-    value_U = torch.tanh(strength_U * _direction(table, config) / 2)
+    value_U = torch.tanh(strength_U * direction(table, config) / 2)
     mixed_U = (table.n_T_U > 0) & (table.n_F_U > 0)
     return torch.where(mixed_U, config.scale * value_U, 0.0)
 
