@@ -276,7 +276,7 @@ def test_rollouts_check_their_fields():
 @given(batch=judged(), random=st.randoms(use_true_random=False))
 def test_estimators_give_every_row_the_same_whatever_the_order(name, batch, random):
     rollouts, _ = batch
-    rollouts = replace(rollouts, token_ids=rollouts.step_index + 1)
+    rollouts = replace(rollouts, token_ids=rollouts.step_index + 1, entropies=(rollouts.step_index + 2).float())
     order = torch.tensor(random.sample(range(len(rollouts.rewards)), len(rollouts.rewards)))
     values = ESTIMATORS[name](rollouts)
     assert values.dtype == torch.float32

@@ -24,7 +24,7 @@ STATISTICS = {
 
 def _z_score(a, b, n_t, n_f):
     n, held = n_t + n_f, a + b
-    if held == n or n == 1:
+    if held in (0, n) or n == 1:
         return 0.0
     variance = n_t * n_f * held * (n - held) / (n * n * (n - 1))
     return math.tanh((a - held * n_t / n) / math.sqrt(variance) / 2)

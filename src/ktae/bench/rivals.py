@@ -104,7 +104,10 @@ def high_entropy_only(rollouts: Rollouts, rollout_advantages: Tensor, *, share: 
     """The 80/20 rule (arXiv 2506.01939): only the `share` of the batch's tokens with the highest entropy learn."""
     if rollouts.entropies is None:
         raise ValueError("high_entropy_only needs the rollouts' entropies, got None")
-    threshold = torch.quantile(rollouts.entropies[rollouts.mask], 1 - share)
+    entropies_K = rollouts.entropies[rollouts.mask].sort(descending=True).values
+    if not len(entropies_K):
+        return uniform(rollouts, rollout_advantages)
+    threshold = entropies_K[max(round(share * len(entropies_K)), 1) - 1]
     return uniform(rollouts, rollout_advantages) * (rollouts.entropies >= threshold)
 
 
