@@ -1,6 +1,7 @@
 """Recipes: what is written, overridden and refused."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -107,3 +108,12 @@ def test_not_a_mapping(write):
 def test_no_such_recipe():
     with pytest.raises(FileNotFoundError, match=r"no recipe 'quickstrt'.*\(quickstart\)"):
         load_recipe("quickstrt")
+
+
+def test_the_settings_of_an_algorithm(write):
+    recipe = load_recipe(write(MINIMAL + "ktae: {correct_above: 0.5, exclude_token_ids: [3], scale: 0.25}\n"))
+    assert recipe.key_tokens("grpo_ktae") is recipe.ktae
+    in_context = recipe.key_tokens("dapo_ktae_context")
+    assert (in_context.correct_above, in_context.exclude_token_ids) == (0.5, (3,))
+    assert in_context == replace(KTAEConfig.recommended(), correct_above=0.5, exclude_token_ids=(3,))
+    assert in_context.compare == "context"

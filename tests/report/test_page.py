@@ -186,8 +186,8 @@ def test_scores_are_reported_as_they_were_scored(tmp_path, capsys):
 
 def test_centred_values_are_those_of_the_tokens(tmp_path):
     setting = ("--set", "centered=True")
-    shown, groups = data_of(report(save(tmp_path / "a.jsonl", rows_of(2)), *setting, out=tmp_path / "a.html"))
-    assert shown["scale"] == 2
+    _, groups = data_of(report(save(tmp_path / "a.jsonl", rows_of(2)), *setting, out=tmp_path / "a.html"))
+    assert [group["scale"] for group in groups] == [2, 2]
     moved = []
     for group in groups:
         for rollout in group["rollouts"]:

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
         notes=notes,
         run=path if recipe else None,
         permutations=arguments.permutations,
-        config=recipe.ktae if recipe and not arguments.set else config_of(arguments),
+        config=page_run.settings_of(recipe) if recipe and not arguments.set else config_of(arguments),
     )
     for note in notes:
         print(note)

@@ -52,6 +52,7 @@ class ReportGroup:
         rollouts: in the order in which they are shown.
         table: `ktae.explain`'s rows of this group.
         correct_above: a rollout is correct when its reward is greater than this.
+        scale: the largest key-token value there can be.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ReportGroup:
     rollouts: Sequence[ReportRollout]
     table: KeyTokenTable
     correct_above: float = 0.0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ def pack(group: ReportGroup) -> PackedGroup:
     n_correct, n_incorrect = sum(verdicts), len(verdicts) - sum(verdicts)
     payload = {
         "prompt": group.prompt,
+        "scale": group.scale,
         "n_correct": n_correct,
         "n_incorrect": n_incorrect,
         "remark": _remark(table, n_correct, n_incorrect),

@@ -19,7 +19,7 @@ def page_html(title: str, report: dict[str, Any], packed: list[str]) -> str:
 
     Args:
         title: of the window.
-        report: what `main.js` reads: title, source, summary, notes, scale, curves, evaluation, prompts, first.
+        report: what `main.js` reads: title, source, summary, notes, curves, evaluation, prompts, first.
         packed: the groups, in the order of `report["prompts"]`.
     """
     assets = files("ktae.report") / "assets"

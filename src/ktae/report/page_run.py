@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ktae.config import KTAEConfig
 from ktae.train import records
 from ktae.train.recipe import ALGORITHMS, Recipe, load_recipe
 
@@ -31,6 +33,11 @@ def is_run(path: Path) -> bool:
 def recipe_of(run: Path) -> Recipe:
     """The run's recipe, as config.yaml spells it out."""
     return load_recipe(str(run / "config.yaml"))
+
+
+def settings_of(recipe: Recipe) -> Callable[[str], KTAEConfig]:
+    """The estimator's settings of a group by its name, ALGORITHM/STEP/GROUP."""
+    return lambda group: recipe.key_tokens(group.partition("/")[0])
 
 
 def reward_column(recipe: Recipe) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def write_report(
     source: str,
     notes: Iterable[str] = (),
     run: Path | None = None,
-    config: KTAEConfig = KTAEConfig(),  # noqa: B008 (frozen)
+    config: KTAEConfig | Callable[[str], KTAEConfig] = KTAEConfig(),  # noqa: B008 (frozen)
     permutations: int = 20_000,
     seed: int = 0,
 ) -> dict[str, int]:
@@ -48,7 +48,7 @@ def write_report(
         tokenizer: of the rollouts; None if they were saved with token ids and texts.
         title, source, notes: texts for the page's head.
         run: the folder of a training run whose curves and evaluation are shown.
-        config: of the estimator, whose tables are computed here.
+        config: of the estimator, whose tables are computed here; or a function that gives a group's by its name.
         permutations, seed: those of `ktae.explain`.
 
     Where the groups need more than LIMIT, a sample of them is kept, and the page says so.
@@ -66,7 +66,6 @@ def write_report(
     shown: dict[str, Any] = {
         "title": title,
         "source": source,
-        "scale": config.scale * (2 if config.centered else 1),
         "curves": page_run.curves(run, recipe) if run and recipe else [],
         "evaluation": page_run.evaluation(run) if run else None,
         "first": 0,
@@ -74,7 +73,8 @@ def write_report(
     sample = Sample(max(0, LIMIT - len(page_html(title, shown, [])) - 20_000))
     totals = {"rollouts": 0, "scored": 0, "correct": 0, "tokens": 0, "mixed": 0}
     for name, rollouts in _with_progress(groups):
-        packed = pack(report_group(name, rollouts, tokenizer, config, permutations=permutations, seed=seed))
+        settings = config if isinstance(config, KTAEConfig) else config(name)
+        packed = pack(report_group(name, rollouts, tokenizer, settings, permutations=permutations, seed=seed))
         totals["tokens"] += packed.tokens
         for count in ("rollouts", "scored", "correct"):
             totals[count] += packed.entry[count]
@@ -136,7 +136,8 @@ def report_group(
         )
         for row, rollout in enumerate(rollouts)
     ]
-    return ReportGroup(name, rollouts[0].prompt, shown, table, correct_above=config.correct_above)
+    scale = config.scale * (2 if config.centered else 1)
+    return ReportGroup(name, rollouts[0].prompt, shown, table, config.correct_above, scale)
 
 
 def _saved_advantages(rollouts: list[Rollout]) -> list[float] | None:

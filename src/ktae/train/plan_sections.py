@@ -96,7 +96,7 @@ def algorithms_section(recipe: Recipe, configs: dict[str, Any]) -> Table:
     def key_tokens(name: str, _: Any) -> str:
         if not ALGORITHMS[name].ktae:
             return "none"
-        ktae = recipe.ktae
+        ktae = recipe.key_tokens(name)
         weights = (
             f"Fisher {ktae.fisher_weight:g}, IG {ktae.information_gain_weight:g}, tf {ktae.term_frequency_weight:g}"
         )

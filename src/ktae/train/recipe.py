@@ -33,12 +33,14 @@ class Algorithm:
         label: its name in tables and plots.
         trl: fields of `GRPOConfig` that define it.
         ktae: add key-token values to the rollout advantages.
+        recommended: they are those of `KTAEConfig.recommended()` instead of the recipe's `ktae`.
         dapo: with the recipe's `dynamic_sampling` and `overlong`.
     """
 
     label: str
     trl: dict[str, Any]
     ktae: bool = False
+    recommended: bool = False
     dapo: bool = False
 
 
@@ -47,8 +49,10 @@ _DAPO = {"loss_type": "dapo", "scale_rewards": "group", "epsilon": 0.2, "epsilon
 ALGORITHMS = {
     "grpo": Algorithm("GRPO", _GRPO),
     "grpo_ktae": Algorithm("GRPO+KTAE", _GRPO, ktae=True),
+    "grpo_ktae_context": Algorithm("GRPO+KTAE in context", _GRPO, ktae=True, recommended=True),
     "dapo": Algorithm("DAPO", _DAPO, dapo=True),
     "dapo_ktae": Algorithm("DAPO+KTAE", _DAPO, ktae=True, dapo=True),
+    "dapo_ktae_context": Algorithm("DAPO+KTAE in context", _DAPO, ktae=True, recommended=True, dapo=True),
 }
 
 
@@ -251,6 +255,16 @@ class Recipe:
     def correctness(self) -> str:
         """The reward that decides which rollouts are correct."""
         return self.correctness_reward or self.rewards[0]
+
+    def key_tokens(self, algorithm: str) -> KTAEConfig:
+        """The estimator's settings for one of `ALGORITHMS`."""
+        if not ALGORITHMS[algorithm].recommended:
+            return self.ktae
+        return dataclasses.replace(
+            KTAEConfig.recommended(),
+            correct_above=self.ktae.correct_above,
+            exclude_token_ids=self.ktae.exclude_token_ids,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain lists, dicts and scalars, every default spelled out."""

@@ -232,7 +232,7 @@ def _trainer(recipe: Recipe, algorithm: str) -> tuple[type, dict[str, Any]]:
             task_type="CAUSAL_LM",
         )
     if ALGORITHMS[algorithm].ktae:
-        options["ktae"] = recipe.ktae
+        options["ktae"] = recipe.key_tokens(algorithm)
     dynamic = ALGORITHMS[algorithm].dapo and recipe.dynamic_sampling
     if dynamic:
         options |= dataclasses.asdict(dynamic)

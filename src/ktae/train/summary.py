@@ -88,7 +88,7 @@ def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
 
 def _baseline(recipe: Recipe, algorithm: str) -> str:
     """What an algorithm is compared with: itself without KTAE if that was trained, otherwise the first one."""
-    without = algorithm.removesuffix("_ktae")
+    without = algorithm.partition("_")[0]
     return without if without != algorithm and without in recipe.algorithms else recipe.algorithms[0]
 
 

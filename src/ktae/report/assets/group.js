@@ -164,7 +164,7 @@ function restyle() {
 
 function recolour() {
   const largest = Math.max(...chosen.group.rollouts.map((rollout) => Math.abs(rollout.advantage)), 0);
-  chosen.extent = { value: report.scale, advantage: largest, sum: largest + report.scale }[chosen.view] || 1;
+  chosen.extent = { value: chosen.group.scale, advantage: largest, sum: largest + chosen.group.scale }[chosen.view] || 1;
   const name = { value: "key-token value", advantage: "rollout advantage", sum: "token advantage" }[chosen.view];
   const swatches = [];
   for (let k = -LEVELS; k <= LEVELS; k++) {

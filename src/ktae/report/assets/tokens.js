@@ -182,7 +182,7 @@ function fillKeyTokens(group, target) {
 }
 
 function valueClass(value) {
-  const k = Math.min(LEVELS, Math.ceil((Math.abs(value) / report.scale) * LEVELS));
+  const k = Math.min(LEVELS, Math.ceil((Math.abs(value) / chosen.group.scale) * LEVELS));
   return "t " + (value > 0 ? "c" : "b") + k;
 }
 
