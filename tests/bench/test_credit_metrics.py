@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ktae.bench import credit, metrics
@@ -273,6 +273,7 @@ def test_rollouts_check_their_fields():
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
+@settings(max_examples=20)
 @given(batch=judged(), random=st.randoms(use_true_random=False))
 def test_estimators_give_every_row_the_same_whatever_the_order(name, batch, random):
     rollouts, _ = batch

@@ -8,7 +8,7 @@ import oracle as slow
 import pytest
 import torch
 from batches import batches
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ktae.bench import rivals
@@ -53,6 +53,7 @@ def deviation(values):
     return math.sqrt(sum((v - mean) ** 2 for v in values) / max(len(values) - 1, 1))
 
 
+@settings(max_examples=30)
 @given(labelled())
 def test_prefix_tree(rollouts):
     advantage_B = rollout_advantages(rollouts)
@@ -81,6 +82,7 @@ def test_prefix_tree(rollouts):
                 before = after
 
 
+@settings(max_examples=30)
 @given(labelled())
 def test_entropy_weighted(rollouts):
     advantage_B = rollout_advantages(rollouts)
@@ -105,6 +107,7 @@ def test_entropy_weighted(rollouts):
             assert got[r, t] == pytest.approx((value - mean) / (spread + 1e-6), abs=1e-3)
 
 
+@settings(max_examples=30)
 @given(labelled())
 def test_high_entropy_only_keeps_a_fifth(rollouts):
     counted = int(rollouts.mask.sum())
@@ -118,6 +121,7 @@ def test_high_entropy_only_keeps_a_fifth(rollouts):
         assert rollouts.entropies[kept_BT].min() >= rollouts.entropies[dropped_BT].max()
 
 
+@settings(max_examples=30)
 @given(labelled())
 def test_oracle_and_controls(rollouts):
     advantage_B = rollout_advantages(rollouts)
@@ -153,6 +157,7 @@ def test_entropies_are_needed():
             rival(rollouts, torch.zeros(1, dtype=torch.float64))
 
 
+@settings(max_examples=30)
 @given(labelled())
 def test_estimators_are_finite_zero_outside_the_mask_and_the_same_in_any_order(rollouts):
     order = torch.arange(len(rollouts.mask) - 1, -1, -1)
@@ -164,6 +169,7 @@ def test_estimators_are_finite_zero_outside_the_mask_and_the_same_in_any_order(r
         np.testing.assert_allclose(estimator(rollouts.rows(order)), values[order], atol=1e-6, err_msg=name)
 
 
+@settings(max_examples=30)
 @given(labelled())
 def test_what_uniform_adds_is_nothing(rollouts):
     assert (beyond_rollout(rivals.uniform)(rollouts) == 0).all()

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from test_rivals import groups_of, labelled
 
 from ktae.bench import variants
@@ -49,6 +49,7 @@ def table(rollouts, rows, context, before, token):
 
 @pytest.mark.parametrize("context", [0, 1, 2])
 @pytest.mark.parametrize("leave_one_out", [False, True])
+@settings(max_examples=15)
 @given(rollouts=labelled())
 def test_in_context(context, leave_one_out, rollouts):
     estimators = {s: variants.in_context(s, context, leave_one_out=leave_one_out) for s in STATISTICS}
@@ -66,6 +67,7 @@ def test_in_context(context, leave_one_out, rollouts):
                     assert float(values[statistic][row, t]) == pytest.approx(wanted, abs=1e-5)
 
 
+@settings(max_examples=30)
 @given(labelled())
 def test_back_off(rollouts):
     values = variants.back_off(2, pseudo=1.5, support=2)(rollouts)
