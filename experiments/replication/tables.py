@@ -57,7 +57,10 @@ def final(run: dict[str, Any], measure: str) -> float:
 
 
 def share_of_oracle(runs: Runs, method: str, measure: str) -> Estimate | None:
-    """The gain over GRPO as a share of the oracle's: the shares that a paired t-test does not reject (Fieller)."""
+    """The gain over GRPO as a share of the oracle's: the shares that a paired t-test does not reject (Fieller).
+
+    None where the oracle's own gain is not told from zero, no share from -2 to 4 fits, or seeds are fewer than three.
+    """
     seeds = sorted(runs[method].keys() & runs["grpo"].keys() & runs["grpo+oracle"].keys())
     if len(seeds) < 3:
         return None
@@ -65,6 +68,8 @@ def share_of_oracle(runs: Runs, method: str, measure: str) -> Estimate | None:
         np.array([final(runs[m][s], measure) - final(runs["grpo"][s], measure) for s in seeds])
         for m in (method, "grpo+oracle")
     )
+    if stats.ttest_1samp(oracle, 0).pvalue > 0.05:
+        return None
     shares = np.arange(-2.0, 4.0, 0.005)
     kept = [share for share in shares if stats.ttest_1samp(gain - share * oracle, 0).pvalue > 0.05]
     if not kept:
