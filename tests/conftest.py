@@ -19,3 +19,16 @@ def shared():
     if not path.is_dir():
         pytest.skip(f"needs the shared data folder, and there is none at {path}")
     return path
+
+
+@pytest.fixture(scope="module", params=["tensors", "compiled"])
+def both_paths(request):
+    """Runs a module's tests with the tensor path, then with the compiled one."""
+    from ktae import kernels
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "tensors":
+            patch.setattr(kernels, "usable", lambda tensor: False)
+        else:
+            pytest.importorskip("numba")
+        yield request.param

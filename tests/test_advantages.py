@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 import ktae
 from ktae import KTAEConfig, key_token_values, ktae_advantages
 
+pytestmark = pytest.mark.usefixtures("both_paths")
+
 TOLERANCE = 1e-6
 NAN = float("nan")
 

@@ -10,6 +10,8 @@ import torch
 from ktae import KTAEConfig, key_token_values, ktae_advantages
 from ktae.rollout import dr_grpo, grpo, rloo
 
+pytestmark = pytest.mark.usefixtures("both_paths")
+
 NAN, INF = math.nan, math.inf
 FLOAT32 = torch.float32
 

@@ -7,6 +7,8 @@ import torch
 
 import ktae
 
+pytestmark = pytest.mark.usefixtures("both_paths")
+
 FILES = ("g4", "g5_odd", "g8", "g16", "g16_shuffled", "g16_dapo")
 INPUTS = ("token_ids", "mask", "rewards", "group_ids")
 COLUMNS = {"exact": "advantages_exact_fisher", "released": "advantages_released"}

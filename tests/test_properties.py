@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from ktae import KTAEConfig, key_token_values, ktae_advantages
 
+pytestmark = pytest.mark.usefixtures("both_paths")
+
 NAN = float("nan")
 FUNCTIONS = pytest.mark.parametrize("function", [ktae_advantages, key_token_values], ids=lambda f: f.__name__)
 seeds = st.integers(0, 2**32 - 1)

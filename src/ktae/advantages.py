@@ -16,13 +16,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ktae import checks
+from ktae import checks, kernels
 from ktae.association import fisher, information_gain
 from ktae.config import KTAEConfig
 from ktae.context import followed_by, preceding
 from ktae.contingency import Contingency, contingency, within
 from ktae.direction import cohen, term_frequency_contrast
 from ktae.rollout import grpo
+
+_AT_ONCE = 2**20  # tokens, padding included, that the tensor path looks at together
 
 
 def ktae_advantages(
@@ -66,13 +68,11 @@ def ktae_advantages(
             [-0.7070, -1.7070]])
     """
     rewards_B = checks.rewards(rewards)
-    value_BT = key_token_values(token_ids, mask, rewards, group_ids, config=config)
     if rollout_advantages is None:
         rollout_B = grpo(rewards, group_ids)
     else:
         rollout_B = checks.rollout_advantages(rollout_advantages, rewards_B)
-    counted_BT = mask.bool() & ~rewards_B.isnan()[:, None]
-    return ((rollout_B[:, None] + value_BT) * counted_BT).float()
+    return _token_advantages(token_ids, mask, rewards, group_ids, rollout_B, config)
 
 
 def key_token_values(
@@ -96,14 +96,51 @@ def key_token_values(
     tensor([[ 0.,  1.],
             [ 0., -1.]])
     """
+    return _token_advantages(token_ids, mask, rewards, group_ids, None, config)
+
+
+def _token_advantages(
+    token_ids: Tensor, mask: Tensor, rewards: Tensor, group_ids: Tensor, rollout_B: Tensor | None, config: KTAEConfig
+) -> Tensor:
+    """Checks the batch and values its tokens, a few groups at a time; no `rollout_B` means zeros."""
     checks.config(config)
     rewards_B = checks.rewards(rewards)
     group_B, groups = checks.group_indices(group_ids, rewards_B)
-    ids_BT, mask_BT = checks.tokens_and_mask(token_ids, mask, rewards_B)
+    checks.token_types(token_ids, mask, rewards_B)
+    if rollout_B is None:
+        rollout_B = torch.zeros_like(rewards_B)
     scored_B = ~rewards_B.isnan()
-    counted_BT = mask_BT & scored_B[:, None]
     correct_B = rewards > config.correct_above  # in the rewards' own precision: float32(0.1) is not above 0.1
 
+    if kernels.usable(token_ids):
+        return kernels.token_advantages(token_ids, mask, rollout_B, correct_B, scored_B, group_B, groups, config=config)
+    checks.token_values(token_ids, mask)
+    advantage_BT = torch.zeros(token_ids.shape, dtype=torch.float32, device=token_ids.device)
+    for rows in _rows_at_once(group_B, groups, token_ids.shape[1]):
+        ids_BT, counted_BT = token_ids[rows].long(), (mask[rows] != 0) & scored_B[rows, None]
+        value_BT = _values(ids_BT, counted_BT, correct_B[rows], scored_B[rows], group_B[rows], groups, config)
+        advantage_BT[rows] = ((rollout_B[rows, None] + value_BT) * counted_BT).float()
+    return advantage_BT
+
+
+def _rows_at_once(group_B: Tensor, groups: int, columns: int) -> list[Tensor]:
+    """The rows of a few whole groups at a time: temporaries stay far below the size of a large batch."""
+    by_group = torch.argsort(group_B, stable=True)
+    end_G = torch.bincount(group_B, minlength=groups).cumsum(0) * columns
+    part_G = end_G // _AT_ONCE
+    return list(by_group.split(torch.unique(part_G[group_B], return_counts=True)[1].tolist()))
+
+
+def _values(
+    ids_BT: Tensor,
+    counted_BT: Tensor,
+    correct_B: Tensor,
+    scored_B: Tensor,
+    group_B: Tensor,
+    groups: int,
+    config: KTAEConfig,
+) -> Tensor:
+    """(N, T) float32 key-token values."""
     table = unit_tables(ids_BT, counted_BT, correct_B, scored_B, group_B, groups, config=config)
     value_U = torch.tanh(strength(table, config) * direction(table, config) / 2)
     mixed_U = (table.n_T_U > 0) & (table.n_F_U > 0)

@@ -11,6 +11,7 @@ _INTEGERS = (
     *(torch.int8, torch.int16, torch.int32, torch.int64),
     *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
 )
+_AT_ONCE = 2**20  # elements
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -38,28 +39,40 @@ def group_indices(group_ids: Tensor, rewards_B: Tensor) -> tuple[Tensor, int]:
 
 def tokens_and_mask(token_ids: Tensor, mask: Tensor, rewards_B: Tensor) -> tuple[Tensor, Tensor]:
     """(N, T) int64 token ids, non-negative inside the mask, and the (N, T) boolean mask."""
+    token_types(token_ids, mask, rewards_B)
+    token_values(token_ids, mask)
+    return token_ids.long(), mask != 0
+
+
+def token_types(token_ids: Tensor, mask: Tensor, rewards_B: Tensor) -> None:
+    """Refuses token ids and masks of unsuitable types, shapes or devices; looks at no element."""
     _tensor("token_ids", token_ids, 2, _INTEGERS, "(N, T)")
     _tensor("mask", mask, 2, (torch.bool, *_INTEGERS, *_FLOATS), "(N, T)")
     if mask.shape != token_ids.shape:
         raise ValueError(f"mask must have the shape of token_ids, {tuple(token_ids.shape)}, got {tuple(mask.shape)}")
     _same_rows("token_ids", token_ids, "rewards", rewards_B)
     _same_device("mask", mask, "token_ids", token_ids)
-    if mask.dtype not in (torch.bool, *_FLOATS):
-        mask = mask.long()
-    mask_BT = mask != 0
-    if mask.dtype != torch.bool:
-        stray_BT = mask_BT & (mask != 1)
+
+
+def token_values(token_ids: Tensor, mask: Tensor) -> None:
+    """Refuses a mask other than 0 and 1, and negative ids inside it. Some rows at a time: temporaries stay small."""
+    rows_at_once = max(1, _AT_ONCE // token_ids.shape[1])
+    for first in range(0, len(token_ids), rows_at_once):
+        rows = slice(first, first + rows_at_once)
+        ids_BT, flags_BT = token_ids[rows].long(), mask[rows]
+        if flags_BT.dtype not in (torch.bool, *_FLOATS):
+            flags_BT = flags_BT.long()
+        mask_BT = flags_BT != 0
+        stray_BT = mask_BT & (flags_BT != 1)
         if stray_BT.any():
             row, column = stray_BT.nonzero()[0].tolist()
-            raise ValueError(f"mask must hold only 0 and 1, got {mask[row, column].item()} at [{row}, {column}]")
-    units_BT = token_ids.long()
-    negative_BT = mask_BT & (units_BT < 0)
-    if negative_BT.any():
-        row, column = negative_BT.nonzero()[0].tolist()
-        raise ValueError(
-            f"token_ids must be >= 0 where mask is 1, got {units_BT[row, column].item()} at [{row}, {column}]"
-        )
-    return units_BT, mask_BT
+            met = flags_BT[row, column].item()
+            raise ValueError(f"mask must hold only 0 and 1, got {met} at [{first + row}, {column}]")
+        negative_BT = mask_BT & (ids_BT < 0)
+        if negative_BT.any():
+            row, column = negative_BT.nonzero()[0].tolist()
+            met = ids_BT[row, column].item()
+            raise ValueError(f"token_ids must be >= 0 where mask is 1, got {met} at [{first + row}, {column}]")
 
 
 def rollout_advantages(rollout_advantages: Tensor, rewards_B: Tensor) -> Tensor:

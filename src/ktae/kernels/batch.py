@@ -1,0 +1,215 @@
+"""A batch through the compiled loops: a few groups at a time, on as many threads as torch uses.
+
+Threads are Python's and last for one call: unlike a pool of OpenMP threads they survive a fork, and may be started from
+several threads at once.
+
+Shape suffixes: _B one entry a rollout, _BT one a token, _G one a group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ktae import checks
+from ktae.association import exact_fisher_scores, information_gains, released_fisher_scores
+from ktae.config import KTAEConfig
+from ktae.extras import require
+
+require("numba", "fast")
+
+import numba  # noqa: E402
+
+from ktae.kernels import loops  # noqa: E402
+
+_log = logging.getLogger(__name__)
+
+# Tokens (padding included) that a thread counts before it writes them: they stay in its cache.
+_CHUNK = 2**18
+_SECONDS_BEFORE_A_MESSAGE = 2.0
+_compiled: set[tuple[np.dtype, np.dtype]] = set()
+
+
+def token_advantages(
+    token_ids: Tensor,
+    mask: Tensor,
+    rollout_B: Tensor,
+    correct_B: Tensor,
+    scored_B: Tensor,
+    group_B: Tensor,
+    groups: int,
+    *,
+    config: KTAEConfig,
+) -> Tensor:
+    """(N, T) float32 advantages, rollout plus key-token value.
+
+    Args:
+        token_ids: (N, T) integers. int32 and int64, of any strides, are read where they are.
+        mask: (N, T). bool, int8, uint8, int32, int64 and float32 are read where they are.
+        rollout_B: (N,) float64, what is added to the key-token values.
+        correct_B, scored_B: (N,) bool.
+        group_B: (N,) int64 in [0, groups).
+        groups: number of groups.
+        config: the estimator's settings.
+
+    Raises:
+        ValueError: the mask is neither 0 nor 1, or an id inside it is negative.
+    """
+    columns = token_ids.shape[1]
+    order = torch.argsort(group_B, stable=True).numpy()
+    start_G = np.concatenate([[0], np.cumsum(np.bincount(group_B.numpy(), minlength=groups))])
+    side_B = torch.where(scored_B, correct_B.to(torch.int8), -1).numpy()
+    batch = loops.Groups(order, start_G, side_B)
+    tokens = loops.Tokens(*_flat(_readable_ids(token_ids)), *_flat(_readable_mask(mask)), columns)
+    advantage_BT = np.zeros(tuple(token_ids.shape), np.float32)
+    index_BT = advantage_BT.view(np.int32)
+    added_B = rollout_B.detach().numpy()
+    within = config.compare == "context"
+    excluded = np.array(config.exclude_token_ids, np.int64)
+    most_S = np.bincount(group_B.numpy() * 2 + (side_B == 1), minlength=2 * groups).reshape(groups, 2).max(axis=0)
+
+    threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    chunks = _chunks(start_G * columns, min(_CHUNK, len(order) * columns // (4 * threads)))
+    waiting = iter(chunks)
+    lock = threading.Lock()
+
+    def run(first: int, last: int, space: loops.Space, scores: _Scores) -> bool:
+        if not loops.count(tokens, batch, first, last, config.context, within, excluded, index_BT, space):
+            return False
+        loops.write(
+            *(batch, first, last, within, float(config.term_frequency_weight), float(config.scale), config.centered),
+            *(added_B, scores.of_margins(space.margin_seen), space, index_BT, advantage_BT),
+        )
+        return True
+
+    def work() -> bool:
+        space, scores = _space(chunks, start_G, columns, within, most_S), _Scores(most_S, config)
+        while True:
+            with lock:
+                chunk = next(waiting, None)
+            if chunk is None:
+                return True
+            if not run(*chunk, space, scores):
+                return False
+
+    kinds = tokens.ids.dtype, tokens.mask.dtype
+    if kinds not in _compiled:
+        with _announced_if_long():
+            run(0, 0, _space([(0, 1)], start_G, columns, within, most_S), _Scores(most_S, config))
+        _compiled.add(kinds)
+    workers = min(threads, len(chunks))
+    if workers == 1:
+        valid = work()
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            valid = all([future.result() for future in [pool.submit(work) for _ in range(workers)]])
+    if not valid:
+        checks.token_values(token_ids, mask)
+    return torch.from_numpy(advantage_BT)
+
+
+def _readable_ids(token_ids: Tensor) -> Tensor:
+    return token_ids if token_ids.dtype in (torch.int32, torch.int64) else token_ids.long()
+
+
+def _readable_mask(mask: Tensor) -> Tensor:
+    """The mask in a type that the loops know; 0 stays 0, 1 stays 1 and anything else stays something else."""
+    if mask.dtype in (torch.bool, torch.int8):
+        return mask.view(torch.uint8)
+    if mask.dtype in (torch.uint8, torch.int32, torch.int64, torch.float32):
+        return mask.detach()
+    return mask.double() if mask.is_floating_point() else mask.long()
+
+
+def _flat(tensor: Tensor) -> tuple[np.ndarray, int, int]:
+    """The memory from the first element to the last as one line, with the steps of rows and columns; no copy."""
+    (rows, columns), (row_step, column_step) = tensor.shape, tensor.stride()
+    span = 1 + (rows - 1) * row_step + (columns - 1) * column_step
+    return tensor.as_strided((span,), (1,)).numpy(), row_step, column_step
+
+
+def _chunks(position_G: np.ndarray, largest: int) -> list[tuple[int, int]]:
+    """[first, last) of consecutive groups with no more than `largest` tokens together, or of a single group."""
+    chunks, first = [], 0
+    while first < len(position_G) - 1:
+        last = int(np.searchsorted(position_G, position_G[first] + largest, side="right")) - 1
+        last = max(last, first + 1)
+        chunks.append((first, last))
+        first = last
+    return chunks
+
+
+def _space(
+    chunks: list[tuple[int, int]], start_G: np.ndarray, columns: int, within: bool, most_S: np.ndarray
+) -> loops.Space:
+    """Room for the largest chunk. The system provides memory as it is touched: most of this room stays imaginary."""
+    rows = max(int(start_G[last] - start_G[first]) for first, last in chunks)
+    groups = max(last - first for first, last in chunks)
+    largest = int(np.diff(start_G).max()) * columns
+    slots = 1 << max(loops.SMALLEST_TABLE_BITS, (2 * largest - 1).bit_length())
+    contexts = rows * columns if within else 1
+    return loops.Space(
+        slots=np.empty(slots, np.int32),
+        keys=np.empty(rows * columns, np.uint64),
+        units=np.empty((rows * columns, loops.RECORD), np.int32),
+        context_slots=np.empty(slots, np.int32),
+        context_keys=np.empty(contexts, np.uint64),
+        contexts=np.empty((contexts, loops.RECORD), np.int32),
+        units_G=np.empty(groups, np.int64),
+        rollouts_GS=np.empty((groups, 2), np.int64),
+        lengths_GS=np.empty((groups, 2), np.int64),
+        span_B=np.empty((rows, 2), np.int64),
+        margin_seen=np.zeros((most_S[1] + 1, most_S[0] + 1), np.bool_),
+    )
+
+
+class _Scores:
+    """Strength, Cohen's h and their value of every (a, b), for the margins (n_T, n_F) that have come up."""
+
+    def __init__(self, most_S: np.ndarray, config: KTAEConfig) -> None:
+        self._config = config
+        self._flat = np.zeros((3, 0))
+        self._tables = loops.Scores(np.full((most_S[1] + 1, most_S[0] + 1), -1, np.int64), *self._flat)
+
+    def of_margins(self, seen: np.ndarray) -> loops.Scores:
+        """The tables, with those of the margins `seen` among them."""
+        new = np.argwhere(seen[1:, 1:] & (self._tables.start[1:, 1:] < 0)) + 1
+        if len(new):
+            parts = [self._flat]
+            size = self._flat.shape[1]
+            for n_T, n_F in new.tolist():
+                self._tables.start[n_T, n_F] = size
+                parts.append(_scores(n_T, n_F, self._config))
+                size += parts[-1].shape[1]
+            self._flat = np.concatenate(parts, axis=1)
+            self._tables = loops.Scores(self._tables.start, *self._flat)
+        return self._tables
+
+
+def _scores(n_T: int, n_F: int, config: KTAEConfig) -> np.ndarray:
+    """(3, (n_T + 1) (n_F + 1)) float64: strength, Cohen's h and tanh(strength * h / 2)."""
+    fisher = exact_fisher_scores if config.fisher == "exact" else released_fisher_scores
+    h1, h2 = config.fisher_weight, config.information_gain_weight
+    strength = (h1 * fisher(n_T, n_F) + h2 * information_gains(n_T, n_F)) / (h1 + h2)
+    angle_T, angle_F = (np.arcsin(np.sqrt(np.arange(n + 1) / n)) for n in (n_T, n_F))
+    cohen = angle_T[:, None] - angle_F
+    return np.stack([strength, cohen, np.tanh(strength * cohen / 2)]).reshape(3, -1)
+
+
+@contextlib.contextmanager
+def _announced_if_long() -> Iterator[None]:
+    message = "compiling the estimator for this machine; later runs reuse the result"
+    timer = threading.Timer(_SECONDS_BEFORE_A_MESSAGE, _log.warning, [message])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
