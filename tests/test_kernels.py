@@ -136,9 +136,9 @@ def test_without_numba_the_tensor_path_is_used():
     script = (
         "import sys, torch, ktae\n"
         "sys.modules['numba'] = None\n"
-        "import importlib.util\n"
         "ids = torch.tensor([[5, 7], [5, 9]])\n"
-        "print(ktae.key_token_values(ids, torch.ones_like(ids), torch.tensor([1.0, 0.0]), torch.tensor([0, 0])).tolist())\n"
+        "rewards, groups = torch.tensor([1.0, 0.0]), torch.tensor([0, 0])\n"
+        "print(ktae.key_token_values(ids, torch.ones_like(ids), rewards, groups).tolist())\n"
         "print('ktae.kernels.batch' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True)

@@ -109,7 +109,8 @@ def token_advantages(
         valid = work()
     else:
         with ThreadPoolExecutor(workers) as pool:
-            valid = all([future.result() for future in [pool.submit(work) for _ in range(workers)]])
+            futures = [pool.submit(work) for _ in range(workers)]
+            valid = all(future.result() for future in futures)
     if not valid:
         checks.token_values(token_ids, mask)
     return torch.from_numpy(advantage_BT)
