@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from ktae.direction import BM25_B, BM25_K1, RATIO_EPS
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # Columns of a unit's record. HELD and COUNT have one column for each side.
 LAST_ROW, HELD, COUNT, CONTEXT, SHOWN, RECORD = 0, 1, 3, 5, 6, 8
@@ -81,12 +79,12 @@ class Scores(NamedTuple):
     value_without_tf: np.ndarray
 
 
-def _compiled(function: _Function) -> _Function:
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Machine code, kept on disk where a place for it can be written, that runs without Python's lock."""
     try:
-        return njit(nogil=True, cache=True)(function)
+        return cast(_Function, njit(nogil=True, cache=True)(function))
     except RuntimeError:  # neither the package's folder nor the user's cache is writable
-        return njit(nogil=True)(function)
+        return cast(_Function, njit(nogil=True)(function))
 
 
 @_compiled
@@ -114,7 +112,8 @@ def count(
 
 @_compiled
 def _count_group(tokens, groups, first, group, context, within, excluded, index_BT, space):
-    columns = tokens.columns
+    columns, masks, ids = tokens.columns, tokens.mask, tokens.ids
+    mask_step, id_step = tokens.mask_column, tokens.ids_column
     offset = (groups.start_G[group] - groups.start_G[first]) * columns
     keys, units = space.keys[offset:], space.units[offset:]
     context_keys = space.context_keys[offset if within else 0 :]
@@ -145,10 +144,10 @@ def _count_group(tokens, groups, first, group, context, within, excluded, index_
         oldest = 0
         mask_at, id_at = row * tokens.mask_row, row * tokens.ids_row
         for t in range(columns):
-            mask = tokens.mask[mask_at + t * tokens.mask_column]
+            mask = masks[mask_at + t * mask_step]
             if mask == 0:
                 continue
-            token = np.int64(tokens.ids[id_at + t * tokens.ids_column])
+            token = np.int64(ids[id_at + t * id_step])
             if mask != 1 or token < 0:
                 return False
             if side < 0:
@@ -243,10 +242,9 @@ def _clear(units, unit):
 
 @_compiled
 def _add(units, unit, row, side):
-    """One more occurrence in a rollout; the rollout itself counts once."""
-    if units[unit, LAST_ROW] != row:
-        units[unit, LAST_ROW] = row
-        units[unit, HELD + side] += 1
+    """One more occurrence in a rollout; the rollout itself counts once. No branch: it would often be guessed wrong."""
+    units[unit, HELD + side] += np.int32(units[unit, LAST_ROW] != row)
+    units[unit, LAST_ROW] = row
     units[unit, COUNT + side] += 1
 
 
@@ -267,20 +265,28 @@ def write(
 ) -> None:
     """Replaces each token's unit by its advantage; `index_BT` and `advantage_BT` are the same memory."""
     columns = index_BT.shape[1]
+    units, contexts = space.units, space.contexts
+    start, strength, cohen, value_without_tf = scores.start, scores.strength, scores.cohen, scores.value_without_tf
     for group in range(first, last):
         offset = (groups.start_G[group] - groups.start_G[first]) * columns
-        value_U = np.empty(FIRST_UNIT + space.units_G[group - first])
-        value_U[:FIRST_UNIT] = 0.0
-        for unit in range(space.units_G[group - first]):
-            value_U[FIRST_UNIT + unit] = _value(
-                space.units[offset + unit],
-                space.contexts[offset + space.units[offset + unit, CONTEXT] if within else 0],
-                space.rollouts_GS[group - first],
-                space.lengths_GS[group - first],
-                within,
-                term_frequency_weight,
-                scores,
-            )
+        found = space.units_G[group - first]
+        n_T, n_F = space.rollouts_GS[group - first, 1], space.rollouts_GS[group - first, 0]
+        length_T, length_F = space.lengths_GS[group - first, 1], space.lengths_GS[group - first, 0]
+        value_U = np.zeros(FIRST_UNIT + found)
+        for unit in range(offset, offset + found):
+            if within:
+                context = offset + units[unit, CONTEXT]
+                n_T, n_F = np.int64(contexts[context, HELD + 1]), np.int64(contexts[context, HELD])
+                length_T, length_F = np.int64(contexts[context, COUNT + 1]), np.int64(contexts[context, COUNT])
+            if n_T == 0 or n_F == 0:
+                continue
+            entry = start[n_T, n_F] + units[unit, HELD + 1] * (n_F + 1) + units[unit, HELD]
+            if term_frequency_weight == 0.0:
+                value = value_without_tf[entry]
+            else:
+                contrast = _contrast(units[unit, COUNT + 1], units[unit, COUNT], length_T, length_F)
+                value = math.tanh(strength[entry] * (cohen[entry] + term_frequency_weight * contrast) / 2)
+            value_U[FIRST_UNIT + unit - offset] = value
         for place in range(groups.start_G[group], groups.start_G[group + 1]):
             row = groups.rows[place]
             begin, end = space.span_B[place - groups.start_G[first]]
@@ -293,21 +299,12 @@ def write(
 
 
 @_compiled
-def _value(unit, context, rollouts_S, lengths_S, within, term_frequency_weight, scores):
-    """tanh(strength * direction / 2), as in `ktae.advantages` and `ktae.direction`."""
-    a, b = unit[HELD + 1], unit[HELD]
-    n_T, n_F = (context[HELD + 1], context[HELD]) if within else (rollouts_S[1], rollouts_S[0])
-    if n_T == 0 or n_F == 0:
-        return 0.0
-    entry = scores.start[n_T, n_F] + a * (n_F + 1) + b
-    if term_frequency_weight == 0.0:
-        return scores.value_without_tf[entry]
-    length_T, length_F = (context[COUNT + 1], context[COUNT]) if within else (lengths_S[1], lengths_S[0])
+def _contrast(count_T, count_F, length_T, length_F):
+    """As in `ktae.direction.term_frequency_contrast`."""
     average = (length_T + length_F) / 2
-    tf_T = _term_frequency(unit[COUNT + 1], length_T, average)
-    tf_F = _term_frequency(unit[COUNT], length_F, average)
-    contrast = tf_T / (tf_F + RATIO_EPS) - tf_F / (tf_T + RATIO_EPS)
-    return math.tanh(scores.strength[entry] * (scores.cohen[entry] + term_frequency_weight * contrast) / 2)
+    tf_T = _term_frequency(count_T, length_T, average)
+    tf_F = _term_frequency(count_F, length_F, average)
+    return tf_T / (tf_F + RATIO_EPS) - tf_F / (tf_T + RATIO_EPS)
 
 
 @_compiled
