@@ -82,9 +82,9 @@ class Scores(NamedTuple):
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Machine code, kept on disk where a place for it can be written, that runs without Python's lock."""
     try:
-        return cast(_Function, njit(nogil=True, cache=True)(function))
+        return njit(nogil=True, cache=True)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache is writable
-        return cast(_Function, njit(nogil=True)(function))
+        return njit(nogil=True)(function)
 
 
 @_compiled
