@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from ktae import KTAEConfig
-from ktae.train.recipe import load_recipe
+from ktae.train.model_card import _LINKS
+from ktae.train.recipe import ALGORITHMS, load_recipe
 
 MINIMAL = """
 name: small
@@ -117,3 +118,8 @@ def test_the_settings_of_an_algorithm(write):
     assert (in_context.correct_above, in_context.exclude_token_ids) == (0.5, (3,))
     assert in_context == replace(KTAEConfig.recommended(), correct_above=0.5, exclude_token_ids=(3,))
     assert in_context.compare == "context"
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_model_card_can_name_every_algorithm(algorithm):
+    assert set(ALGORITHMS[algorithm].label.split("+")) <= _LINKS.keys()

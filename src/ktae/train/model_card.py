@@ -14,6 +14,7 @@ _LINKS = {
     "GRPO": "https://arxiv.org/abs/2402.03300",
     "DAPO": "https://arxiv.org/abs/2503.14476",
     "KTAE": "https://arxiv.org/abs/2505.16826",
+    "KTAE in context": "https://arxiv.org/abs/2505.16826",
 }
 
 
