@@ -9,6 +9,7 @@ Extra memory is the growth of the process's peak resident size, results included
 """
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -161,6 +162,7 @@ def resident_bytes():
 
 def extra_bytes(function, inputs):
     """Growth of the resident size while the function runs, at most; sampled every half millisecond."""
+    ctypes.CDLL(None).malloc_trim(0)  # memory that earlier calls have left with the allocator would hide the growth
     before, peak, done = resident_bytes(), 0, threading.Event()
 
     def watch():

@@ -32,7 +32,7 @@ from ktae.kernels import loops  # noqa: E402
 _log = logging.getLogger(__name__)
 
 # Tokens (padding included) that a thread counts before it writes them: they stay in its cache.
-_CHUNK = 2**18
+_CHUNK = 2**17
 _SECONDS_BEFORE_A_MESSAGE = 2.0
 _compiled: set[tuple[np.dtype, np.dtype]] = set()
 
