@@ -23,7 +23,8 @@ def test_the_command_in_a_process_of_its_own(tmp_path):
     command += ["--json", str(tmp_path / "out.json"), "--markdown", str(tmp_path / "out.md")]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    # On a machine where nobody has used the estimator yet.
+    assert done.stderr in ("", "compiling the estimator for this machine; later runs reuse the result\n")
     assert "\x1b" not in done.stdout
     assert "…" not in done.stdout
     results = json.loads((tmp_path / "out.json").read_text())
