@@ -20,7 +20,7 @@ from ktae.association import fisher_p_values, information_gain
 from ktae.config import KTAEConfig
 from ktae.context import preceding
 from ktae.contingency import Contingency, contingency
-from ktae.direction import BM25_B, BM25_K1, cohen
+from ktae.direction import cohen, term_frequencies
 from ktae.extras import require
 from ktae.report.permutations import benjamini_hochberg, permutation_p_values
 
@@ -208,7 +208,7 @@ def explain(
     if tokenizer is not None:
         texts = {token_id: tokenizer.decode([token_id]) for token_id in torch.unique(id_U).tolist()}
     labels = torch.unique(group_ids.long())
-    tf_T_U, tf_F_U = _term_frequencies(table)
+    tf_T_U, tf_F_U = term_frequencies(table)
 
     def array(tensor: Tensor) -> np.ndarray:
         return tensor.cpu().numpy()
@@ -279,17 +279,6 @@ def _contexts(
             before = ids[max(begin, place - length) : place]
             context_U[unit] = " ".join(map(str, before)) if texts is None else "".join(texts.get(i, "") for i in before)
     return np.array(context_U, dtype=object)
-
-
-def _term_frequencies(table: Contingency) -> tuple[Tensor, Tensor]:
-    """tf_T and tf_F of `ktae.direction.term_frequency_contrast`."""
-    average_U = (table.length_T_U + table.length_F_U).double() / 2
-
-    def frequency(count_U: Tensor, length_U: Tensor) -> Tensor:
-        f_U = count_U.double() / length_U.clamp(min=1)
-        return f_U * (BM25_K1 + 1) / (f_U + BM25_K1 * (1 - BM25_B + BM25_B * length_U / average_U))
-
-    return frequency(table.count_T_U, table.length_T_U), frequency(table.count_F_U, table.length_F_U)
 
 
 def _fisher_p(table: Contingency) -> np.ndarray:
