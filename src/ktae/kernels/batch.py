@@ -25,9 +25,9 @@ from ktae.extras import require
 
 require("numba", "fast")
 
-import numba  # noqa: E402
+import numba  # noqa: E402 (after the check that names the extra)
 
-from ktae.kernels import loops  # noqa: E402
+from ktae.kernels import loops  # noqa: E402 (after the check that names the extra)
 
 _log = logging.getLogger(__name__)
 
