@@ -61,6 +61,18 @@ def test_tables_that_grow_and_groups_of_any_size(size, config):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
+@pytest.mark.parametrize("columns", [64, 100])
+def test_no_id_twice_in_a_rollout(columns, config):
+    """The hash table is outgrown; every unit occurs in one or two rollouts."""
+    batch = zipf_batch(2, 4, columns, seed=1)
+    first = torch.arange(8)[:, None] // 2 * columns
+    batch = batch._replace(token_ids=first + torch.arange(columns), mask=torch.ones(8, columns))
+    values = ktae_advantages(*batch, config=config)
+    close(values, tensor_path(batch, config))
+    assert values.unique().numel() > 2
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=IDS)
 def test_same_bits_for_any_number_of_threads_and_any_chunks(config, monkeypatch):
     batch = zipf_batch(9, 8, 120)
     before = torch.get_num_threads()

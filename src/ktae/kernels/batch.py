@@ -31,7 +31,7 @@ from ktae.kernels import loops  # noqa: E402 (after the check that names the ext
 
 _log = logging.getLogger(__name__)
 
-# Tokens (padding included) that a thread counts before it writes them: they stay in its cache.
+# Tokens (padding included) that a thread takes at a time.
 _CHUNK = 2**17
 _SECONDS_BEFORE_A_MESSAGE = 2.0
 _compiled: set[tuple[np.dtype, np.dtype]] = set()
@@ -72,8 +72,12 @@ def token_advantages(
     index_BT = advantage_BT.view(np.int32)
     added_B = rollout_B.detach().numpy()
     within = config.compare == "context"
-    excluded = np.array(config.exclude_token_ids, np.int64)
+    settings = loops.Settings(
+        *(config.context, within, float(config.term_frequency_weight), float(config.scale), config.centered),
+        excluded=np.array(config.exclude_token_ids, np.int64),
+    )
     most_S = np.bincount(group_B.numpy() * 2 + (side_B == 1), minlength=2 * groups).reshape(groups, 2).max(axis=0)
+    largest = int(np.diff(start_G).max())
 
     threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     chunks = _chunks(start_G * columns, min(_CHUNK, len(order) * columns // (4 * threads)))
@@ -81,16 +85,18 @@ def token_advantages(
     lock = threading.Lock()
 
     def run(first: int, last: int, space: loops.Space, scores: _Scores) -> bool:
-        if not loops.count(tokens, batch, first, last, config.context, within, excluded, index_BT, space):
-            return False
-        loops.write(
-            *(batch, first, last, within, float(config.term_frequency_weight), float(config.scale), config.centered),
-            *(added_B, scores.of_margins(space.margin_seen), space, index_BT, advantage_BT),
-        )
-        return True
+        done, counted = first, False
+        while True:
+            done = loops.advantages(
+                *(tokens, batch, done, last, counted, settings, scores.tables, added_B, space, index_BT, advantage_BT)
+            )
+            if done in (last, loops.INVALID):
+                return done == last
+            counted = True
+            scores.add(space.missing)
 
     def work() -> bool:
-        space, scores = _space(chunks, start_G, columns, within, most_S), _Scores(most_S, config)
+        space, scores = _space(largest, columns, within, most_S), _Scores(most_S, config)
         while True:
             with lock:
                 chunk = next(waiting, None)
@@ -102,7 +108,7 @@ def token_advantages(
     kinds = tokens.ids.dtype, tokens.mask.dtype
     if kinds not in _compiled:
         with _announced_if_long():
-            run(0, 0, _space([(0, 1)], start_G, columns, within, most_S), _Scores(most_S, config))
+            run(0, 0, _space(largest, columns, within, most_S), _Scores(most_S, config))
         _compiled.add(kinds)
     workers = min(threads, len(chunks))
     if workers == 1:
@@ -147,27 +153,24 @@ def _chunks(position_G: np.ndarray, largest: int) -> list[tuple[int, int]]:
     return chunks
 
 
-def _space(
-    chunks: list[tuple[int, int]], start_G: np.ndarray, columns: int, within: bool, most_S: np.ndarray
-) -> loops.Space:
-    """Room for the largest chunk. The system provides memory as it is touched: most of this room stays imaginary."""
-    rows = max(int(start_G[last] - start_G[first]) for first, last in chunks)
-    groups = max(last - first for first, last in chunks)
-    largest = int(np.diff(start_G).max()) * columns
-    slots = 1 << max(loops.SMALLEST_TABLE_BITS, (2 * largest - 1).bit_length())
-    contexts = rows * columns if within else 1
+def _space(largest: int, columns: int, within: bool, most_S: np.ndarray) -> loops.Space:
+    """Room for the largest group. The system provides memory as it is touched: most of this room stays imaginary."""
+    units = largest * columns + 2
+    contexts = units if within else 2
+    slots = 1 << max(loops.SMALLEST_TABLE_BITS, (2 * units - 1).bit_length())
     return loops.Space(
-        slots=np.empty(slots, np.int32),
-        keys=np.empty(rows * columns, np.uint64),
-        units=np.empty((rows * columns, loops.RECORD), np.int32),
-        context_slots=np.empty(slots, np.int32),
-        context_keys=np.empty(contexts, np.uint64),
-        contexts=np.empty((contexts, loops.RECORD), np.int32),
-        units_G=np.empty(groups, np.int64),
-        rollouts_GS=np.empty((groups, 2), np.int64),
-        lengths_GS=np.empty((groups, 2), np.int64),
-        span_B=np.empty((rows, 2), np.int64),
-        margin_seen=np.zeros((most_S[1] + 1, most_S[0] + 1), np.bool_),
+        slots=np.empty(slots, np.uint32),
+        units=np.empty((units, loops.RECORD), np.uint64),
+        context_slots=np.empty(slots if within else 1 << loops.SMALLEST_TABLE_BITS, np.uint32),
+        contexts=np.empty((contexts, loops.RECORD), np.uint64),
+        context_U=np.empty(contexts, np.uint32),
+        value_U=np.empty(units + 1),
+        found=np.empty(2, np.int64),
+        rollouts_S=np.empty(2, np.int64),
+        lengths_S=np.empty(2, np.int64),
+        span_B=np.empty((largest, 2), np.int64),
+        block=np.empty(loops.BLOCK, np.uint32),
+        missing=np.zeros((most_S[1] + 1, most_S[0] + 1), np.bool_),
     )
 
 
@@ -176,26 +179,22 @@ class _Scores:
 
     def __init__(self, most_S: np.ndarray, config: KTAEConfig) -> None:
         self._config = config
-        self._flat = np.zeros((3, 0))
-        self._tables = loops.Scores(np.full((most_S[1] + 1, most_S[0] + 1), -1, np.int64), *self._flat)
+        self.tables = loops.Scores(np.full((most_S[1] + 1, most_S[0] + 1), -1, np.int64), *np.zeros((3, 0)))
 
-    def of_margins(self, seen: np.ndarray) -> loops.Scores:
-        """The tables, with those of the margins `seen` among them."""
-        new = np.argwhere(seen[1:, 1:] & (self._tables.start[1:, 1:] < 0)) + 1
-        if len(new):
-            parts = [self._flat]
-            size = self._flat.shape[1]
-            for n_T, n_F in new.tolist():
-                self._tables.start[n_T, n_F] = size
-                parts.append(_scores(n_T, n_F, self._config))
-                size += parts[-1].shape[1]
-            self._flat = np.concatenate(parts, axis=1)
-            self._tables = loops.Scores(self._tables.start, *self._flat)
-        return self._tables
+    def add(self, missing: np.ndarray) -> None:
+        """Adds the margins that are `missing`, which is cleared."""
+        start, parts = self.tables.start, [np.stack(self.tables[1:])]
+        for n_T, n_F in np.argwhere(missing).tolist():
+            start[n_T, n_F] = sum(part.shape[1] for part in parts)
+            parts.append(_scores(n_T, n_F, self._config))
+        missing[:] = False
+        self.tables = loops.Scores(start, *np.concatenate(parts, axis=1))
 
 
 def _scores(n_T: int, n_F: int, config: KTAEConfig) -> np.ndarray:
     """(3, (n_T + 1) (n_F + 1)) float64: strength, Cohen's h and tanh(strength * h / 2)."""
+    if n_T == 0 or n_F == 0:  # without both sides there is nothing to tell apart
+        return np.zeros((3, (n_T + 1) * (n_F + 1)))
     fisher = exact_fisher_scores if config.fisher == "exact" else released_fisher_scores
     h1, h2 = config.fisher_weight, config.information_gain_weight
     strength = (h1 * fisher(n_T, n_F) + h2 * information_gains(n_T, n_F)) / (h1 + h2)

@@ -1,15 +1,18 @@
-"""The compiled loops: count the units of a range of groups, then write their tokens' advantages.
+"""The compiled loops: group by group, count the units, value each, write the tokens' advantages.
 
 Units are found in an open-addressing hash table that grows with the group's distinct units, so the cost depends
 neither on the vocabulary nor on the size of the ids. A single token is its own key; a token in context has a 64-bit
 hash of itself and the tokens before it, rolled along the row. Two different keys of a group are the same number with a
 probability of about n^2 / 2^65, n being how many there are.
 
-Between the two passes the output's memory holds each token's unit. What is written depends on integer counts alone,
-so neither the order of the rows nor the division of the groups among threads can change a bit of it.
+Between counting and writing the output's memory holds each token's unit. What is written depends on integer counts
+alone, so neither the order of the rows nor the division of the groups among threads can change a bit of it.
 
-Shape suffixes: _B one entry a rollout, _BT one a token, _G one a group, _GS one a group and side (0 incorrect,
-1 correct).
+All loops are in this file because Numba's cache looks for changes in the file of the function it compiles, and in no
+other.
+
+Shape suffixes: _B one entry a rollout, _BT one a token, _G one a group, _S one a side (0 incorrect, 1
+correct), _U one a unit.
 """
 
 from __future__ import annotations
@@ -23,15 +26,18 @@ from numba import njit
 
 from ktae.direction import BM25_B, BM25_K1, RATIO_EPS
 
-# Columns of a unit's record. HELD and COUNT have one column for each side.
-LAST_ROW, HELD, COUNT, CONTEXT, SHOWN, RECORD = 0, 1, 3, 5, 6, 8
-# What the output holds between the passes: nothing, a token that is counted but never valued, or a unit.
+# Columns of a unit's record. HELD and COUNT have the incorrect rollouts in their lower half, the correct ones in the
+# upper.
+KEY, HELD, COUNT, LAST_ROW, RECORD = 0, 1, 2, 3, 4
+# What the output holds in between: nothing, a token that is counted but never valued, or a unit (from 1) + 1.
 NOT_COUNTED, EXCLUDED, FIRST_UNIT = 0, 1, 2
-SMALLEST_TABLE_BITS = 10
+INVALID = -1
+SMALLEST_TABLE_BITS = 6
+BLOCK = 512
 # Odd multipliers of well-mixed bits (splitmix64's); the tokens before a rollout's first one count as all ones.
 _STEP, _MIX = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _BEFORE_THE_FIRST = np.uint64(0xFFFFFFFFFFFFFFFF)
-_ONE, _HALF = np.uint64(1), np.uint64(32)
+_ZERO, _ONE, _HALF, _LOWER = np.uint64(0), np.uint64(1), np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
 class Tokens(NamedTuple):
@@ -54,24 +60,36 @@ class Groups(NamedTuple):
     side_B: np.ndarray
 
 
+class Settings(NamedTuple):
+    """The configuration, as far as it is not in the scores."""
+
+    context: int
+    within: bool
+    term_frequency_weight: float
+    scale: float
+    centered: bool
+    excluded: np.ndarray
+
+
 class Space(NamedTuple):
-    """Working memory of one thread; only the part that a group's distinct units need is ever touched."""
+    """What is known of the group in hand. Only the part that its distinct units need is ever touched."""
 
     slots: np.ndarray
-    keys: np.ndarray
     units: np.ndarray
     context_slots: np.ndarray
-    context_keys: np.ndarray
     contexts: np.ndarray
-    units_G: np.ndarray
-    rollouts_GS: np.ndarray
-    lengths_GS: np.ndarray
+    context_U: np.ndarray
+    value_U: np.ndarray
+    found: np.ndarray  # units, contexts
+    rollouts_S: np.ndarray  # (incorrect, correct)
+    lengths_S: np.ndarray
     span_B: np.ndarray
-    margin_seen: np.ndarray
+    block: np.ndarray
+    missing: np.ndarray  # [n_T, n_F], margins that came up and have no scores yet
 
 
 class Scores(NamedTuple):
-    """Look-up tables: entry start[n_T, n_F] + a (n_F + 1) + b belongs to (a, b, n_T, n_F)."""
+    """Look-up tables: entry start[n_T, n_F] + a (n_F + 1) + b belongs to (a, b, n_T, n_F); start is -1 for none."""
 
     start: np.ndarray
     strength: np.ndarray
@@ -88,56 +106,70 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_compiled
-def count(
+def advantages(
     tokens: Tokens,
     groups: Groups,
     first: int,
     last: int,
-    context: int,
-    within: bool,
-    excluded: np.ndarray,
-    index_BT: np.ndarray,
+    counted: bool,
+    settings: Settings,
+    scores: Scores,
+    rollout_B: np.ndarray,
     space: Space,
-) -> bool:
-    """Counts the units of groups [first, last) into `space` and writes each token's unit to `index_BT`.
+    index_BT: np.ndarray,
+    advantage_BT: np.ndarray,
+) -> int:
+    """Writes the advantages of the groups [first, last); `index_BT` and `advantage_BT` are the same memory.
+
+    Args:
+        counted: the first group was counted by the call before, which stopped for scores.
 
     Returns:
-        False at a mask that is neither 0 nor 1, or at a negative id inside the mask; nothing is complete then.
+        `last`; a group that needs the scores of the margins in `space.missing`; or INVALID at a mask that is neither 0
+        nor 1, or at a negative id inside the mask.
     """
     for group in range(first, last):
-        if not _count_group(tokens, groups, first, group, context, within, excluded, index_BT, space):
-            return False
-    return True
+        if not (counted and group == first) and not _count(tokens, groups, group, settings, space, index_BT):
+            return INVALID
+        if _scores_are_missing(settings, scores, space):
+            return group
+        _value_units(settings, scores, space)
+        for place in range(groups.start_G[group], groups.start_G[group + 1]):
+            row = groups.rows[place]
+            begin, end = space.span_B[place - groups.start_G[group]]
+            _write(index_BT[row, begin:end], advantage_BT[row, begin:end], rollout_B[row], settings, space)
+    return last
 
 
 @_compiled
-def _count_group(tokens, groups, first, group, context, within, excluded, index_BT, space):
+def _count(tokens, groups, group, settings, space, index_BT):
+    """Counts the group's units and writes each token's unit to `index_BT`; False at an invalid mask or id."""
     columns, masks, ids = tokens.columns, tokens.mask, tokens.ids
     mask_step, id_step = tokens.mask_column, tokens.ids_column
-    offset = (groups.start_G[group] - groups.start_G[first]) * columns
-    keys, units = space.keys[offset:], space.units[offset:]
-    context_keys = space.context_keys[offset if within else 0 :]
-    contexts = space.contexts[offset if within else 0 :]
-    slots, context_slots = space.slots, space.context_slots
-    bits = context_bits = SMALLEST_TABLE_BITS
+    context, within, excluded = settings.context, settings.within, settings.excluded
+    slots, units, context_slots, contexts = space.slots, space.units, space.context_slots, space.contexts
+    start, stop = groups.start_G[group], groups.start_G[group + 1]
+    # Most tokens in context are units of their own.
+    bits = _first_bits((stop - start) * columns * (1 if context == 0 else 2))
+    context_bits = bits if within else SMALLEST_TABLE_BITS
     slots[: 1 << bits] = 0
-    context_slots[: 1 << bits] = 0
-    units_found = contexts_found = 0
-    rollouts_S, lengths_S = space.rollouts_GS[group - first], space.lengths_GS[group - first]
-    rollouts_S[:] = 0
-    lengths_S[:] = 0
+    context_slots[: 1 << context_bits] = 0
+    found = contexts_found = 0
+    _clear(units, 1)
+    _clear(contexts, 1)
+    space.rollouts_S[:] = 0
+    space.lengths_S[:] = 0
     window = np.empty(context + 1, np.uint64)
     leaving_weight = _ONE
     for _ in range(context):
         leaving_weight *= _STEP
 
-    for place in range(groups.start_G[group], groups.start_G[group + 1]):
+    for place in range(start, stop):
         row = groups.rows[place]
         side = groups.side_B[row]
+        one, mark = _ONE << np.uint64(32 * max(side, 0)), np.uint64(1 + place - start)
         begin, end, length = columns, 0, 0
-        if side >= 0:
-            rollouts_S[side] += 1
-        before = np.uint64(0)
+        before = _ZERO
         for back in range(context):
             window[back] = _mixed(_BEFORE_THE_FIRST)
             before = before * _STEP + window[back]
@@ -155,55 +187,49 @@ def _count_group(tokens, groups, first, group, context, within, excluded, index_
             begin, end, length = min(begin, t), t + 1, length + 1
 
             key = np.uint64(token)
-            context_index = 0
+            context_unit = 0
             if context > 0:
                 if within:
-                    slot = _find(context_slots, context_bits, context_keys, before)
-                    context_index = context_slots[slot] - 1
-                    if context_index < 0:
-                        context_index = contexts_found
-                        contexts_found += 1
-                        context_slots[slot] = contexts_found
-                        context_keys[context_index] = before
-                        _clear(contexts, context_index)
-                        if contexts_found << 1 > 1 << context_bits:
-                            context_bits = _grown(context_slots, context_bits, context_keys, contexts_found)
-                    _add(contexts, context_index, row, side)
+                    context_unit = _unit(context_slots, context_bits, contexts, contexts_found, before)
+                    contexts_found = max(contexts_found, context_unit)
+                    _add(contexts, context_unit, before, mark, one)
+                    _clear(contexts, contexts_found + 1)
+                    if contexts_found << 1 > 1 << context_bits:
+                        context_bits = _grown(context_slots, context_bits, contexts, contexts_found)
                 token_hash = _mixed(key)
                 key = before * _STEP + token_hash
                 before = key - window[oldest] * leaving_weight
                 window[oldest] = token_hash
                 oldest = oldest + 1 if oldest + 1 < context else 0
 
-            slot = _find(slots, bits, keys, key)
-            unit = slots[slot] - 1
-            if unit < 0:
-                unit = units_found
-                units_found += 1
-                slots[slot] = units_found
-                keys[unit] = key
-                _clear(units, unit)
-                units[unit, CONTEXT] = context_index
-                units[unit, SHOWN] = FIRST_UNIT + unit
-                for other in excluded:
-                    if token == other:
-                        units[unit, SHOWN] = EXCLUDED
-                if units_found << 1 > 1 << bits:
-                    bits = _grown(slots, bits, keys, units_found)
-            _add(units, unit, row, side)
-            index_BT[row, t] = units[unit, SHOWN]
-        space.span_B[place - groups.start_G[first], 0] = begin
-        space.span_B[place - groups.start_G[first], 1] = end
+            unit = _unit(slots, bits, units, found, key)
+            found = max(found, unit)
+            _add(units, unit, key, mark, one)
+            _clear(units, found + 1)
+            if found << 1 > 1 << bits:
+                bits = _grown(slots, bits, units, found)
+            if within:
+                space.context_U[unit] = context_unit
+            shown = unit + 1
+            for other in excluded:
+                if token == other:
+                    shown = EXCLUDED
+            index_BT[row, t] = shown
+        space.span_B[place - start, 0], space.span_B[place - start, 1] = begin, end
         if side >= 0:
-            lengths_S[side] += length
-
-    space.units_G[group - first] = units_found
-    if within:
-        for context_index in range(contexts_found):
-            space.margin_seen[contexts[context_index, HELD + 1], contexts[context_index, HELD]] = 1
-    else:
-        space.margin_seen[rollouts_S[1], rollouts_S[0]] = 1
+            space.rollouts_S[side] += 1
+            space.lengths_S[side] += length
+    space.found[0], space.found[1] = found, contexts_found
     return True
+
+
+@_compiled
+def _first_bits(tokens):
+    """As many slots as tokens: a table that is rarely outgrown, of no more bytes than int32 ids."""
+    bits = SMALLEST_TABLE_BITS
+    while 1 << bits < tokens:
+        bits += 1
+    return bits
 
 
 @_compiled
@@ -214,88 +240,114 @@ def _mixed(x):
 
 
 @_compiled
-def _find(slots, bits, keys, key):
-    """Where `key` is in the table of 2^bits slots, or the empty slot where it belongs."""
-    last_slot = (1 << bits) - 1
-    slot = np.int64(((key ^ (key >> _HALF)) * _STEP) >> np.uint64(64 - bits))
-    while slots[slot] != 0 and keys[slots[slot] - 1] != key:
-        slot = (slot + 1) & last_slot
-    return slot
+def _slot(bits, key):
+    return np.int64(((key ^ (key >> _HALF)) * _STEP) >> np.uint64(64 - bits))
 
 
 @_compiled
-def _grown(slots, bits, keys, found):
+def _unit(slots, bits, records, found, key):
+    """The unit of `key`; a new one is number `found` + 1.
+
+    Units count from 1. Record 0 is a sentinel that holds the key looked for: empty slots need no branch of their own,
+    and whether a token is new, which no processor can guess, decides nothing but a number.
+    """
+    records[0, KEY] = key
+    slot = _slot(bits, key)
+    unit = np.int64(slots[slot])
+    while records[unit, KEY] != key:
+        slot = (slot + 1) & ((1 << bits) - 1)
+        unit = np.int64(slots[slot])
+    unit = found + 1 if unit == 0 else unit
+    slots[slot] = unit
+    return unit
+
+
+@_compiled
+def _add(records, unit, key, mark, one):
+    """One more occurrence in the rollout `mark`; the rollout itself counts once."""
+    records[unit, KEY] = key
+    records[unit, HELD] += one if records[unit, LAST_ROW] != mark else _ZERO
+    records[unit, COUNT] += one
+    records[unit, LAST_ROW] = mark
+
+
+@_compiled
+def _clear(records, unit):
+    for column in range(RECORD):
+        records[unit, column] = _ZERO
+
+
+@_compiled
+def _grown(slots, bits, records, found):
     """Spreads the table over twice as many slots; returns the new number of bits."""
     bits += 1
     slots[: 1 << bits] = 0
-    for index in range(found):
-        slots[_find(slots, bits, keys, keys[index])] = index + 1
+    last_slot = (1 << bits) - 1
+    for unit in range(1, found + 1):
+        slot = _slot(bits, records[unit, KEY])
+        while slots[slot] != 0:
+            slot = (slot + 1) & last_slot
+        slots[slot] = unit
     return bits
 
 
 @_compiled
-def _clear(units, unit):
-    for column in range(CONTEXT):
-        units[unit, column] = 0
-    units[unit, LAST_ROW] = -1
+def _scores_are_missing(settings, scores, space):
+    """Whether a margin (n_T, n_F) of the counted group has no scores; it is marked in `space.missing`."""
+    if not settings.within:
+        n_T, n_F = space.rollouts_S[1], space.rollouts_S[0]
+        space.missing[n_T, n_F] = scores.start[n_T, n_F] < 0
+        return space.missing[n_T, n_F]
+    some = False
+    for context in range(1, space.found[1] + 1):
+        n_T, n_F = _halves(space.contexts[context, HELD])
+        if scores.start[n_T, n_F] < 0:
+            space.missing[n_T, n_F] = some = True
+    return some
 
 
 @_compiled
-def _add(units, unit, row, side):
-    """One more occurrence in a rollout; the rollout itself counts once. No branch: it would often be guessed wrong."""
-    units[unit, HELD + side] += np.int32(units[unit, LAST_ROW] != row)
-    units[unit, LAST_ROW] = row
-    units[unit, COUNT + side] += 1
+def _halves(packed):
+    return np.int64(packed >> _HALF), np.int64(packed & _LOWER)
 
 
 @_compiled
-def write(
-    groups: Groups,
-    first: int,
-    last: int,
-    within: bool,
-    term_frequency_weight: float,
-    scale: float,
-    centered: bool,
-    rollout_B: np.ndarray,
-    scores: Scores,
-    space: Space,
-    index_BT: np.ndarray,
-    advantage_BT: np.ndarray,
-) -> None:
-    """Replaces each token's unit by its advantage; `index_BT` and `advantage_BT` are the same memory."""
-    columns = index_BT.shape[1]
-    units, contexts = space.units, space.contexts
-    start, strength, cohen, value_without_tf = scores.start, scores.strength, scores.cohen, scores.value_without_tf
-    for group in range(first, last):
-        offset = (groups.start_G[group] - groups.start_G[first]) * columns
-        found = space.units_G[group - first]
-        n_T, n_F = space.rollouts_GS[group - first, 1], space.rollouts_GS[group - first, 0]
-        length_T, length_F = space.lengths_GS[group - first, 1], space.lengths_GS[group - first, 0]
-        value_U = np.zeros(FIRST_UNIT + found)
-        for unit in range(offset, offset + found):
-            if within:
-                context = offset + units[unit, CONTEXT]
-                n_T, n_F = np.int64(contexts[context, HELD + 1]), np.int64(contexts[context, HELD])
-                length_T, length_F = np.int64(contexts[context, COUNT + 1]), np.int64(contexts[context, COUNT])
-            if n_T == 0 or n_F == 0:
-                continue
-            entry = start[n_T, n_F] + units[unit, HELD + 1] * (n_F + 1) + units[unit, HELD]
-            if term_frequency_weight == 0.0:
-                value = value_without_tf[entry]
-            else:
-                contrast = _contrast(units[unit, COUNT + 1], units[unit, COUNT], length_T, length_F)
-                value = math.tanh(strength[entry] * (cohen[entry] + term_frequency_weight * contrast) / 2)
-            value_U[FIRST_UNIT + unit - offset] = value
-        for place in range(groups.start_G[group], groups.start_G[group + 1]):
-            row = groups.rows[place]
-            begin, end = space.span_B[place - groups.start_G[first]]
-            mean = _mean(index_BT[row, begin:end], value_U) if centered else 0.0
-            for t in range(begin, end):
-                index = index_BT[row, t]
-                if index != NOT_COUNTED:
-                    value = value_U[index] - mean if index >= FIRST_UNIT else 0.0
-                    advantage_BT[row, t] = rollout_B[row] + np.float32(scale * value)
+def _value_units(settings, scores, space):
+    """The value of each unit, without the scale, to `space.value_U`."""
+    start, strength, cohen, value_without_tf = scores
+    units, contexts, value_U = space.units, space.contexts, space.value_U
+    n_T, n_F = space.rollouts_S[1], space.rollouts_S[0]
+    length_T, length_F = space.lengths_S[1], space.lengths_S[0]
+    weight = settings.term_frequency_weight
+    # Most units occur once in each rollout that holds them; their values are those of (a, b) alone.
+    once = np.zeros((n_T + 1) * (n_F + 1))
+    if not settings.within and weight != 0.0 and n_T > 0 and n_F > 0:
+        for a in range(n_T + 1):
+            for b in range(n_F + 1):
+                at = a * (n_F + 1) + b
+                entry = start[n_T, n_F] + at
+                contrast = _contrast(a, b, length_T, length_F)
+                once[at] = math.tanh(strength[entry] * (cohen[entry] + weight * contrast) / 2)
+    value_U[:FIRST_UNIT] = 0.0
+    for unit in range(1, space.found[0] + 1):
+        a, b = _halves(units[unit, HELD])
+        if settings.within:
+            context = space.context_U[unit]
+            n_T, n_F = _halves(contexts[context, HELD])
+            length_T, length_F = _halves(contexts[context, COUNT])
+        at = a * (n_F + 1) + b
+        if n_T == 0 or n_F == 0:
+            value = 0.0
+        elif weight == 0.0:
+            value = value_without_tf[start[n_T, n_F] + at]
+        elif not settings.within and units[unit, COUNT] == units[unit, HELD]:
+            value = once[at]
+        else:
+            entry = start[n_T, n_F] + at
+            count_T, count_F = _halves(units[unit, COUNT])
+            contrast = _contrast(count_T, count_F, length_T, length_F)
+            value = math.tanh(strength[entry] * (cohen[entry] + weight * contrast) / 2)
+        value_U[unit + 1] = value
 
 
 @_compiled
@@ -311,6 +363,21 @@ def _contrast(count_T, count_F, length_T, length_F):
 def _term_frequency(count, length, average):
     f = count / max(length, 1)
     return f * (BM25_K1 + 1) / (f + BM25_K1 * (1 - BM25_B + BM25_B * length / average))
+
+
+@_compiled
+def _write(index_T, advantage_T, rollout, settings, space):
+    """Replaces the units of a rollout by their advantages, which lie in the same memory."""
+    value_U, block = space.value_U, space.block
+    mean = _mean(index_T, value_U) if settings.centered else 0.0
+    for begin in range(0, len(index_T), BLOCK):
+        length = min(BLOCK, len(index_T) - begin)
+        # A copy, so that the loop below reads nothing that it writes and can take several tokens at once.
+        block[:length] = index_T[begin : begin + length]
+        for t in range(length):
+            index = block[t]
+            value = np.float32(settings.scale * (value_U[index] - mean)) if index >= FIRST_UNIT else np.float32(0)
+            advantage_T[begin + t] = np.float32(rollout + value) if index != NOT_COUNTED else np.float32(0)
 
 
 @_compiled
