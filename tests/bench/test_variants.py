@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from hypothesis import given, settings
+from scipy import stats
 from test_rivals import groups_of, labelled
 
 from ktae.bench import variants
@@ -19,6 +20,10 @@ STATISTICS = {
     variants.share_difference: lambda a, b, t, f: a / t - b / f,
     variants.exonerated: lambda a, b, t, f: 1.0 if a else (1 - rate(t, f)) ** b - 1,
     variants.z_score: lambda a, b, t, f: _z_score(a, b, t, f),
+    variants.supported(variants.z_score, 2): lambda a, b, t, f: _z_score(a, b, t, f) if a + b >= 2 else 0.0,
+    variants.significant(variants.share_difference, 0.371): lambda a, b, t, f: (
+        a / t - b / f if stats.fisher_exact([[a, t - a], [b, f - b]]).pvalue <= 0.371 else 0.0
+    ),
 }
 
 

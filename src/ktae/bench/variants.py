@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ktae.association import fisher_p_values
 from ktae.bench.rollouts import Rollouts
 from ktae.context import followed_by, preceding
 from ktae.contingency import Contingency, contingency, within
@@ -42,6 +43,26 @@ def exonerated(a: Tensor, b: Tensor, n_T: Tensor, n_F: Tensor) -> Tensor:
     """+1 for what any correct rollout did; otherwise minus the chance that b harmless choices would show a success."""
     rate = n_T / (n_T + n_F).clamp(min=1)
     return torch.where(a > 0, 1.0, (1 - rate) ** b - 1)
+
+
+def supported(statistic: Statistic, rollouts: int) -> Statistic:
+    """The statistic, 0 for units that fewer rollouts hold."""
+    return lambda a, b, n_T, n_F: torch.where(a + b >= rollouts, statistic(a, b, n_T, n_F), 0.0)
+
+
+def significant(statistic: Statistic, level: float) -> Statistic:
+    """The statistic, 0 for units whose p-value in Fisher's exact test is above the level."""
+
+    def gated(a: Tensor, b: Tensor, n_T: Tensor, n_F: Tensor) -> Tensor:
+        p = torch.ones_like(a)
+        for correct, incorrect in torch.unique(torch.stack([n_T.flatten(), n_F.flatten()]), dim=1).long().T.tolist():
+            if correct > 0 and incorrect > 0:
+                here = (n_T == correct) & (n_F == incorrect)
+                table = torch.from_numpy(fisher_p_values(correct, incorrect))
+                p[here] = table[a[here].long(), b[here].long()]
+        return torch.where(p <= level, statistic(a, b, n_T, n_F), 0.0)
+
+    return gated
 
 
 def in_context(
