@@ -1,0 +1,139 @@
+"""Ragged lists give the numbers of the tensor functions, rollout by rollout."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from batches import batches, configs
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ktae
+from ktae.integrations import lists
+
+
+def ragged(batch, data):
+    """The batch as lists: each rollout cut at a random place behind its last counted token, uids for groups."""
+    lengths = []
+    for row in batch.mask.tolist():
+        last = max((column + 1 for column, counted in enumerate(row) if counted), default=0)
+        lengths.append(data.draw(st.integers(last, len(row))))
+    token_ids = [row[:length] for row, length in zip(batch.token_ids.tolist(), lengths, strict=True)]
+    masks = [row[:length] for row, length in zip(batch.mask.tolist(), lengths, strict=True)]
+    rewards = [None if math.isnan(reward) else reward for reward in batch.rewards.tolist()]
+    return token_ids, masks, rewards, [f"uid {group}" for group in batch.group_ids.tolist()]
+
+
+def assert_rows(actual, wanted_BT, token_ids):
+    assert [len(row) for row in actual] == [len(row) for row in token_ids]
+    for row, wanted in zip(actual, wanted_BT.tolist(), strict=True):
+        assert row == wanted[: len(row)]
+        assert not any(wanted[len(row) :])
+
+
+@given(st.data())
+def test_the_numbers_of_padded_tensors(data):
+    batch = data.draw(batches())
+    config = ktae.KTAEConfig(**data.draw(configs(batch)))
+    arguments = ragged(batch, data)
+    own = data.draw(st.lists(st.floats(-5, 5), min_size=len(batch.rewards), max_size=len(batch.rewards)))
+
+    assert_rows(lists.advantages(*arguments, config=config), ktae.ktae_advantages(*batch, config=config), arguments[0])
+    assert_rows(
+        lists.advantages(*arguments, config=config, rollout_advantages=own),
+        ktae.ktae_advantages(*batch, config=config, rollout_advantages=torch.tensor(own, dtype=torch.float64)),
+        arguments[0],
+    )
+    assert_rows(
+        lists.key_token_values(*arguments, config=config), ktae.key_token_values(*batch, config=config), arguments[0]
+    )
+
+
+IDS = [[1, 2], [1, 3, 3], [], [2]]
+REWARDS = [1.0, 0.0, 0.0, 1.0]
+GROUPS = ["a", "a", "a", "a"]
+
+
+def same(*arguments, **settings):
+    return lists.advantages(*arguments, **settings) == lists.advantages(IDS, None, REWARDS, GROUPS)
+
+
+def test_rows_of_any_kind():
+    masks = [[1] * len(ids) for ids in IDS]
+    assert same(IDS, masks, REWARDS, GROUPS)
+    assert same([tuple(ids) for ids in IDS], masks, tuple(REWARDS), tuple(GROUPS))
+    assert same(
+        [torch.tensor(ids, dtype=torch.int32) for ids in IDS],
+        [torch.tensor(mask, dtype=torch.bfloat16) for mask in masks],
+        torch.tensor(REWARDS),
+        torch.zeros(4, dtype=torch.long),
+    )
+    assert same(
+        [np.array(ids, dtype=np.uint16) for ids in IDS],
+        [np.array(mask, dtype=bool) for mask in masks],
+        np.array(REWARDS),
+        np.zeros(4, dtype=int),
+    )
+    assert same(IDS, None, [torch.tensor(reward, dtype=torch.bfloat16) for reward in REWARDS], [("a", 1)] * 4)
+    assert same(IDS, None, [True, False, np.False_, 1], GROUPS, rollout_advantages=ktae_rollout())
+
+
+def ktae_rollout():
+    return ktae.rollout.grpo(torch.tensor(REWARDS), torch.zeros(4, dtype=torch.long)).tolist()
+
+
+def test_a_rollout_without_tokens_still_counts():
+    assert lists.key_token_values([[7], [7], []], None, [1, 1, 0], GROUPS[:3])[0][0] > 0
+    assert lists.advantages([[], []], None, [1, 0], ["a", "a"]) == [[], []]
+
+
+def test_an_unscored_rollout_gets_nothing_and_changes_nothing():
+    scored = lists.advantages(IDS, None, REWARDS, GROUPS)
+    assert lists.advantages([*IDS, [1, 3]], None, [*REWARDS, None], [*GROUPS, "a"]) == [*scored, [0.0, 0.0]]
+    own = [*ktae_rollout(), None]
+    with_own = lists.advantages([*IDS, [1, 3]], None, [*REWARDS, None], [*GROUPS, "a"], rollout_advantages=own)
+    assert with_own == [*scored, [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("kind", [np.float32, lambda value: torch.tensor(value, dtype=torch.float32)])
+@pytest.mark.parametrize("others", [[0.0], [0.0, None]])
+def test_rewards_keep_their_precision(kind, others):
+    """float32's 0.1 is a little above 0.1, and not correct where only more than 0.1 is."""
+    rewards = [kind(0.1), *(None if value is None else kind(value) for value in others)]
+    config = ktae.KTAEConfig(correct_above=0.1)
+    values = lists.key_token_values([[1]] + [[2]] * len(others), None, rewards, ["a"] * len(rewards), config=config)
+    assert not any(any(row) for row in values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"masks": [[1, 1], [1, 1], [], [1]]}, ValueError, r"masks\[1\] must be as long .* expected 3 entries, got 2"),
+        ({"masks": [[1, 1]]}, ValueError, r"masks must have one entry for each of the 4 rollouts .* got 1"),
+        ({"masks": [[1, 1], [1, 2, 1], [], [1]]}, ValueError, r"only 0 and 1, got 2.0 at \[1, 1\]"),
+        ({"masks": [[1, 1], [1, 0.5, 1], [], [1]]}, ValueError, r"only 0 and 1, got 0.5 at \[1, 1\]"),
+        ({"masks": [[1, 1], [1, "x", 1], [], [1]]}, TypeError, r"masks\[1\] must be a flat sequence of integers"),
+        ({"rewards": [1.0]}, ValueError, r"rewards must have one entry for each of the 4 rollouts .* got 1"),
+        ({"rewards": [1.0, "0", 0.0, 1.0]}, TypeError, r"rewards\[1\] must be a number or None, got '0'"),
+        ({"rewards": [1.0, [0.0], 0.0, 1.0]}, TypeError, r"rewards\[1\] must be a number or None, got \[0.0\]"),
+        ({"rewards": [1.0, 0.0, math.inf, 1.0]}, ValueError, r"rewards must be finite .* got inf at index 2"),
+        ({"groups": ["a"] * 5}, ValueError, r"groups must have one entry for each of the 4 rollouts .* got 5"),
+        ({"groups": ["a", "a", None, "a"]}, TypeError, r"groups\[2\] must be a hashable .* got None"),
+        ({"groups": ["a", "a", ["a"], "a"]}, TypeError, r"groups\[2\] must be a hashable .* got \['a'\]"),
+        ({"groups": [0.0, math.nan, 0.0, 0.0]}, TypeError, r"groups\[1\] must be a hashable .* got nan"),
+        ({"token_ids": [[1, 2], [1, 3, 3], [], [0.5]]}, TypeError, r"token_ids\[3\] must hold integers, got \[0.5\]"),
+        ({"token_ids": [[1, 2], [1, 3, 3], [], 2]}, ValueError, r"token_ids\[3\] must be a flat sequence, got shape"),
+        ({"token_ids": [[1, 2], [1, None], [], [2]]}, TypeError, r"token_ids\[1\] must be a flat sequence of integers"),
+        ({"token_ids": [[1, 2], [1, -3, 3], [], [2]]}, ValueError, r"token_ids must be >= 0 .* got -3 at \[1, 1\]"),
+        ({"rollout_advantages": [1.0]}, ValueError, r"rollout_advantages must have one entry for each of the 4"),
+        ({"rollout_advantages": [1.0, None, 0.0, 0.0]}, ValueError, r"rollout_advantages must be finite .* at index 1"),
+    ],
+)
+def test_errors_name_the_rollout(changes, error, message):
+    arguments = {"token_ids": IDS, "masks": None, "rewards": REWARDS, "groups": GROUPS} | changes
+    with pytest.raises(error, match=message):
+        lists.advantages(**arguments)
+    if "rollout_advantages" not in changes:
+        with pytest.raises(error, match=message):
+            lists.key_token_values(**arguments)
