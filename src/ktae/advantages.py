@@ -8,23 +8,30 @@ positive where holding the token goes with being correct, negative where it goes
     strength = (h1 Fisher score + h2 information gain) / (h1 + h2)    association.py
     direction = Cohen's h + h3 term-frequency contrast                direction.py
 
-Shape suffixes: _B one entry a rollout, _BT one a token, _U one a (group, token id) pair.
+On a GPU the host decides beforehand, from the rewards, the group ids and the lengths of the rows, what is to be done;
+the tokens are then counted without the host waiting for the device (docs/performance.md).
+
+Shape suffixes: _B one entry a rollout, _BT one a token, _G one a group, _U one a (group, token id) pair.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ktae import checks, kernels
-from ktae.association import fisher, information_gain
+from ktae.association import Margins, fisher, information_gain, margins_of
 from ktae.config import KTAEConfig
 from ktae.context import followed_by, preceding
 from ktae.contingency import Contingency, contingency, within
 from ktae.direction import cohen, term_frequency_contrast
 from ktae.rollout import grpo
 
-_AT_ONCE = 2**20  # tokens, padding included, that the tensor path looks at together
+# The tensor path looks at a share of the batch at a time, padding included, or at a group if that is more. Its
+# temporaries take about 150 bytes a token: more than the whole batch, were it looked at together.
+SHARE, LEAST_AT_ONCE = 1 / 32, 2**16
 
 
 def ktae_advantages(
@@ -67,12 +74,13 @@ def ktae_advantages(
     tensor([[ 0.7070,  1.7070],
             [-0.7070, -1.7070]])
     """
-    rewards_B = checks.rewards(rewards)
+    rewards_B, group_ids_B = checks.on_host(rewards, group_ids)
+    checks.token_types(token_ids, mask, rewards)
     if rollout_advantages is None:
-        rollout_B = grpo(rewards, group_ids)
+        rollout_B = grpo(rewards_B, group_ids_B)
     else:
-        rollout_B = checks.rollout_advantages(rollout_advantages, rewards_B)
-    return _token_advantages(token_ids, mask, rewards, group_ids, rollout_B, config)
+        rollout_B = checks.rollout_advantages(rollout_advantages, rewards)
+    return _token_advantages(token_ids, mask, rewards_B, group_ids_B, rollout_B, config)
 
 
 def key_token_values(
@@ -96,39 +104,76 @@ def key_token_values(
     tensor([[ 0.,  1.],
             [ 0., -1.]])
     """
-    return _token_advantages(token_ids, mask, rewards, group_ids, None, config)
+    rewards_B, group_ids_B = checks.on_host(rewards, group_ids)
+    checks.token_types(token_ids, mask, rewards)
+    nothing_B = torch.zeros(len(rewards_B), dtype=torch.float64)
+    return _token_advantages(token_ids, mask, rewards_B, group_ids_B, nothing_B, config)
 
 
 def _token_advantages(
-    token_ids: Tensor, mask: Tensor, rewards: Tensor, group_ids: Tensor, rollout_B: Tensor | None, config: KTAEConfig
+    token_ids: Tensor, mask: Tensor, rewards_B: Tensor, group_ids_B: Tensor, rollout_B: Tensor, config: KTAEConfig
 ) -> Tensor:
-    """Checks the batch and values its tokens, a few groups at a time; no `rollout_B` means zeros."""
+    """Checks the values and takes the path; what there is one of for each rollout is on the CPU."""
     checks.config(config)
-    rewards_B = checks.rewards(rewards)
-    group_B, groups = checks.group_indices(group_ids, rewards_B)
-    checks.token_types(token_ids, mask, rewards_B)
-    if rollout_B is None:
-        rollout_B = torch.zeros_like(rewards_B)
-    scored_B = ~rewards_B.isnan()
-    correct_B = rewards > config.correct_above  # in the rewards' own precision: float32(0.1) is not above 0.1
+    scored_B = ~checks.rewards(rewards_B).isnan()
+    correct_B = rewards_B > config.correct_above  # in the rewards' own precision: float32(0.1) is not above 0.1
+    group_B, groups = checks.group_indices(group_ids_B, rewards_B)
+    path = kernels.token_advantages if kernels.usable(token_ids) else _by_tensors
+    return path(token_ids, mask, rollout_B, correct_B, scored_B, group_B, groups, config=config)
 
-    if kernels.usable(token_ids):
-        return kernels.token_advantages(token_ids, mask, rollout_B, correct_B, scored_B, group_B, groups, config=config)
-    checks.token_values(token_ids, mask)
+
+def _by_tensors(
+    token_ids: Tensor,
+    mask: Tensor,
+    rollout_B: Tensor,
+    correct_B: Tensor,
+    scored_B: Tensor,
+    group_B: Tensor,
+    groups: int,
+    *,
+    config: KTAEConfig,
+) -> Tensor:
+    """`ktae.kernels.token_advantages` in tensor operations, on any device: values first, rollout advantages added."""
+    length_B = checks.token_values(token_ids, mask)
+    token_ids, mask_BT = checks.int32_or_int64(token_ids), mask if mask.dtype == torch.bool else mask != 0
     advantage_BT = torch.zeros(token_ids.shape, dtype=torch.float32, device=token_ids.device)
-    for rows in _rows_at_once(group_B, groups, token_ids.shape[1]):
-        ids_BT, counted_BT = token_ids[rows].long(), (mask[rows] != 0) & scored_B[rows, None]
-        value_BT = _values(ids_BT, counted_BT, correct_B[rows], scored_B[rows], group_B[rows], groups, config)
-        advantage_BT[rows] = ((rollout_B[rows, None] + value_BT) * counted_BT).float()
-    return advantage_BT
+
+    def on_device(tensor_B: Tensor) -> Tensor:
+        return tensor_B.to(token_ids.device, non_blocking=True)
+
+    for rows_B in _rows_at_once(correct_B, scored_B, group_B, groups, token_ids.shape[1]):
+        tokens = int(length_B[rows_B].sum())
+        if tokens:
+            right_B = correct_B[rows_B]
+            index_B = torch.unique_consecutive(group_B[rows_B], return_inverse=True)[1]
+            margins = list(
+                zip(index_B[right_B].bincount().tolist(), index_B[~right_B].bincount().tolist(), strict=True)
+            )
+            rollouts = on_device(right_B), on_device(scored_B[rows_B]), on_device(index_B), len(margins)
+            rows = on_device(rows_B)
+            ids_BT, counted_BT = token_ids[rows], mask_BT[rows]
+            advantage_BT[rows] = _values(ids_BT, counted_BT, *rollouts, tokens, set(margins), config)
+    advantage_BT += on_device(rollout_B.detach().float())[:, None]
+    return advantage_BT.masked_fill_(~mask_BT, 0.0)
 
 
-def _rows_at_once(group_B: Tensor, groups: int, columns: int) -> list[Tensor]:
-    """The rows of a few whole groups at a time: temporaries stay far below the size of a large batch."""
+def _rows_at_once(correct_B: Tensor, scored_B: Tensor, group_B: Tensor, groups: int, columns: int) -> Sequence[Tensor]:
+    """Rows of a few whole groups at a time, by group, on the CPU.
+
+    Unscored rows are left out, and groups that do not hold both correct and incorrect rows: their values are 0.
+    """
+    n_T_G = torch.bincount(group_B[scored_B & correct_B], minlength=groups)
+    n_F_G = torch.bincount(group_B[scored_B & ~correct_B], minlength=groups)
+    size_G = torch.where((n_T_G > 0) & (n_F_G > 0), n_T_G + n_F_G, 0)
     by_group = torch.argsort(group_B, stable=True)
-    end_G = torch.bincount(group_B, minlength=groups).cumsum(0) * columns
-    part_G = end_G // _AT_ONCE
-    return list(by_group.split(torch.unique(part_G[group_B], return_counts=True)[1].tolist()))
+    by_group = by_group[(scored_B & (size_G > 0)[group_B])[by_group]]
+    most = max(LEAST_AT_ONCE, SHARE * len(group_B) * columns) / columns
+    parts = [0]
+    for size in size_G.tolist():
+        if parts[-1] > 0 and parts[-1] + size > most:
+            parts.append(0)
+        parts[-1] += size
+    return by_group.split(parts)
 
 
 def _values(
@@ -138,44 +183,67 @@ def _values(
     scored_B: Tensor,
     group_B: Tensor,
     groups: int,
+    tokens: int,
+    margins: Margins | None,
     config: KTAEConfig,
 ) -> Tensor:
-    """(N, T) float32 key-token values."""
-    table = unit_tables(ids_BT, counted_BT, correct_B, scored_B, group_B, groups, config=config)
-    value_U = torch.tanh(strength(table, config) * direction(table, config) / 2)
-    mixed_U = (table.n_T_U > 0) & (table.n_F_U > 0)
-    value_U = torch.where(mixed_U, value_U, 0.0)
+    """(N, T) float32 key-token values, of any value where a token is not counted."""
+    table = unit_tables(ids_BT, counted_BT, correct_B, scored_B, group_B, groups, config=config, tokens=tokens)
+    if config.compare == "context":
+        margins = None  # those of the contexts, not of the groups
+    value_U = torch.tanh(strength(table, config, margins) * direction(table, config) / 2)
+    value_U = torch.where((table.n_T_U > 0) & (table.n_F_U > 0), value_U, 0.0)
 
-    # Index -1, a token that was not counted, picks the zero at the end.
-    value_BT = torch.cat([value_U, value_U.new_zeros(1)])[table.unit_index_BT]
-    valued_BT = counted_BT
-    if config.exclude_token_ids:
-        valued_BT = counted_BT & ~torch.isin(ids_BT, torch.tensor(config.exclude_token_ids, device=ids_BT.device))
-        value_BT = value_BT.masked_fill(~valued_BT, 0.0)
+    unit_index_BT = table.unit_index_BT.clamp_(min=0)
+    valued_BT = counted_BT & ~_among(config.exclude_token_ids, ids_BT) if config.exclude_token_ids else counted_BT
     if config.centered:
-        value_BT = (value_BT - _row_means(value_BT, valued_BT)[:, None]).masked_fill(~valued_BT, 0.0)
-    return (config.scale * value_BT).float()
+        value_BT = config.scale * _less_row_means(value_U, unit_index_BT, valued_BT)
+    else:
+        value_BT = (config.scale * value_U).float()[unit_index_BT]
+    return value_BT.masked_fill_(~valued_BT, 0.0)
 
 
-def _row_means(value_BT: Tensor, valued_BT: Tensor) -> Tensor:
-    """(N,) float64 means, exactly the same however wide the padding: integers are summed, in units of 2^-40."""
-    sum_B = (value_BT * 2**40).round().long().sum(dim=1)
-    return sum_B.double() / 2**40 / valued_BT.sum(dim=1).clamp(min=1)
+def _less_row_means(value_U: Tensor, unit_index_BT: Tensor, valued_BT: Tensor) -> Tensor:
+    """(N, T) float32 values less their mean over the row's valued tokens.
+
+    Integers are summed, in units of 2^-40: the mean is exactly the same however wide the padding.
+    """
+    value_BT = (value_U * 2**40).round().long()[unit_index_BT].masked_fill_(~valued_BT, 0)
+    mean_B = (value_BT.sum(dim=1) / valued_BT.sum(dim=1).clamp(min=1)).round().long()
+    return (value_BT - mean_B[:, None]).float() / 2**40
 
 
-def unit_tables(token_ids_BT: Tensor, counted_BT: Tensor, *rollouts, config: KTAEConfig) -> Contingency:
-    """The tables of the configured units: tokens, or tokens in context; against the group, or within the context."""
+def _among(token_ids: Sequence[int], ids_BT: Tensor) -> Tensor:
+    """(N, T) bool, whether an id is one of `token_ids`; `torch.isin` would wait for the device."""
+    listed = sorted(i for i in token_ids if i <= torch.iinfo(ids_BT.dtype).max)
+    listed_E = torch.tensor([-1, *listed], dtype=ids_BT.dtype).to(ids_BT.device, non_blocking=True)
+    return listed_E[torch.searchsorted(listed_E, ids_BT).clamp_(max=len(listed))] == ids_BT
+
+
+def unit_tables(
+    token_ids_BT: Tensor, counted_BT: Tensor, *rollouts, config: KTAEConfig, tokens: int | None = None
+) -> Contingency:
+    """The tables of the configured units: tokens, or tokens in context; against the group, or within the context.
+
+    Arguments are those of `contingency`.
+    """
     if config.context == 0:
-        return contingency(token_ids_BT, counted_BT, *rollouts)
-    context_BT = preceding(token_ids_BT, counted_BT, config.context)
-    table = contingency(followed_by(context_BT, token_ids_BT), counted_BT, *rollouts)
-    return within(table, contingency(context_BT, counted_BT, *rollouts)) if config.compare == "context" else table
+        return contingency(token_ids_BT, counted_BT, *rollouts, tokens=tokens)
+    context_BT = preceding(token_ids_BT, counted_BT, config.context, tokens)
+    table = contingency(followed_by(context_BT, token_ids_BT), counted_BT, *rollouts, tokens=tokens)
+    if config.compare == "group":
+        return table
+    return within(table, contingency(context_BT, counted_BT, *rollouts, tokens=tokens))
 
 
-def strength(table: Contingency, config: KTAEConfig) -> Tensor:
-    """(U,) float64 association strengths, (h1 Fisher score + h2 information gain) / (h1 + h2)."""
+def strength(table: Contingency, config: KTAEConfig, margins: Margins | None = None) -> Tensor:
+    """(U,) float64 association strengths, (h1 Fisher score + h2 information gain) / (h1 + h2).
+
+    Where the caller knows all (n_T, n_F) of the tables, `margins`, the device is not asked for them.
+    """
     h1, h2 = config.fisher_weight, config.information_gain_weight
-    return (h1 * fisher(table, config.fisher) + h2 * information_gain(table)) / (h1 + h2)
+    margins = margins_of(table) if margins is None else margins
+    return (h1 * fisher(table, config.fisher, margins) + h2 * information_gain(table, margins)) / (h1 + h2)
 
 
 def direction(table: Contingency, config: KTAEConfig) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal
 
 import numpy as np
@@ -17,23 +17,40 @@ from torch import Tensor
 
 from ktae.contingency import Contingency
 
+Margins = Collection[tuple[int, int]]  # of (n_T, n_F)
 
-def fisher(table: Contingency, kind: Literal["exact", "released"] = "exact") -> Tensor:
+
+def fisher(table: Contingency, kind: Literal["exact", "released"] = "exact", margins: Margins | None = None) -> Tensor:
     """Fisher score F = exp(-2 p), and 0 when p = 1, with p the two-sided exact p-value (paper, section 3).
+
+    Args:
+        table: the tables.
+        kind: "released" for the float32 p-values of the authors' code.
+        margins: all (n_T, n_F) of the tables, where the caller knows; the device is then not asked.
 
     Returns:
         (U,) float64 in {0} and (exp(-2), 1).
     """
-    return _look_up(exact_fisher_scores if kind == "exact" else released_fisher_scores, table)
+    return _look_up(exact_fisher_scores if kind == "exact" else released_fisher_scores, table, margins)
 
 
-def information_gain(table: Contingency) -> Tensor:
-    """Information gain H(correct) - H(correct | unit held), in bits.
+def information_gain(table: Contingency, margins: Margins | None = None) -> Tensor:
+    """Information gain H(correct) - H(correct | unit held), in bits; arguments are those of `fisher`.
 
     Returns:
         (U,) float64 in [0, 1].
     """
-    return _look_up(information_gains, table)
+    return _look_up(information_gains, table, margins)
+
+
+def margins_of(table: Contingency) -> Margins:
+    """All (n_T, n_F) of the tables. Waits for the device."""
+    if not len(table.a_U):
+        return []
+    most_T, most_F = torch.stack([table.n_T_U.max(), table.n_F_U.max()]).tolist()
+    seen = torch.zeros((most_T + 1) * (most_F + 1), dtype=torch.bool, device=table.a_U.device)
+    seen[table.n_T_U * (most_F + 1) + table.n_F_U] = True
+    return [divmod(margin, most_F + 1) for margin in seen.cpu().nonzero().flatten().tolist()]
 
 
 def fisher_p_values(n_T: int, n_F: int) -> np.ndarray:
@@ -121,14 +138,21 @@ def _log_comb(n: Tensor, k: Tensor) -> Tensor:
     return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
 
 
-def _look_up(scores: Callable[[int, int], np.ndarray], table: Contingency) -> Tensor:
+def _look_up(scores: Callable[[int, int], np.ndarray], table: Contingency, margins: Margins | None) -> Tensor:
     """scores(n_T, n_F)[a, b] for each of the table's U pairs."""
-    if not len(table.a_U):
-        return torch.zeros(0, dtype=torch.float64, device=table.a_U.device)
-    base = int(table.n_F_U.max()) + 1
-    margins, margin_U = torch.unique(table.n_T_U * base + table.n_F_U, return_inverse=True)
-    flat = [scores(*divmod(margin, base)).ravel() for margin in margins.tolist()]
-    starts = np.cumsum([0] + [len(scores) for scores in flat[:-1]])
-    score_table = torch.from_numpy(np.concatenate(flat)).to(table.a_U.device)
-    start_U = torch.from_numpy(starts).to(table.a_U.device)[margin_U]
-    return score_table[start_U + table.a_U * (table.n_F_U + 1) + table.b_U]
+    margins = margins_of(table) if margins is None else margins
+    if not margins:
+        return torch.zeros_like(table.a_U, dtype=torch.float64)
+    most_T, most_F = np.max(list(margins), axis=0)
+    start = np.zeros((most_T + 1, most_F + 1), np.int64)
+    flat, end = [], 0
+    for n_T, n_F in margins:
+        flat.append(scores(n_T, n_F).ravel())
+        start[n_T, n_F] = end
+        end += flat[-1].size
+
+    def on_device(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(table.a_U.device, non_blocking=True)
+
+    start_U = on_device(start.ravel())[table.n_T_U * (most_F + 1) + table.n_F_U]
+    return on_device(np.concatenate(flat))[start_U + table.a_U * (table.n_F_U + 1) + table.b_U]

@@ -11,7 +11,6 @@ _INTEGERS = (
     *(torch.int8, torch.int16, torch.int32, torch.int64),
     *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
 )
-_AT_ONCE = 2**20  # elements
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -29,6 +28,14 @@ def rewards(rewards: Tensor) -> Tensor:
     return rewards_B
 
 
+def on_host(rewards: Tensor, group_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Both on the CPU: they are small, and what is worked out from them decides what the device does."""
+    _tensor("rewards", rewards, 1, (*_FLOATS, *_INTEGERS, torch.bool), "(N,)")
+    _tensor("group_ids", group_ids, 1, _INTEGERS, "(N,)")
+    _same_rows("group_ids", group_ids, "rewards", rewards)
+    return rewards.cpu(), group_ids.cpu()
+
+
 def group_indices(group_ids: Tensor, rewards_B: Tensor) -> tuple[Tensor, int]:
     """(N,) group numbers 0..n-1 in ascending order of the group ids, and n."""
     _tensor("group_ids", group_ids, 1, _INTEGERS, "(N,)")
@@ -44,42 +51,49 @@ def tokens_and_mask(token_ids: Tensor, mask: Tensor, rewards_B: Tensor) -> tuple
     return token_ids.long(), mask != 0
 
 
-def token_types(token_ids: Tensor, mask: Tensor, rewards_B: Tensor) -> None:
+def token_types(token_ids: Tensor, mask: Tensor, rewards: Tensor) -> None:
     """Refuses token ids and masks of unsuitable types, shapes or devices; looks at no element."""
     _tensor("token_ids", token_ids, 2, _INTEGERS, "(N, T)")
     _tensor("mask", mask, 2, (torch.bool, *_INTEGERS, *_FLOATS), "(N, T)")
     if mask.shape != token_ids.shape:
         raise ValueError(f"mask must have the shape of token_ids, {tuple(token_ids.shape)}, got {tuple(mask.shape)}")
-    _same_rows("token_ids", token_ids, "rewards", rewards_B)
+    _same_rows("token_ids", token_ids, "rewards", rewards)
     _same_device("mask", mask, "token_ids", token_ids)
 
 
-def token_values(token_ids: Tensor, mask: Tensor) -> None:
-    """Refuses a mask other than 0 and 1, and negative ids inside it. Some rows at a time: temporaries stay small."""
-    rows_at_once = max(1, _AT_ONCE // token_ids.shape[1])
-    for first in range(0, len(token_ids), rows_at_once):
-        rows = slice(first, first + rows_at_once)
-        ids_BT, flags_BT = token_ids[rows].long(), mask[rows]
-        if flags_BT.dtype not in (torch.bool, *_FLOATS):
-            flags_BT = flags_BT.long()
-        mask_BT = flags_BT != 0
-        stray_BT = mask_BT & (flags_BT != 1)
-        if stray_BT.any():
-            row, column = stray_BT.nonzero()[0].tolist()
-            met = flags_BT[row, column].item()
-            raise ValueError(f"mask must hold only 0 and 1, got {met} at [{first + row}, {column}]")
-        negative_BT = mask_BT & (ids_BT < 0)
-        if negative_BT.any():
-            row, column = negative_BT.nonzero()[0].tolist()
-            met = ids_BT[row, column].item()
-            raise ValueError(f"token_ids must be >= 0 where mask is 1, got {met} at [{first + row}, {column}]")
+def token_values(token_ids: Tensor, mask: Tensor) -> Tensor:
+    """Refuses a mask other than 0 and 1, and negative ids inside it. Waits for the device once.
+
+    Returns:
+        (N,) int64 on the CPU, how many tokens each row has inside the mask.
+    """
+    ids_BT, mask_BT = int32_or_int64(token_ids), mask != 0
+    length_B = mask_BT.sum(dim=1, dtype=torch.int32)
+    stray_B = (mask_BT & (mask != 1)).any(dim=1)
+    negative_B = (mask_BT & (ids_BT < 0)).any(dim=1)
+    length_B, stray_B, negative_B = torch.stack([length_B, stray_B.int(), negative_B.int()]).cpu()
+    if stray_B.any():
+        row = int(stray_B.nonzero()[0])
+        column = int((mask_BT[row] & (mask[row] != 1)).nonzero()[0])
+        raise ValueError(f"mask must hold only 0 and 1, got {mask[row, column].item()} at [{row}, {column}]")
+    if negative_B.any():
+        row = int(negative_B.nonzero()[0])
+        column = int((mask_BT[row] & (ids_BT[row] < 0)).nonzero()[0])
+        met = ids_BT[row, column].item()
+        raise ValueError(f"token_ids must be >= 0 where mask is 1, got {met} at [{row}, {column}]")
+    return length_B.long()
 
 
-def rollout_advantages(rollout_advantages: Tensor, rewards_B: Tensor) -> Tensor:
-    """(N,) float64 rollout advantages, finite wherever the rollout is scored and 0 where it is not."""
+def int32_or_int64(token_ids: Tensor) -> Tensor:
+    """Token ids of the two usual types as they are, others as int64."""
+    return token_ids if token_ids.dtype in (torch.int32, torch.int64) else token_ids.long()
+
+
+def rollout_advantages(rollout_advantages: Tensor, rewards: Tensor) -> Tensor:
+    """(N,) float64 rollout advantages on the CPU, finite wherever the rollout is scored and 0 where it is not."""
     _tensor("rollout_advantages", rollout_advantages, 1, _FLOATS, "(N,)")
-    _same_rows("rollout_advantages", rollout_advantages, "rewards", rewards_B)
-    advantages_B = rollout_advantages.to(torch.float64).masked_fill(rewards_B.isnan(), 0.0)
+    _same_rows("rollout_advantages", rollout_advantages, "rewards", rewards)
+    advantages_B = rollout_advantages.detach().cpu().double().masked_fill(rewards.cpu().isnan(), 0.0)
     _in_float32_range("rollout_advantages", advantages_B, "for scored rollouts")
     return advantages_B
 

@@ -1,10 +1,11 @@
 """2x2 tables, one for each (group, unit): which rollouts hold the unit, and which of those are correct.
 
 A *unit* is whatever is counted: a token id, or a hash of a token with the tokens before it (`context`). All that is
-assumed of a unit is that it is an int64.
+assumed of a unit is that it is an int32 or int64, and not the least one, which marks tokens that do not count (a hash
+is the least int64 with a probability of 2^-64).
 
 Shape suffixes: _B one entry a rollout, _BT one a token, _G one a group, _U one a (group, unit) pair,
-_R one a (rollout, unit) pair, _K one a counted token.
+_K one a counted token.
 """
 
 from __future__ import annotations
@@ -44,54 +45,68 @@ class Contingency:
 
 
 def contingency(
-    units_BT: Tensor, counted_BT: Tensor, correct_B: Tensor, scored_B: Tensor, group_B: Tensor, groups: int
+    units_BT: Tensor,
+    counted_BT: Tensor,
+    correct_B: Tensor,
+    scored_B: Tensor,
+    group_B: Tensor,
+    groups: int,
+    *,
+    tokens: int | None = None,
 ) -> Contingency:
     """Counts rollouts and occurrences of every unit in every group.
 
     A unit that occurs ten times in one rollout counts once in a or b and ten times in count_T or count_F.
 
     Args:
-        units_BT: (N, T) int64 units, any values.
+        units_BT: (N, T) int32 or int64 units.
         counted_BT: (N, T) bool, the tokens to count; all False in a rollout that is not scored.
         correct_B: (N,) bool.
         scored_B: (N,) bool; only scored rollouts enter n_T and n_F.
         group_B: (N,) int64 in [0, groups).
         groups: number of groups.
+        tokens: how many tokens are counted, where the caller knows. The device is then never waited for; the number of
+            units not being known, the tables have `tokens` entries, and those after the U-th are of no meaning.
     """
+    entries = tokens
+    if tokens is None:
+        tokens = int(counted_BT.sum())
+    columns = units_BT.shape[1]
+
+    # Rows ranked by group: after a stable sort by unit the tokens of one (group, unit) pair are neighbours, and among
+    # those the tokens of one rollout. Tokens that do not count come before all others.
     by_group = torch.argsort(group_B, stable=True)
-    rank_B = torch.empty_like(by_group)
-    rank_B[by_group] = torch.arange(len(by_group), device=by_group.device)
+    units_BT, ignored_BT = units_BT[by_group], ~counted_BT[by_group]
+    units_BT.masked_fill_(ignored_BT, torch.iinfo(units_BT.dtype).min)
+    unit_K, place_K = (part[part.numel() - tokens :] for part in torch.sort(units_BT.flatten(), stable=True))
+    rank_K = place_K // columns
+    row_K = by_group[rank_K]
+    group_K = group_B[row_K]
+    starts_unit_K = _differs(unit_K) | _differs(group_K)
+    starts_rollout_K = starts_unit_K | _differs(rank_K)
+    unit_index_K = starts_unit_K.cumsum(0) - 1
+    if entries is None:
+        entries = int(unit_index_K[-1]) + 1 if tokens else 0
 
-    # Rows ranked by group: sorted by (unit, rank), the tokens of one (rollout, unit) pair are neighbours, and
-    # so are the pairs of one (group, unit).
-    row_K, _ = counted_BT.nonzero(as_tuple=True)
-    _, unit_K = torch.unique(units_BT[counted_BT], return_inverse=True)
-    pair_R, pair_index_K, occurrences_R = torch.unique(
-        unit_K * len(rank_B) + rank_B[row_K], return_inverse=True, return_counts=True
-    )
-    row_R = by_group[pair_R % len(rank_B)]
-    _, unit_index_R = torch.unique_consecutive(pair_R // len(rank_B) * groups + group_B[row_R], return_inverse=True)
-    units = int(unit_index_R[-1]) + 1 if len(unit_index_R) else 0
-    group_U = torch.empty(units, dtype=torch.int64, device=group_B.device)
-    group_U[unit_index_R] = group_B[row_R]
+    def per_unit(values_K: Tensor) -> Tensor:
+        return _sums(values_K, unit_index_K, entries)
 
-    def per_unit(values_R: Tensor) -> Tensor:
-        return _sums(values_R, unit_index_R, units)
+    group_U = torch.zeros(entries, dtype=torch.int64, device=group_B.device).scatter_(0, unit_index_K, group_K)
 
     def per_group(values_B: Tensor) -> Tensor:
         return _sums(values_B, group_B, groups)[group_U]
 
-    correct_R = correct_B[row_R]
+    correct_K = correct_B[row_K]
     lengths_B = counted_BT.sum(dim=1)
-    unit_index_BT = torch.full_like(units_BT, -1)
-    unit_index_BT[counted_BT] = unit_index_R[pair_index_K]
+    unit_index_BT = torch.full(counted_BT.shape, -1, dtype=torch.int64, device=group_B.device)
+    unit_index_BT.view(-1)[place_K + (row_K - rank_K) * columns] = unit_index_K
     return Contingency(
-        a_U=per_unit(correct_R),
-        b_U=per_unit(~correct_R),
+        a_U=per_unit(starts_rollout_K & correct_K),
+        b_U=per_unit(starts_rollout_K & ~correct_K),
         n_T_U=per_group(scored_B & correct_B),
         n_F_U=per_group(scored_B & ~correct_B),
-        count_T_U=per_unit(occurrences_R * correct_R),
-        count_F_U=per_unit(occurrences_R * ~correct_R),
+        count_T_U=per_unit(correct_K),
+        count_F_U=per_unit(~correct_K),
         length_T_U=per_group(lengths_B * correct_B),
         length_F_U=per_group(lengths_B * ~correct_B),
         unit_index_BT=unit_index_BT,
@@ -113,9 +128,11 @@ def within(table: Contingency, contexts: Contingency) -> Contingency:
         table: of units that are a context and the token after it.
         contexts: of the contexts alone, at the same tokens.
     """
-    counted_BT = table.unit_index_BT >= 0
-    context_U = torch.empty_like(table.a_U)
-    context_U[table.unit_index_BT[counted_BT]] = contexts.unit_index_BT[counted_BT]
+    unit_index_N = table.unit_index_BT.flatten()
+    spare = len(table.a_U)  # for the tokens that do not count
+    context_U = table.a_U.new_zeros(spare + 1)
+    context_U.scatter_(0, unit_index_N.where(unit_index_N >= 0, spare), contexts.unit_index_BT.flatten())
+    context_U = context_U[:-1]
     return replace(
         table,
         n_T_U=contexts.a_U[context_U],
@@ -123,6 +140,13 @@ def within(table: Contingency, contexts: Contingency) -> Contingency:
         length_T_U=contexts.count_T_U[context_U],
         length_F_U=contexts.count_F_U[context_U],
     )
+
+
+def _differs(values_K: Tensor) -> Tensor:
+    """(K,) bool, whether each value differs from the one before it; the first does."""
+    differs_K = torch.ones_like(values_K, dtype=torch.bool)
+    differs_K[1:] = values_K[1:] != values_K[:-1]
+    return differs_K
 
 
 def _sums(values: Tensor, index: Tensor, size: int) -> Tensor:
