@@ -38,7 +38,7 @@ def test_defaults(write):
 
 def test_shipped_recipe_by_name():
     recipe = load_recipe("quickstart")
-    assert recipe.algorithms == ["grpo", "grpo_ktae"]
+    assert recipe.algorithms == ["grpo", "grpo_ktae", "grpo_ktae_context"]
     assert recipe.data.test_rows == 1000
 
 
