@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: quickstart test lint format install
 
-# GRPO and GRPO+KTAE from the same small model, on CPU; the table and the picture land in runs/quickstart.
+# GRPO and GRPO+KTAE, in two forms, from the same small model, on CPU; the table and the picture land in runs/quickstart.
 quickstart: install
 	$(BIN)/ktae train quickstart
 
