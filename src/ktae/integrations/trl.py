@@ -19,6 +19,7 @@ from torch import Tensor
 from ktae.advantages import key_token_values
 from ktae.config import KTAEConfig
 from ktae.extras import require
+from ktae.integrations.metrics import estimator_metrics
 
 require("trl", extra="train")
 
@@ -139,30 +140,13 @@ class KTAETrainer(CorrectnessTrainer):
             self.latest_key_tokens = ids_BT, value_BT, generated_BT
         batch["advantages"] = (batch["advantages"][:, None] + value_BT) * batch["completion_mask"]
 
-        metrics = _metrics(value_NT, generated_NT.bool(), self._ktae_rewards, group_size, self.ktae)
+        metrics = estimator_metrics(value_NT, generated_NT.bool(), self._ktae_rewards, group_N, self.ktae)
         metrics["seconds"] = time.perf_counter() - start
-        for name, value in metrics.items():
+        for name, value in metrics.items():  # TRL leaves NaN out of its averages
             self._metrics["train" if training else "eval"][f"ktae/{name}"].append(value)
         rollout_means = value_NT.sum(dim=1) / generated_NT.sum(dim=1).clamp(min=1)
         self._logs["extra"]["key_token_value"].extend(rollout_means.tolist())
         return batch
-
-
-def _metrics(
-    value_NT: Tensor, generated_NT: Tensor, rewards_N: Tensor, group_size: int, config: KTAEConfig
-) -> dict[str, float]:
-    """The estimator's metrics; NaN, which TRL leaves out of its averages, where there is nothing to average."""
-    size_NT = value_NT.abs()
-    correct_N = rewards_N > config.correct_above
-    incorrect_N = rewards_N <= config.correct_above
-    grouped = (-1, group_size)
-    mixed = correct_N.view(grouped).any(dim=1) & incorrect_N.view(grouped).any(dim=1)
-    return {
-        "key_token_share": (size_NT[generated_NT] > abs(config.scale) / 2).float().mean().item(),
-        "abs_value_correct": size_NT[generated_NT & correct_N[:, None]].mean().item(),
-        "abs_value_incorrect": size_NT[generated_NT & incorrect_N[:, None]].mean().item(),
-        "mixed_group_share": mixed.float().mean().item(),
-    }
 
 
 def _correctness_column(names: list[str], correctness_reward: str | None) -> int:
