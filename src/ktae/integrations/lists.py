@@ -20,15 +20,17 @@ from ktae.advantages import key_token_values as key_token_values_of_tensors
 from ktae.advantages import ktae_advantages
 from ktae.config import KTAEConfig
 
+_Rows = Sequence[Any] | Tensor | np.ndarray
+
 
 def advantages(
-    token_ids: Sequence[Any],
-    masks: Sequence[Any] | None,
-    rewards: Sequence[Any],
-    groups: Sequence[Hashable],
+    token_ids: _Rows,
+    masks: _Rows | None,
+    rewards: _Rows,
+    groups: _Rows,
     *,
     config: KTAEConfig = KTAEConfig(),  # noqa: B008 (frozen)
-    rollout_advantages: Sequence[Any] | None = None,
+    rollout_advantages: _Rows | None = None,
 ) -> list[list[float]]:
     """Token advantages A_it = (A_i + K(o_it)) * mask_it, as `ktae.ktae_advantages`.
 
@@ -58,10 +60,10 @@ def advantages(
 
 
 def key_token_values(
-    token_ids: Sequence[Any],
-    masks: Sequence[Any] | None,
-    rewards: Sequence[Any],
-    groups: Sequence[Hashable],
+    token_ids: _Rows,
+    masks: _Rows | None,
+    rewards: _Rows,
+    groups: _Rows,
     *,
     config: KTAEConfig = KTAEConfig(),  # noqa: B008 (frozen)
 ) -> list[list[float]]:
@@ -81,10 +83,10 @@ class _Batch:
 
     def __init__(
         self,
-        token_ids: Sequence[Any],
-        masks: Sequence[Any] | None,
-        rewards: Sequence[Any],
-        groups: Sequence[Hashable],
+        token_ids: _Rows,
+        masks: _Rows | None,
+        rewards: _Rows,
+        groups: _Rows,
     ) -> None:
         self.rows = len(token_ids)
         ids = [_row("token_ids", row, values) for row, values in enumerate(token_ids)]
@@ -111,7 +113,7 @@ class _Batch:
         return [row[:length] for row, length in zip(values_BT.tolist(), self.lengths, strict=True)]
 
 
-def _check_count(name: str, values: Sequence[Any], rows: int) -> None:
+def _check_count(name: str, values: _Rows, rows: int) -> None:
     if len(values) != rows:
         raise ValueError(f"{name} must have one entry for each of the {rows} rollouts in token_ids, got {len(values)}")
 
@@ -129,7 +131,7 @@ def _row(name: str, row: int, values: Any) -> Tensor:
     return tensor
 
 
-def _numbers(name: str, values: Sequence[Any], rows: int) -> Tensor:
+def _numbers(name: str, values: _Rows, rows: int) -> Tensor:
     """(N,) floats, NaN for None. The precision of NumPy's and torch's numbers is kept: see `correct_above`."""
     _check_count(name, values, rows)
     tensor = torch.from_numpy(np.asarray([_number(name, row, value) for row, value in enumerate(values)]))
@@ -147,7 +149,7 @@ def _number(name: str, row: int, value: Any) -> Any:
     return value if isinstance(value, np.generic) else float(value)
 
 
-def _numbered(groups: Sequence[Hashable], rows: int) -> Tensor:
+def _numbered(groups: _Rows, rows: int) -> Tensor:
     """(N,) a number for each group. Tensors are hashed by identity, so their values are taken out first."""
     _check_count("groups", groups, rows)
     number_of: dict[Hashable, int] = {}
