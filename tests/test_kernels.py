@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("numba")
 
-from ktae import KTAEConfig, advantages, kernels, key_token_values, ktae_advantages
+from ktae import KTAEConfig, kernels, key_token_values, ktae_advantages
 from ktae.kernels import batch as compiled
 
 TOLERANCE = 1e-6
@@ -88,15 +88,6 @@ def test_same_bits_for_any_number_of_threads_and_any_chunks(config, monkeypatch)
     assert results[0].any()
     for result in results[1:]:
         assert torch.equal(result, results[0])
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=IDS)
-def test_tensor_path_a_few_groups_at_a_time(config, monkeypatch):
-    batch = zipf_batch(9, 8, 120)
-    whole = tensor_path(batch, config)
-    for at_once in (1, 2000):
-        monkeypatch.setattr(advantages, "_AT_ONCE", at_once)
-        assert torch.equal(tensor_path(batch, config), whole)
 
 
 @pytest.mark.parametrize("ids_dtype", [torch.int16, torch.int32, torch.int64], ids=str)

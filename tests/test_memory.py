@@ -2,12 +2,10 @@
 
 import dataclasses
 import gc
-import weakref
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from allocated import Allocated
 
 pytest.importorskip("trl")
 
@@ -17,6 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
+from ktae import KTAEConfig, kernels, key_token_values
 from ktae.train.memory import Load, adapter_parameters, architecture, cache_bytes, estimate, peaks
 from ktae.train.recipe import Lora
 
@@ -57,39 +56,6 @@ SMALL = LlamaConfig(
 EVERY_TERM = Load(
     per_device=4, sampled=8, rollouts=16, prompt=10, completion=20, reference=True, ktae=True, evaluated=4
 )
-
-
-class Allocated(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations return while they live: what the allocator holds.
-
-    Works on fake tensors too, so that a model of any size can be measured. What an operation allocates and frees
-    within itself is not seen.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.now = self.peak = 0
-        self._live = {}
-
-    def add(self, tensor):
-        storage = tensor.untyped_storage()
-        key = id(storage)
-        if key in self._live:
-            return
-
-        def freed(_):
-            self.now -= self._live.pop(key)[1]
-
-        self._live[key] = weakref.ref(storage, freed), storage.nbytes()
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        returned = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(returned):
-            if isinstance(leaf, torch.Tensor):
-                self.add(leaf)
-        return returned
 
 
 def materialize(model):
@@ -322,6 +288,7 @@ def test_a_whole_generation_and_its_updates(tmp_path, trl):
         checkpointing=trl.get("gradient_checkpointing", False),
         reference=trl["beta"] > 0,
         ktae=True,
+        group=batch.rollouts,
     )
     terms = estimate(sizes, load)
     estimated = max(peaks(terms).values())
@@ -355,7 +322,7 @@ def test_peaks_add_up_what_is_there_at_the_same_time():
     totals = peaks(terms)
     by_name = {term.name: term.bytes for term in terms}
     kept = by_name["weights"] + by_name["optimizer"] + by_name["rollouts"]
-    assert totals["scoring"] == kept + by_name["key-token tables"]
+    assert totals["scoring"] == kept + by_name["key-token values"]
     assert totals["sampling"] == kept + by_name["sampling: key-value cache"] + by_name["sampling: largest step"]
     assert totals["evaluating"] == sum(size for name, size in by_name.items() if name.startswith("evaluation: "))
     assert totals["updating"] == kept + by_name["gradients"] + sum(
@@ -363,3 +330,19 @@ def test_peaks_add_up_what_is_there_at_the_same_time():
     )
     with_vllm = estimate(sizes, Load(4, 8, 16, prompt=10, completion=20, vllm=True))
     assert not any(term.name.startswith("sampling") for term in with_vllm)
+
+
+@pytest.mark.parametrize("groups", [1, 64])
+def test_key_token_values(groups, monkeypatch):
+    """The tables of a GPU's path, measured on a CPU with tokens that are all different."""
+    monkeypatch.setattr(kernels, "usable", lambda tensor: False)
+    size, columns = 16, 512
+    ids = torch.arange(groups * size * columns).view(-1, columns)
+    mask, rewards, group_ids = torch.ones_like(ids), torch.arange(len(ids)) % 2.0, torch.arange(len(ids)) // size
+    load = Load(1, len(ids), len(ids), 1, completion=columns, ktae=True, group=size, accelerator=True)
+    (term,) = (term for term in estimate(architecture(SMALL)[0], load) if term.name == "key-token values")
+    with Allocated() as allocated:
+        key_token_values(ids, mask, rewards, group_ids, config=KTAEConfig.recommended())
+    tables = term.bytes - 48 * ids.numel()
+    values_and_mask = 5 * ids.numel()
+    assert 0.95 * tables <= allocated.peak - values_and_mask <= tables

@@ -32,6 +32,7 @@ from ktae.rollout import grpo
 # The tensor path looks at a share of the batch at a time, padding included, or at a group if that is more. Its
 # temporaries take about 150 bytes a token: more than the whole batch, were it looked at together.
 SHARE, LEAST_AT_ONCE = 1 / 32, 2**16
+_MOST_MARGINS = 2**9  # enough for groups of 16; all score tables of so many margins take a tenth of a second, once
 
 
 def ktae_advantages(
@@ -184,14 +185,13 @@ def _values(
     group_B: Tensor,
     groups: int,
     tokens: int,
-    margins: Margins | None,
+    margins: Margins,
     config: KTAEConfig,
 ) -> Tensor:
-    """(N, T) float32 key-token values, of any value where a token is not counted."""
+    """(N, T) float32 key-token values of some groups; the host knows their counted tokens and (n_T, n_F) already."""
     table = unit_tables(ids_BT, counted_BT, correct_B, scored_B, group_B, groups, config=config, tokens=tokens)
-    if config.compare == "context":
-        margins = None  # those of the contexts, not of the groups
-    value_U = torch.tanh(strength(table, config, margins) * direction(table, config) / 2)
+    known = _margins_of_contexts(margins) if config.compare == "context" else margins
+    value_U = torch.tanh(strength(table, config, known) * direction(table, config) / 2)
     value_U = torch.where((table.n_T_U > 0) & (table.n_F_U > 0), value_U, 0.0)
 
     unit_index_BT = table.unit_index_BT.clamp_(min=0)
@@ -201,6 +201,14 @@ def _values(
     else:
         value_BT = (config.scale * value_U).float()[unit_index_BT]
     return value_BT.masked_fill_(~valued_BT, 0.0)
+
+
+def _margins_of_contexts(margins: Margins) -> Margins | None:
+    """All that contexts can have in groups with these; None, for the device to be asked, where there are too many."""
+    most_T, most_F = (max(side) for side in zip(*margins, strict=True))
+    if (most_T + 1) * (most_F + 1) > _MOST_MARGINS:
+        return None
+    return [(n_T, n_F) for n_T in range(most_T + 1) for n_F in range(most_F + 1) if n_T + n_F]
 
 
 def _less_row_means(value_U: Tensor, unit_index_BT: Tensor, valued_BT: Tensor) -> Tensor:
@@ -233,7 +241,9 @@ def unit_tables(
     table = contingency(followed_by(context_BT, token_ids_BT), counted_BT, *rollouts, tokens=tokens)
     if config.compare == "group":
         return table
-    return within(table, contingency(context_BT, counted_BT, *rollouts, tokens=tokens))
+    contexts = contingency(context_BT, counted_BT, *rollouts, tokens=tokens)
+    del context_BT  # before more tables are made
+    return within(table, contexts)
 
 
 def strength(table: Contingency, config: KTAEConfig, margins: Margins | None = None) -> Tensor:

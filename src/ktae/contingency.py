@@ -71,35 +71,23 @@ def contingency(
     entries = tokens
     if tokens is None:
         tokens = int(counted_BT.sum())
-    columns = units_BT.shape[1]
-
-    # Rows ranked by group: after a stable sort by unit the tokens of one (group, unit) pair are neighbours, and among
-    # those the tokens of one rollout. Tokens that do not count come before all others.
-    by_group = torch.argsort(group_B, stable=True)
-    units_BT, ignored_BT = units_BT[by_group], ~counted_BT[by_group]
-    units_BT.masked_fill_(ignored_BT, torch.iinfo(units_BT.dtype).min)
-    unit_K, place_K = (part[part.numel() - tokens :] for part in torch.sort(units_BT.flatten(), stable=True))
-    rank_K = place_K // columns
-    row_K = by_group[rank_K]
-    group_K = group_B[row_K]
-    starts_unit_K = _differs(unit_K) | _differs(group_K)
-    starts_rollout_K = starts_unit_K | _differs(rank_K)
+    place_K, row_K, starts_unit_K, starts_rollout_K = _by_unit(units_BT, counted_BT, group_B, tokens)
+    correct_K, group_K = correct_B[row_K], group_B[row_K]
     unit_index_K = starts_unit_K.cumsum(0) - 1
     if entries is None:
         entries = int(unit_index_K[-1]) + 1 if tokens else 0
+    unit_index_BT = torch.full(counted_BT.shape, -1, dtype=torch.int64, device=group_B.device)
+    unit_index_BT.view(-1)[place_K] = unit_index_K
+    group_U = group_B.new_zeros(entries).scatter_(0, unit_index_K, group_K)
+    lengths_B = counted_BT.sum(dim=1)
+    del place_K, row_K, group_K, starts_unit_K  # before there are tables: they are what takes most memory
 
     def per_unit(values_K: Tensor) -> Tensor:
         return _sums(values_K, unit_index_K, entries)
 
-    group_U = torch.zeros(entries, dtype=torch.int64, device=group_B.device).scatter_(0, unit_index_K, group_K)
-
     def per_group(values_B: Tensor) -> Tensor:
         return _sums(values_B, group_B, groups)[group_U]
 
-    correct_K = correct_B[row_K]
-    lengths_B = counted_BT.sum(dim=1)
-    unit_index_BT = torch.full(counted_BT.shape, -1, dtype=torch.int64, device=group_B.device)
-    unit_index_BT.view(-1)[place_K + (row_K - rank_K) * columns] = unit_index_K
     return Contingency(
         a_U=per_unit(starts_rollout_K & correct_K),
         b_U=per_unit(starts_rollout_K & ~correct_K),
@@ -111,6 +99,27 @@ def contingency(
         length_F_U=per_group(lengths_B * ~correct_B),
         unit_index_BT=unit_index_BT,
     )
+
+
+def _by_unit(
+    units_BT: Tensor, counted_BT: Tensor, group_B: Tensor, tokens: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The counted tokens, those of one (group, unit) pair next to each other, and among them those of one rollout.
+
+    Returns:
+        Of each token its place in the flattened batch and its row, (K,) int64; whether it is the first of its pair, and
+        the first of its pair in its rollout, (K,) bool.
+    """
+    columns = units_BT.shape[1]
+    # A stable sort by unit of rows that are ranked by group. Tokens that do not count come before all others.
+    by_group = torch.argsort(group_B, stable=True)
+    ranked_BT = units_BT[by_group].masked_fill_(~counted_BT[by_group], torch.iinfo(units_BT.dtype).min)
+    unit_K, place_K = (part[part.numel() - tokens :] for part in torch.sort(ranked_BT.flatten(), stable=True))
+    rank_K = place_K // columns
+    row_K = by_group[rank_K]
+    starts_unit_K = _differs(unit_K) | _differs(group_B[row_K])
+    starts_rollout_K = starts_unit_K | _differs(rank_K)
+    return place_K + (row_K - rank_K) * columns, row_K, starts_unit_K, starts_rollout_K
 
 
 def within(table: Contingency, contexts: Contingency) -> Contingency:
@@ -128,11 +137,7 @@ def within(table: Contingency, contexts: Contingency) -> Contingency:
         table: of units that are a context and the token after it.
         contexts: of the contexts alone, at the same tokens.
     """
-    unit_index_N = table.unit_index_BT.flatten()
-    spare = len(table.a_U)  # for the tokens that do not count
-    context_U = table.a_U.new_zeros(spare + 1)
-    context_U.scatter_(0, unit_index_N.where(unit_index_N >= 0, spare), contexts.unit_index_BT.flatten())
-    context_U = context_U[:-1]
+    context_U = _contexts_of(table, contexts)
     return replace(
         table,
         n_T_U=contexts.a_U[context_U],
@@ -140,6 +145,15 @@ def within(table: Contingency, contexts: Contingency) -> Contingency:
         length_T_U=contexts.count_T_U[context_U],
         length_F_U=contexts.count_F_U[context_U],
     )
+
+
+def _contexts_of(table: Contingency, contexts: Contingency) -> Tensor:
+    """(U,) int64, the context that each unit begins with; 0 for entries that are no unit."""
+    unit_index_N = table.unit_index_BT.flatten()
+    spare = len(table.a_U)  # takes the tokens that do not count
+    context_U = table.a_U.new_zeros(spare + 1)
+    context_U.scatter_(0, unit_index_N.where(unit_index_N >= 0, spare), contexts.unit_index_BT.flatten())
+    return context_U[:-1]
 
 
 def _differs(values_K: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ from typing import Any, Literal
 
 import torch
 
+from ktae.advantages import LEAST_AT_ONCE, SHARE
 from ktae.extras import require
 from ktae.train.recipe import Lora
 
@@ -103,6 +104,7 @@ class Load:
         states: values that the optimizer keeps of each trained weight: 2 for AdamW.
         vllm: sample with vLLM, whose memory is a share of the device that `estimate` does not know.
         ktae: key-token values, of which every device computes all.
+        group: rollouts of one prompt, which are compared with each other.
         evaluated: completions that an evaluation before and after training generates together; 0 for none.
         processes: that train together.
         sharding: what spreads weights, gradients and states over the processes; None for nothing.
@@ -122,6 +124,7 @@ class Load:
     states: int = 2
     vllm: bool = False
     ktae: bool = False
+    group: int = 1
     evaluated: int = 0
     processes: int = 1
     sharding: Literal["FSDP2", "ZeRO-3"] | None = None
@@ -285,10 +288,23 @@ def _rollouts(model: Architecture, load: Load) -> Iterator[Term]:
         "rollouts", f"{load.sampled:,} x {load.tokens:,} tokens: ids, masks, log-probabilities", values, TRAINING
     )
     if load.ktae:
-        # 84 to 163 bytes a token were measured; fewer where tokens repeat.
-        tables = 160 * load.rollouts * load.completion
-        formula = f"up to 160 B x {load.rollouts:,} x {load.completion:,} tokens, on every device"
-        yield Term("key-token tables", formula, tables, ("scoring",))
+        yield _key_token_values(load)
+
+
+def _key_token_values(load: Load) -> Term:
+    """Of all rollouts: ids, mask, values and what is logged of them; and the tables of those looked at together.
+
+    Tables take up to 200 bytes a token on an accelerator, up to 100 on a CPU, where each thread has a group in hand.
+    Both were measured on a CPU, with tokens in context that are all different; fewer bytes where tokens repeat.
+    """
+    tokens, group = load.rollouts * load.completion, load.group * load.completion
+    if load.accelerator:
+        at_once, table_bytes = max(int(SHARE * tokens), LEAST_AT_ONCE, group), 200
+    else:
+        at_once, table_bytes = torch.get_num_threads() * group, 100
+    at_once = min(at_once, tokens)
+    formula = f"48 B x {load.rollouts:,} x {load.completion:,} tokens on every device + {table_bytes} B x {at_once:,}"
+    return Term("key-token values", formula, 48 * tokens + table_bytes * at_once, ("scoring",))
 
 
 def _update(model: Architecture, load: Load) -> Iterator[Term]:
