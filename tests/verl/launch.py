@@ -32,7 +32,7 @@ trainer.val_before_train=False trainer.save_freq=-1 trainer.test_freq=-1
 ray_kwargs.ray_init.num_cpus=16 +ray_kwargs.ray_init.include_dashboard=False
 +ray_kwargs.ray_init.object_store_memory=200000000
 transfer_queue.backend.SimpleStorage.num_data_storage_units=1
-""".split()
+"""
 
 
 @dataclass
@@ -93,7 +93,7 @@ def launch(inputs, folder, *settings, ranks=1, modules="cpu_platform,spy", **env
     """Runs `python -m verl.trainer.main_ppo`; its output goes to `folder`, and comes back."""
     command = [
         *(sys.executable, "-W", "ignore", "-m", "verl.trainer.main_ppo"),
-        *SETTINGS,
+        *SETTINGS.split(),
         *(f"data.{name}_files={inputs / 'problems.parquet'}" for name in ("train", "val")),
         f"actor_rollout_ref.model.path={inputs / 'model'}",
         f"reward.custom_reward_function.path={HERE / 'parity.py'}",

@@ -33,6 +33,7 @@ def update_actor(self, batch, metrics, verls=PPOTrainer._update_actor):
     assert list(batch.keys) == seen["keys"]
     seen["actor"] = rows(batch, "responses", "advantages", "returns", "response_mask")
     seen["trainer"] = f"{type(self).__module__}.{type(self).__qualname__}"
+    seen["ranks"] = self.actor_rollout_wg.world_size
     seen["metrics"] = {name: value for name, value in metrics.items() if name.startswith("ktae/")}
     torch.save(seen, Path(os.environ["KTAE_TEST_DIR"]) / f"step_{self.global_steps}.pt")
     return verls(self, batch, metrics)

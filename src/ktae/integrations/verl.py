@@ -7,6 +7,9 @@ verl imports this module by itself where ktae is installed (entry point in the g
 environment says VERL_USE_EXTERNAL_MODULES=ktae.integrations.verl. Written for verl 0.9.1 and its V1 trainer.
 """
 
+# verl lives in an environment of its own: it pins other versions of transformers than TRL needs.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import dataclasses
@@ -14,7 +17,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +34,7 @@ try:
     import transfer_queue as tq
     from omegaconf import DictConfig, OmegaConf
     from tensordict import TensorDict
-    from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
+    from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSync, register_trainer
     from verl.workers.utils.padding import response_to_nested
 except Exception as error:
     # verl hides the errors of entry points; what the user would see is an unknown trainer.
@@ -48,8 +51,47 @@ PRESETS = {"paper": KTAEConfig, "released": KTAEConfig.released, "recommended": 
 _AVERAGES_ADVANTAGES = ("geo_mean",)
 
 
+class _KeyTokenValues:
+    """What the two trainers below share: a mixin in front of one of verl's."""
+
+    mode: str
+    """verl's own name of the trainer."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self.ktae = ktae_config(config.algorithm.get("ktae"))
+        refuse_averaging_losses(config)
+        # verl looks up buffers and settings by the trainer's name: an unknown one gets the asynchronous buffer.
+        config.trainer.v1.trainer_mode = self.mode
+        super().__init__(config)  # type: ignore[call-arg]
+
+    def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        one_row_a_rollout(batch.keys)
+        # Before verl's own step: rollout correction may take tokens out of response_mask.
+        rollouts = _read(batch, "responses", "response_mask", "rm_scores", "uid")
+        batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]
+        start = time.perf_counter()
+        written = _read(batch, "advantages", "response_mask")
+        padded, trained_on = rollouts.to_padded_tensor(), written.to_padded_tensor()
+        advantage_BT, ktae_metrics = token_advantages(
+            trained_on["advantages"],
+            trained_on["response_mask"],
+            ids_BT=padded["responses"],
+            generated_BT=padded["response_mask"],
+            rewards_B=padded["rm_scores"].sum(dim=1),
+            uids=rollouts["uid"],
+            is_padding=[tag.get("is_padding", False) for tag in batch.tags],
+            config=self.ktae,
+        )
+        nested = response_to_nested(advantage_BT, written["response_mask"])
+        fields = TensorDict({"advantages": nested}, batch_size=len(batch))
+        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+        metrics.update(ktae_metrics)
+        metrics["ktae/seconds"] = time.perf_counter() - start
+        return batch
+
+
 @register_trainer("ktae_sync")
-class KTAETrainer(PPOTrainerSync):
+class KTAETrainer(_KeyTokenValues, PPOTrainerSync):
     """verl's synchronous trainer with advantages (A_it + K(o_it)) * mask_it.
 
     A_it is what `algorithm.adv_estimator` computes, K the key-token value. A group is the rows of one uid, wherever
@@ -68,42 +110,14 @@ class KTAETrainer(PPOTrainerSync):
             token-level credit; on construction. A rollout consists of several rows; on the first step.
     """
 
-    def __init__(self, config: DictConfig) -> None:
-        self.ktae = ktae_config(config.algorithm.get("ktae"))
-        loss_mode = OmegaConf.select(config, "actor_rollout_ref.actor.policy_loss.loss_mode")
-        if loss_mode in _AVERAGES_ADVANTAGES:
-            raise ValueError(
-                f"actor_rollout_ref.actor.policy_loss.loss_mode={loss_mode} averages the advantages of a rollout, which "
-                "erases token-level credit. Use another loss, such as vanilla."
-            )
-        # verl compares the mode with "sync" in several places; anything else gets the asynchronous replay buffer.
-        config.trainer.v1.trainer_mode = "sync"
-        super().__init__(config)
+    mode = "sync"
 
-    def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        one_row_a_rollout(batch.keys)
-        # Before verl's own step: rollout correction may take tokens out of response_mask.
-        rollouts = self._read(batch, "responses", "response_mask", "rm_scores", "uid")
-        batch = super()._compute_advantage(batch, metrics)
-        start = time.perf_counter()
-        written = self._read(batch, "advantages", "response_mask")
-        padded = written.to_padded_tensor()
-        advantage_BT, ktae_metrics = token_advantages(
-            padded["advantages"],
-            padded["response_mask"],
-            rollouts,
-            is_padding=[tag.get("is_padding", False) for tag in batch.tags],
-            config=self.ktae,
-        )
-        nested = response_to_nested(advantage_BT, written["response_mask"])
-        fields = TensorDict({"advantages": nested}, batch_size=len(batch))
-        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
-        metrics.update(ktae_metrics)
-        metrics["ktae/seconds"] = time.perf_counter() - start
-        return batch
 
-    def _read(self, batch: Any, *fields: str) -> TensorDict:
-        return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(fields))
+@register_trainer("ktae_colocate_async")
+class KTAETrainerColocateAsync(_KeyTokenValues, PPOTrainerColocateAsync):
+    """The same for verl's `colocate_async`, where rollouts of the next updates are under way during an update."""
+
+    mode = "colocate_async"
 
 
 def ktae_config(settings: Mapping[str, Any] | DictConfig | None) -> KTAEConfig:
@@ -115,8 +129,9 @@ def ktae_config(settings: Mapping[str, Any] | DictConfig | None) -> KTAEConfig:
     Raises:
         ValueError, TypeError: a key is unknown or a value is out of range; the message names `algorithm.ktae.KEY`.
 
-    >>> ktae_config({"preset": "recommended", "scale": 4.0})
-    KTAEConfig(..., scale=4.0, context=2, compare='context', ...)
+    >>> config = ktae_config({"preset": "recommended", "scale": 4.0})
+    >>> config.scale, config.context, config.compare
+    (4.0, 2, 'context')
     """
     if isinstance(settings, DictConfig):
         settings = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
@@ -136,6 +151,16 @@ def ktae_config(settings: Mapping[str, Any] | DictConfig | None) -> KTAEConfig:
         return dataclasses.replace(PRESETS[preset](), **fields)
     except (TypeError, ValueError) as error:  # its message begins with the field's name
         raise type(error)(f"algorithm.ktae.{error}") from error
+
+
+def refuse_averaging_losses(config: DictConfig) -> None:
+    """Raises ValueError if the policy loss of verl's whole configuration erases token-level credit."""
+    loss_mode = OmegaConf.select(config, "actor_rollout_ref.actor.policy_loss.loss_mode")
+    if loss_mode in _AVERAGES_ADVANTAGES:
+        raise ValueError(
+            f"actor_rollout_ref.actor.policy_loss.loss_mode={loss_mode} averages the advantages of a rollout, "
+            "which erases token-level credit. Use another loss, such as vanilla."
+        )
 
 
 def one_row_a_rollout(keys: list[str]) -> None:
@@ -159,9 +184,12 @@ def one_row_a_rollout(keys: list[str]) -> None:
 def token_advantages(
     advantage_BT: Tensor,
     mask_BT: Tensor,
-    rollouts: TensorDict,
     *,
-    is_padding: list[bool],
+    ids_BT: Tensor,
+    generated_BT: Tensor,
+    rewards_B: Tensor,
+    uids: Iterable[str],
+    is_padding: Sequence[bool],
     config: KTAEConfig,
 ) -> tuple[Tensor, dict[str, float]]:
     """Adds key-token values to advantages.
@@ -169,9 +197,10 @@ def token_advantages(
     Args:
         advantage_BT: (B, T) float, verl's.
         mask_BT: (B, T) of 0 and 1; 1 marks the tokens that are trained on.
-        rollouts: for the same rows `responses` (token ids), `response_mask` (1 where the policy generated the token)
-            and `rm_scores` (the reward, spread over the tokens in any way), nested and as long as the responses; and
-            `uid`, equal for the rollouts of one prompt.
+        ids_BT: (B, T) integers, the responses.
+        generated_BT: (B, T) of 0 and 1; 1 marks the tokens that the policy generated.
+        rewards_B: (B,) float, one outcome reward a rollout.
+        uids: B, equal for the rollouts of one prompt.
         is_padding: B, True for rows that verl added to fill the batch.
         config: the estimator's settings.
 
@@ -179,14 +208,16 @@ def token_advantages(
         (B, T) advantages, 0 outside `mask_BT`, and the metrics, without those that have nothing to average.
     """
     real_B = ~torch.tensor(is_padding)
-    padded = rollouts.to_padded_tensor()
-    ids_NT, generated_NT = padded["responses"][real_B], padded["response_mask"][real_B]
-    rewards_N = padded["rm_scores"].sum(dim=1)[real_B]
-    _, group_B = np.unique(np.array(list(rollouts["uid"]), dtype=str), return_inverse=True)
-    group_N = torch.from_numpy(group_B)[real_B]
+    _, group_B = np.unique(np.array(list(uids), dtype=str), return_inverse=True)
+    group_N, generated_NT, rewards_N = torch.from_numpy(group_B)[real_B], generated_BT[real_B], rewards_B[real_B]
 
+    value_NT = key_token_values(ids_BT[real_B], generated_NT, rewards_N, group_N, config=config)
     value_BT = torch.zeros_like(advantage_BT)
-    value_BT[real_B] = value_NT = key_token_values(ids_NT, generated_NT, rewards_N, group_N, config=config)
+    value_BT[real_B] = value_NT
     metrics = estimator_metrics(value_NT, generated_NT.bool(), rewards_N, group_N, config)
     logged = {f"ktae/{name}": value for name, value in metrics.items() if not math.isnan(value)}
     return (advantage_BT + value_BT) * mask_BT, logged
+
+
+def _read(batch: Any, *fields: str) -> TensorDict:
+    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(fields))

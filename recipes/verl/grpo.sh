@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# GRPO in verl 0.9.1 (docs/verl.md), the settings of common.sh:
+#
+#   recipes/verl/grpo.sh
+#   MODEL=Qwen/Qwen2.5-Math-7B TRAIN=data/math_train_3to5.parquet TENSOR_PARALLEL=2 recipes/verl/grpo.sh
+#
+# Composed and validated by a test, never run on GPUs.
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+train "${COMMON[@]}" "${GRPO[@]}" "$@"
