@@ -38,9 +38,9 @@ def with_key_tokens(trainer: Any, config: KTAEConfig = KTAEConfig()) -> Any:  # 
     """A subclass of a SkyRL trainer that adds key-token values to the advantages. What it logs of them is without."""
 
     class KTAETrainer(trainer):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            _check(self.cfg)
+        def __init__(self, cfg: Any, *args: Any, **kwargs: Any) -> None:
+            _check(cfg)
+            super().__init__(cfg, *args, **kwargs)
 
         def compute_advantages_and_returns(self, data: Any) -> Any:
             data = super().compute_advantages_and_returns(data)

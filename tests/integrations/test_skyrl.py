@@ -1,0 +1,140 @@
+"""SkyRL's hook: inside its own trainer's computation where that imports, and on its data structures everywhere."""
+
+import typing
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import ktae
+from ktae.integrations.skyrl import add_key_token_values, with_key_tokens
+
+CONFIG = ktae.KTAEConfig(scale=0.5)
+UIDS = ["a", "b", "a", "b", "b", "a", "a", "b"]
+LENGTHS = [3, 5, 6, 2, 4, 6, 1, 5]
+RESPONSE, TOTAL = max(LENGTHS), 9
+PADDING = 2  # rows that fill up the batch for the data-parallel ranks: copies of the first, masked
+
+
+def tensors():
+    """As SkyRL lays them out: everything ends at the right, rewards at the last token."""
+    seeded = torch.Generator().manual_seed(3)
+    mask = (torch.arange(RESPONSE) >= RESPONSE - torch.tensor(LENGTHS)[:, None]).long()
+    tool = torch.rand(mask.shape, generator=seeded) < 0.2
+    outcomes = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0])
+    rewards = torch.zeros(mask.shape)
+    rewards[:, -1] = outcomes
+    rewards[:, -2] = 0.25 * mask[:, -2] - 0.25  # a part of the reward elsewhere
+    data = {
+        "sequences": torch.randint(0, 5, (len(UIDS), TOTAL), generator=seeded),
+        "response_mask": mask,
+        "loss_mask": mask * ~tool,
+        "rewards": rewards,
+    }
+    data = {name: torch.cat([tensor, tensor[[0] * PADDING]]) for name, tensor in data.items()}
+    data["loss_mask"][-PADDING:] = 0
+    return data
+
+
+def metadata():
+    return {"uids": UIDS + [f"pad{row}" for row in range(PADDING)], "pad_size": PADDING, "avg_response_length": 4.0}
+
+
+def values_by_hand(data):
+    groups = torch.tensor([ord(uid) for uid in UIDS])
+    scored = slice(len(UIDS))
+    value_NT = ktae.key_token_values(
+        data["sequences"][scored, TOTAL - RESPONSE :],
+        data["loss_mask"][scored],
+        data["rewards"][scored].sum(dim=1),
+        groups,
+        config=CONFIG,
+    )
+    return torch.cat([value_NT, torch.zeros(PADDING, RESPONSE)])
+
+
+def test_values_are_added_where_the_loss_mask_is_one():
+    class Data(dict):
+        metadata = metadata()
+
+    data = Data(tensors(), advantages=torch.full((len(UIDS) + PADDING, RESPONSE), 0.25))
+    add_key_token_values(data, CONFIG)
+    wanted = values_by_hand(data)
+    assert (wanted.abs() > 0.2).any()
+    torch.testing.assert_close(data["advantages"], 0.25 + wanted, rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def skyrl():
+    pytest.importorskip("skyrl", reason="needs skyrl 0.3, which pins other versions")
+    typing_extensions = pytest.importorskip("typing_extensions")
+    with pytest.MonkeyPatch.context() as patch:
+        # Its models are made for Python 3.12's; pydantic refuses the older one.
+        patch.setattr(typing, "TypedDict", typing_extensions.TypedDict)
+        import skyrl.backends.skyrl_train.training_batch as batches
+        import skyrl.train.config as config
+        import skyrl.train.trainer as trainers
+
+        yield SimpleNamespace(
+            RayPPOTrainer=trainers.RayPPOTrainer,
+            Batch=batches.TrainingInputBatch,
+            Config=config.SkyRLTrainConfig,
+        )
+
+
+def settings(skyrl, **changes):
+    cfg = skyrl.Config()
+    for name, value in changes.items():
+        part, _, field = name.rpartition("__")
+        holder = cfg.generator if part == "generator" else cfg.trainer.algorithm
+        setattr(holder, field, value)
+    return cfg
+
+
+def build(skyrl, trainer, cfg):
+    nothing = dict.fromkeys(
+        ("tracker", "tokenizer", "train_dataset", "eval_dataset", "inference_engine_client", "generator")
+    )
+    return trainer(cfg=cfg, colocate_pg=None, **nothing)
+
+
+@pytest.fixture(scope="module")
+def local_ray(skyrl):
+    """SkyRL's trainer looks up its cluster's GPUs when it is built."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=1, include_dashboard=False)
+    yield
+    ray.shutdown()
+
+
+def computed(skyrl, trainer, estimator):
+    data = skyrl.Batch(tensors() | {"values": None})
+    data.metadata = metadata()
+    cfg = settings(skyrl, advantage_estimator=estimator)
+    return build(skyrl, trainer, cfg).compute_advantages_and_returns(data)
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("estimator", ["grpo", "rloo", "maxrl"])
+def test_through_skyrls_own_computation(skyrl, estimator):
+    plain = computed(skyrl, skyrl.RayPPOTrainer, estimator)
+    token_level = computed(skyrl, with_key_tokens(skyrl.RayPPOTrainer, CONFIG), estimator)
+    assert plain["advantages"].any()
+    wanted = plain["advantages"] + values_by_hand(tensors())
+    torch.testing.assert_close(token_level["advantages"], wanted, rtol=0, atol=1e-6)
+    torch.testing.assert_close(token_level["returns"], plain["returns"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"advantage_estimator": "gae"}, "advantage_estimator must be one of .* got 'gae'"),
+        ({"policy_loss_type": "gspo"}, "policy_loss_type must not be 'gspo' for KTAE"),
+        ({"use_kl_in_reward": True}, "it must be false for KTAE"),
+        ({"generator__step_wise_trajectories": True}, "it must be false"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(skyrl, changes, message):
+    cfg = settings(skyrl, **{"advantage_estimator": "grpo"} | changes)
+    with pytest.raises(ValueError, match=message):
+        build(skyrl, with_key_tokens(skyrl.RayPPOTrainer), cfg)
