@@ -2,14 +2,17 @@
 
     OMP_NUM_THREADS=2 .venv/bin/python benchmarks/speed.py --json benchmarks/speed.json
     .venv/bin/python benchmarks/speed.py --quick --json OUT
+    .venv/bin/python benchmarks/speed.py --quick --device cuda --json OUT
 
 All contenders run in one process on the same data, in turns, so that whatever else the machine does meets them alike.
 The gather pass is `table[token_ids]`, a float32 table of 151,936 entries: what any look-up per token costs at least.
-Extra memory is the growth of the process's peak resident size, results included.
+Extra memory is the growth of the process's peak resident size, results included; on a GPU that of the memory allocated
+for tensors. A GPU runs the tensor path and the gather pass; each time ends when the GPU has finished.
 """
 
 import argparse
 import ctypes
+import functools
 import json
 import os
 import platform
@@ -103,12 +106,12 @@ def entropy(*counts):
 # The others
 
 
-def tensors(*inputs):
+def tensors(*inputs, config=KTAEConfig()):  # noqa: B008 (frozen)
     """The tensor path, as without Numba."""
     usable = kernels.usable
     kernels.usable = lambda tensor: False
     try:
-        return ktae_advantages(*inputs)
+        return ktae_advantages(*inputs, config=config)
     finally:
         kernels.usable = usable
 
@@ -118,13 +121,18 @@ def in_context(*inputs):
 
 
 def gather(token_ids, mask, rewards, group_ids):
-    return TABLE[token_ids]
+    return table_on(token_ids.device)[token_ids]
 
 
-TABLE = torch.rand(VOCABULARY)
+@functools.cache
+def table_on(device):
+    return torch.rand(VOCABULARY, device=device)
+
+
 CONTENDERS = {
     "naive": naive,
     "tensors": tensors,
+    "tensors, in context": functools.partial(tensors, config=CONTEXT),
     "compiled": ktae_advantages,
     "compiled, in context": in_context,
     "gather": gather,
@@ -134,6 +142,8 @@ CONTENDERS = {
 def seconds(function, inputs):
     start = time.perf_counter()
     function(*inputs)
+    if inputs[0].is_cuda:
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -161,7 +171,12 @@ def resident_bytes():
 
 
 def extra_bytes(function, inputs):
-    """Growth of the resident size while the function runs, at most; sampled every half millisecond."""
+    """Growth of the resident size while the function runs, at most; sampled every half millisecond. Exact on a GPU."""
+    if inputs[0].is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function(*inputs)
+        return torch.cuda.max_memory_allocated() - before
     ctypes.CDLL(None).malloc_trim(0)  # memory that earlier calls have left with the allocator would hide the growth
     before, peak, done = resident_bytes(), 0, threading.Event()
 
@@ -205,16 +220,19 @@ def exponent(sizes, times):
     return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
 
 
-def scaling(quick):
-    """Exponents of the compiled path's time in tokens a rollout and in groups; its time when ids begin at 10^12."""
-    repeats = 5 if quick else 15
+def scaling(path, quick, on_device):
+    """Exponents of a path's time in tokens a rollout and in groups; its time when ids begin at 10^12."""
+
+    def best(inputs):
+        return measure([path], on_device(inputs), repeats=5 if quick else 15)[path]["min"]
+
     lengths = [384, 768, 1536, 3072]
-    by_length = [measure(["compiled"], batch(8, n), repeats)["compiled"]["min"] for n in lengths]
+    by_length = [best(batch(8, n)) for n in lengths]
     groups = [4, 8, 16, 32]
-    by_groups = [measure(["compiled"], batch(n, 768), repeats)["compiled"]["min"] for n in groups]
+    by_groups = [best(batch(n, 768)) for n in groups]
     small, large = (batch(8, 1536, first_id=first) for first in (0, 10**12))
     small = (small[0].long(), *small[1:])
-    ids = [measure(["compiled"], inputs, repeats)["compiled"]["min"] for inputs in (small, large)]
+    ids = [best(inputs) for inputs in (small, large)]
     return {
         "exponent_in_tokens": exponent(lengths, by_length),
         "exponent_in_groups": exponent(groups, by_groups),
@@ -249,29 +267,38 @@ def table(result):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="without the paper's batch, fewer repeats: under a minute")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--json", type=Path, help="where to write the figures; the table goes beside it as .md")
     args = parser.parse_args()
 
+    device = torch.device(args.device)
+    on_gpu = device.type == "cuda"
+
+    def on_device(inputs):
+        return tuple(tensor.to(device) for tensor in inputs)
+
     load_before = os.getloadavg()
     repeats = 5 if args.quick else 11
-    fast = ["tensors", "compiled", "compiled, in context", "gather"]
+    fast = ["tensors", "tensors, in context", *([] if on_gpu else ["compiled", "compiled, in context"]), "gather"]
+    large = fast if on_gpu else fast[2:]
     cases = [
-        case("16 x 768", batch(1, 768), ["naive", *fast], repeats),
-        case("16 x 3072", batch(1, 3072), ["naive", *fast] if not args.quick else fast, repeats),
-        case("64 groups of 16 x 3072", batch(64, 3072), fast[1:] if args.quick else fast, 5),
-        case("64 groups, lengths drawn", batch(64, 3072, "drawn"), fast[1:] if args.quick else fast, 5),
+        ("16 x 768", batch(1, 768), fast if on_gpu else ["naive", *fast], repeats),
+        ("16 x 3072", batch(1, 3072), fast if on_gpu or args.quick else ["naive", *fast], repeats),
+        ("64 groups of 16 x 3072", batch(64, 3072), large if args.quick else fast, 5),
+        ("64 groups, lengths drawn", batch(64, 3072, "drawn"), large if args.quick else fast, 5),
     ]
     if not args.quick:
-        cases.append(case("1024 groups, lengths drawn", batch(1024, 3072, "drawn"), fast[1:], 5))
+        cases.append(("1024 groups, lengths drawn", batch(1024, 3072, "drawn"), large, 5))
+    cases = [case(title, on_device(inputs), names, repeats) for title, inputs, names, repeats in cases]
     result = {
         "quick": args.quick,
         "threads": min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": torch.cuda.get_device_name(device) if on_gpu else f"{platform.machine()}, {os.cpu_count()} cores",
         "torch": torch.__version__,
         "numba": numba.__version__,
         "load_before": load_before,
         "cases": cases,
-        "scaling": scaling(args.quick),
+        "scaling": scaling("tensors" if on_gpu else "compiled", args.quick, on_device),
         "load_after": os.getloadavg(),
     }
     print(table(result))

@@ -29,8 +29,8 @@ from ktae.contingency import Contingency, contingency, within
 from ktae.direction import cohen, term_frequency_contrast
 from ktae.rollout import grpo
 
-# The tensor path looks at a share of the batch at a time, padding included, or at a group if that is more. Its
-# temporaries take about 150 bytes a token: more than the whole batch, were it looked at together.
+# The tensor path looks at a share of the batch at a time, padding included, or at a group if that is more: what it
+# knows of a token takes 140 to 200 bytes meanwhile, and a token of the batch 5 to 16.
 SHARE, LEAST_AT_ONCE = 1 / 32, 2**16
 _MOST_MARGINS = 2**9  # enough for groups of 16; all score tables of so many margins take a tenth of a second, once
 
@@ -147,13 +147,12 @@ def _by_tensors(
         if tokens:
             right_B = correct_B[rows_B]
             index_B = torch.unique_consecutive(group_B[rows_B], return_inverse=True)[1]
-            margins = list(
-                zip(index_B[right_B].bincount().tolist(), index_B[~right_B].bincount().tolist(), strict=True)
-            )
-            rollouts = on_device(right_B), on_device(scored_B[rows_B]), on_device(index_B), len(margins)
+            n_T_G, n_F_G = index_B[right_B].bincount(), index_B[~right_B].bincount()
+            margins = set(zip(n_T_G.tolist(), n_F_G.tolist(), strict=True))
+            rollouts = on_device(right_B), on_device(scored_B[rows_B]), on_device(index_B), len(n_T_G)
             rows = on_device(rows_B)
             ids_BT, counted_BT = token_ids[rows], mask_BT[rows]
-            advantage_BT[rows] = _values(ids_BT, counted_BT, *rollouts, tokens, set(margins), config)
+            advantage_BT[rows] = _values(ids_BT, counted_BT, *rollouts, tokens, margins, config)
     advantage_BT += on_device(rollout_B.detach().float())[:, None]
     return advantage_BT.masked_fill_(~mask_BT, 0.0)
 
@@ -217,7 +216,7 @@ def _less_row_means(value_U: Tensor, unit_index_BT: Tensor, valued_BT: Tensor) -
     Integers are summed, in units of 2^-40: the mean is exactly the same however wide the padding.
     """
     value_BT = (value_U * 2**40).round().long()[unit_index_BT].masked_fill_(~valued_BT, 0)
-    mean_B = (value_BT.sum(dim=1) / valued_BT.sum(dim=1).clamp(min=1)).round().long()
+    mean_B = (value_BT.sum(dim=1).double() / valued_BT.sum(dim=1).clamp(min=1)).round().long()
     return (value_BT - mean_B[:, None]).float() / 2**40
 
 
