@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch.nn.utils.rnn import pad_sequence
+from verl.trainer.ppo.ray_trainer import RayPPOTrainer
+from verl.trainer.ppo.v1 import PPOTrainerSync
 
 from ktae.config import KTAEConfig
 from ktae.integrations.verl import KTAETrainer, ktae_config, one_row_a_rollout, token_advantages
@@ -60,7 +62,7 @@ def batches(draw):
     for _ in range(draw(st.integers(2, 10))):
         ids = draw(st.lists(st.integers(0, 5), min_size=1, max_size=6))
         bits = st.lists(st.sampled_from([1, 1, 1, 0]), min_size=len(ids), max_size=len(ids))
-        mask = draw(bits)
+        mask = [1, *draw(bits)[1:]]  # a policy generates at least one token
         final = [generated * kept for generated, kept in zip(mask, draw(bits), strict=True)]
         row = {"ids": ids, "mask": mask, "final": final, "reward": draw(st.sampled_from([0.0, 1.0]))}
         row |= {"uid": draw(st.sampled_from(["a", "b", "pa"])), "advantage": draw(st.floats(-2, 2, width=32))}
@@ -171,9 +173,24 @@ def test_bad_settings_are_named(settings, message):
         ktae_config(structured(settings))
 
 
-def test_a_loss_that_averages_advantages_is_refused():
-    config = OmegaConf.create(
-        {"algorithm": {}, "actor_rollout_ref": {"actor": {"policy_loss": {"loss_mode": "geo_mean"}}}}
-    )
+@pytest.mark.parametrize("trainer", [KTAETrainer, RayPPOTrainer])
+def test_a_loss_that_averages_advantages_is_refused(trainer):
+    actor = {"policy_loss": {"loss_mode": "geo_mean"}}
+    config = OmegaConf.create({"algorithm": {"ktae": {}}, "actor_rollout_ref": {"actor": actor}})
     with pytest.raises(ValueError, match="loss_mode=geo_mean averages"):
-        KTAETrainer(config)
+        trainer(config)
+
+
+def test_verls_own_trainer_does_not_ignore_the_settings():
+    config = OmegaConf.create({"algorithm": {"ktae": {}}, "trainer": {"v1": {"trainer_mode": "sync"}}})
+    with pytest.raises(ValueError, match="trainer_mode=sync does not read it"):
+        PPOTrainerSync(config)
+
+
+def test_the_older_trainer_refuses_rejection_and_unknown_settings():
+    config = OmegaConf.create({"algorithm": {"ktae": {}, "rollout_correction": {"rollout_rs": "token_k1"}}})
+    with pytest.raises(ValueError, match="rollout_rs=token_k1 takes tokens out of the mask"):
+        RayPPOTrainer(config)
+    config.algorithm.ktae = {"h1": 1}
+    with pytest.raises(ValueError, match="h1 is unknown"):
+        RayPPOTrainer(config)

@@ -193,6 +193,17 @@ def test_rejected_tokens_count_in_the_tables_and_are_not_trained_on(corrected, n
     assert step["metrics"]["ktae/mixed_group_share"] == 1.0
 
 
+def test_the_older_trainer_trains_on_the_same(run):
+    settings = ("trainer.use_v1=False", "algorithm.adv_estimator=grpo", "algorithm.norm_adv_by_std_in_grpo=False")
+    more = ("data.train_batch_size=2", "trainer.total_training_steps=1")
+    step = run("older", *settings, *more, *SETTINGS).step(1)
+    assert step["trainer"] == "RayPPOTrainer"
+    rows = real_rows(step)
+    expected, values = oracle_advantages(rows, oracle.dr_grpo, **ORACLE)
+    assert_close(rows["actor"]["advantages"], expected)
+    assert np.count_nonzero(np.abs(values) > 0.1) > 5
+
+
 def test_an_unknown_setting_stops_the_run(inputs, tmp_path):
     done = launch.launch(inputs, tmp_path, *KTAE_SYNC, "+algorithm.ktae.h2=2.0")
     assert done.returncode != 0

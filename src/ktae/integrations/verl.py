@@ -4,7 +4,8 @@
         +algorithm.ktae.term_frequency_weight=0 ...
 
 verl imports this module by itself where ktae is installed (entry point in the group `verl.plugins`), or when the
-environment says VERL_USE_EXTERNAL_MODULES=ktae.integrations.verl. Written for verl 0.9.1 and its V1 trainer.
+environment says VERL_USE_EXTERNAL_MODULES=ktae.integrations.verl. With trainer.use_v1=False, which verl calls
+deprecated, `algorithm.ktae` in the configuration switches KTAE on, and no `ktae/*` are logged. Written for verl 0.9.1.
 """
 
 # verl lives in an environment of its own: it pins other versions of transformers than TRL needs.
@@ -13,11 +14,12 @@ environment says VERL_USE_EXTERNAL_MODULES=ktae.integrations.verl. Written for v
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,8 @@ try:
     import transfer_queue as tq
     from omegaconf import DictConfig, OmegaConf
     from tensordict import TensorDict
-    from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSync, register_trainer
+    from verl.trainer.ppo import ray_trainer
+    from verl.trainer.ppo.v1 import PPOTrainer, PPOTrainerColocateAsync, PPOTrainerSync, register_trainer
     from verl.workers.utils.padding import response_to_nested
 except Exception as error:
     # verl hides the errors of entry points; what the user would see is an unknown trainer.
@@ -221,3 +224,69 @@ def token_advantages(
 
 def _read(batch: Any, *fields: str) -> TensorDict:
     return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(fields))
+
+
+# What follows concerns runs with `algorithm.ktae` and another trainer than the two above; other runs are left alone.
+
+
+def _ktae_refused(init: Callable[..., None]) -> Callable[..., None]:
+    """Stops verl's own V1 trainers, which would ignore `algorithm.ktae`."""
+
+    @functools.wraps(init)
+    def wrapped(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        if "ktae" in config.algorithm and not isinstance(self, _KeyTokenValues):
+            raise ValueError(
+                f"algorithm.ktae is set, but trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} does not read it."
+                " Use trainer.v1.trainer_mode=ktae_sync or ktae_colocate_async."
+            )
+        init(self, config, *args, **kwargs)
+
+    return wrapped
+
+
+def _ktae_checked(init: Callable[..., None]) -> Callable[..., None]:
+    """Checks the settings when the older trainer (trainer.use_v1=False) is constructed, before any work."""
+
+    @functools.wraps(init)
+    def wrapped(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        if "ktae" in config.algorithm:
+            ktae_config(config.algorithm.ktae)
+            refuse_averaging_losses(config)
+            correction = config.algorithm.get("rollout_correction") or {}
+            if correction.get("rollout_rs") and not correction.get("bypass_mode"):
+                raise ValueError(
+                    f"algorithm.rollout_correction.rollout_rs={correction.get('rollout_rs')} takes tokens out of the "
+                    "mask before ktae can count them with trainer.use_v1=False. Use trainer.use_v1=True."
+                )
+        init(self, config, *args, **kwargs)
+
+    return wrapped
+
+
+def _with_key_token_values(compute_advantage: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the values in the older trainer. The V1 trainers have bound verl's function above and never get here."""
+
+    @functools.wraps(compute_advantage)
+    def wrapped(data: Any, *args: Any, config: Any = None, **kwargs: Any) -> Any:
+        data = compute_advantage(data, *args, config=config, **kwargs)
+        if config is not None and "ktae" in config:
+            batch = data.batch
+            batch["advantages"], _ = token_advantages(
+                batch["advantages"],
+                batch["response_mask"],
+                ids_BT=batch["responses"],
+                generated_BT=batch["response_mask"],
+                rewards_B=batch["token_level_scores"].sum(dim=1),
+                uids=data.non_tensor_batch["uid"],
+                is_padding=[False] * len(data),
+                config=ktae_config(config.ktae),
+            )
+        return data
+
+    return wrapped
+
+
+PPOTrainer.__init__ = _ktae_refused(PPOTrainer.__init__)
+# The older trainer is constructed by name and calls a function of its module: no subclass can take its place.
+ray_trainer.RayPPOTrainer.__init__ = _ktae_checked(ray_trainer.RayPPOTrainer.__init__)
+ray_trainer.compute_advantage = _with_key_token_values(ray_trainer.compute_advantage)
