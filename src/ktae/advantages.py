@@ -32,7 +32,7 @@ from ktae.rollout import grpo
 # The tensor path looks at a share of the batch at a time, padding included, or at a group if that is more: what it
 # knows of a token takes 140 to 200 bytes meanwhile, and a token of the batch 5 to 16.
 SHARE, LEAST_AT_ONCE = 1 / 32, 2**16
-_MOST_MARGINS = 2**9  # enough for groups of 16; all score tables of so many margins take a tenth of a second, once
+_MOST_MARGINS = 2**9  # enough for groups of 22; all score tables of so many margins take a tenth of a second, once
 
 
 def ktae_advantages(
