@@ -3,11 +3,13 @@
 OpenRLHF's trainer is a Ray actor, so the hook is installed in Ray's workers. A script of your own, started with the
 arguments of `python -m openrlhf.cli.train_ppo_ray`:
 
-    import functools, runpy, ray
+    import runpy, ray
     from ktae import KTAEConfig
     from ktae.integrations import openrlhf
 
-    hook = functools.partial(openrlhf.install, KTAEConfig())
+    def hook():
+        openrlhf.install(KTAEConfig())
+
     ray.init(runtime_env={"worker_process_setup_hook": hook})
     runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
 """
