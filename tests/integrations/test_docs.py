@@ -1,0 +1,47 @@
+"""The snippets of docs/integrations.md: that for a trainer of one's own runs, the others name what there is."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "integrations.md"
+SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+def test_a_trainer_of_ones_own(tmp_path):
+    (code,) = [code for code in SNIPPETS if "lists.advantages" in code]
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    lines = [ast.literal_eval(line) for line in result.stdout.splitlines()]
+    assert list(map(len, lines)) == [3, 2, 4, 3]
+    assert lines[0][2] > lines[0][0] > 0, "7 comes with the right answers"
+    assert lines[1][1] < lines[1][0] < 0, "9 with the wrong one"
+    assert lines[2][1] == 0
+    assert lines[3] == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("code", SNIPPETS, ids=[f"snippet {number}" for number in range(len(SNIPPETS))])
+def test_names_of_ours_exist(code):
+    found = 0
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "ktae":
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                found += 1
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
+        if isinstance(node, ast.Attribute) and node.attr == "install":
+            assert hasattr(importlib.import_module(f"ktae.integrations.{node.value.id}"), "install")
+    assert found
+
+
+def test_every_trainer_of_ours_is_in_the_table():
+    table = PAGE.read_text().split("\n## ")[0]
+    modules = {path.stem for path in (PAGE.parents[1] / "src/ktae/integrations").glob("*.py")}
+    for name in modules - {"__init__", "lists", "metrics", "ray_data", "trl_dynamic_sampling"}:
+        assert name.replace("_", "-").lower() in table.lower(), name
