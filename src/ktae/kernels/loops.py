@@ -321,7 +321,7 @@ def _value_units(settings, scores, space):
     weight = settings.term_frequency_weight
     # Most units occur once in each rollout that holds them; their values are those of (a, b) alone.
     once = np.zeros((n_T + 1) * (n_F + 1))
-    if not settings.within and weight != 0.0 and n_T > 0 and n_F > 0:
+    if not settings.within and weight != 0.0 and n_T > 0 and n_F > 0 and space.found[0] > 0:
         for a in range(n_T + 1):
             for b in range(n_F + 1):
                 at = a * (n_F + 1) + b
