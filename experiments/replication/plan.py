@@ -26,15 +26,15 @@ def _runs(task: str, methods: tuple[str, ...], seeds: range, settings: dict | No
 
 
 PLAN = [
-    *_runs("chain", MAIN, range(20, 26)),
+    *_runs("chain", MAIN, range(20, 30)),
     *_runs("legs", OTHER_TASKS, range(20, 23)),
-    *_runs("chain", MAIN, range(26, 30)),
-    *_runs("chain_hard", OTHER_TASKS, range(20, 23)),
+    *_runs("chain_hard", OTHER_TASKS, range(20, 24)),
     *_runs("chain", RIVALS, range(20, 24)),
-    *_runs("legs", OTHER_TASKS, range(23, 30)),
-    *_runs("chain_hard", OTHER_TASKS, range(23, 30)),
-    *_runs("chain", RIVALS, range(24, 30)),
     *_runs("chain", ABLATIONS, range(20, 24)),
+    *_runs("legs", OTHER_TASKS, range(23, 26)),
     *_runs("chain", SIZES, range(20, 24), {"group_size": 8, "prompts": 16}),
     *_runs("chain", SIZES, range(20, 24), {"group_size": 32, "prompts": 4}),
+    *_runs("chain_hard", OTHER_TASKS, range(24, 30)),
+    *_runs("chain", RIVALS, range(24, 30)),
+    *_runs("legs", OTHER_TASKS, range(26, 30)),
 ]

@@ -15,6 +15,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from plan import ABLATIONS, RIVALS
 from scipy import stats
 
 from ktae.evaluation.statistics import Estimate, holm, mean_interval
@@ -22,6 +23,7 @@ from ktae.evaluation.statistics import Estimate, holm, mean_interval
 HERE = Path(__file__).parent
 MEASURES = {"accuracy": 3, "greedy_accuracy": 3, "length": 1, "entropy": 3}
 TITLES = {"chain": "Chains", "chain_hard": "Hard chains", "legs": "Counting legs"}
+AGAIN = ("grpo", "grpo+ktae", "grpo+context")
 CURVES = {
     "grpo": ("GRPO", "#666666", "-"),
     "grpo+ktae": ("+ KTAE, the paper's", "#D55E00", "-"),
@@ -59,10 +61,10 @@ def final(run: dict[str, Any], measure: str) -> float:
 def share_of_oracle(runs: Runs, method: str, measure: str) -> Estimate | None:
     """The gain over GRPO as a share of the oracle's: the shares that a paired t-test does not reject (Fieller).
 
-    None where the oracle's own gain is not told from zero, no share from -2 to 4 fits, or seeds are fewer than three.
+    None where the oracle's own gain is not told from zero, no share from -2 to 4 fits, or seeds are fewer than eight.
     """
     seeds = sorted(runs[method].keys() & runs["grpo"].keys() & runs["grpo+oracle"].keys())
-    if len(seeds) < 3:
+    if len(seeds) < 8:
         return None
     gain, oracle = (
         np.array([final(runs[m][s], measure) - final(runs["grpo"][s], measure) for s in seeds])
@@ -90,6 +92,17 @@ def rollouts_to(runs: Runs, method: str, level: float) -> str:
         return "0"
     share = (level - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1])
     return f"{rollouts[i - 1] + share * (rollouts[i] - rollouts[i - 1]):,.0f}"
+
+
+def parts(runs: Runs) -> dict[str, Runs]:
+    """The main comparison, and those with fewer seeds, which show its methods again on their own seeds."""
+    found = {"": {method: runs[method] for method in runs if method not in (*RIVALS, *ABLATIONS)}}
+    for title, methods in (("rivals", RIVALS), ("ablations", ABLATIONS)):
+        present = [method for method in methods if method in runs]
+        if present:
+            seeds = set.intersection(*(set(runs[method]) for method in present))
+            found[title] = {method: {seed: runs[method][seed] for seed in seeds} for method in (*AGAIN, *present)}
+    return found
 
 
 def section(task: str, settings: str, runs: Runs) -> tuple[str, dict[str, Any]]:
@@ -185,8 +198,10 @@ def main() -> None:
     for task, settings in sorted(sections, key=lambda key: (key[1] != "", list(TITLES).index(key[0]), key[1])):
         if "grpo" not in sections[task, settings]:
             continue
-        text, results[f"{task} {settings}".strip()] = section(task, settings, sections[task, settings])
-        texts.append(text)
+        for part, runs in parts(sections[task, settings]).items():
+            name = ", ".join(filter(None, (settings, part)))
+            text, results[f"{task} {name}".strip()] = section(task, name, runs)
+            texts.append(text)
     note = (
         "Mean over seeds (difference to `grpo`, to `dapo`, paired by seed, 95 % interval; * p < .05 after Holm's "
         "adjustment for the column). Sampled: temperature 1; entropy in nats a token.\n"

@@ -20,8 +20,8 @@ from ktae.train.chain_model import build_model, build_tokenizer
 from ktae.train.warm_start import IGNORED, LEARNING_RATE, WARMUP, next_word_loss, warm_start
 
 FOLDER = Path(os.environ.get("KTAE_WARM_STARTS", "/tmp/ktae_warm_starts"))
-# The hard chains stop early, with .05 of the problems right, where the others begin at .3 to .4.
-UPDATES = {"chain": 1000, "chain_hard": 450, "legs": 1000}
+# The hard chains stop early: .11 and .27 of the problems right, where the others begin at .4.
+UPDATES = {"chain": 1000, "chain_hard": 510, "legs": 1000}
 TRACES = 48
 
 
