@@ -99,7 +99,13 @@ class NoGPU(MetaPathFinder, Loader):
         return None
 
     def exec_module(self, module):
-        module.__getattr__ = lambda name: type(name, (), {})
+        module.__getattr__ = self.attribute
+
+    @staticmethod
+    def attribute(name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from slime_worker import PROMPT, SAMPLES, arguments, batch
 from torch.nn.utils.rnn import pad_sequence
 
 import ktae
-from ktae.integrations.slime import set_advantages
+from ktae.integrations.slime import advantages, set_advantages
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs the gloo backend")
 
@@ -71,8 +71,21 @@ def test_without_normalisation_the_raw_rewards_decide():
     data["rewards"] = [1.0 if raw else 0.3 for raw in data["raw"]]
     set_advantages(arguments(rewards_normalization=False, ktae={"correct_above": 0.5}), data, None)
     value_NT = values_by_hand(data)
-    for row, (advantages, reward) in enumerate(zip(data["advantages"], data["rewards"], strict=True)):
-        torch.testing.assert_close(advantages, reward + value_NT[row, : len(advantages)], rtol=0, atol=1e-6)
+    for row, (values, reward) in enumerate(zip(data["advantages"], data["rewards"], strict=True)):
+        torch.testing.assert_close(values, reward + value_NT[row, : len(values)], rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_the_data_parallel_group_is_megatrons():
+    mpu = pytest.importorskip("megatron.core", reason="needs megatron-core, which slime has").mpu
+    mpu.initialize_model_parallel()
+    try:
+        data, wanted = batch(), batch()
+        advantages(arguments(), data)
+        set_advantages(arguments(), wanted, None)
+    finally:
+        mpu.destroy_model_parallel()
+    assert all(map(torch.equal, data["advantages"], wanted["advantages"]))
 
 
 @pytest.mark.parametrize(
