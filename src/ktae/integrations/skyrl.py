@@ -14,11 +14,15 @@ An entry point of your own, started with the arguments of `skyrl.train.entrypoin
         def get_trainer(self, *args, **kwargs):
             return with_key_tokens(RayPPOTrainer, KTAEConfig())(*args, **kwargs)
 
+    @ray.remote(num_cpus=1)
+    def run(cfg):
+        Exp(cfg).run()
+
     if __name__ == "__main__":
         cfg = SkyRLTrainConfig.from_cli_overrides(sys.argv[1:])
         validate_cfg(cfg)
         initialize_ray(cfg)
-        ray.get(ray.remote(num_cpus=1)(lambda: Exp(cfg).run()).remote())
+        ray.get(run.remote(cfg))
 """
 
 from __future__ import annotations
