@@ -76,6 +76,7 @@ def test_same_bits_for_any_number_of_threads_and_any_chunks(config, monkeypatch)
     batch = zipf_batch(9, 8, 120)
     before = torch.get_num_threads()
     monkeypatch.setattr(compiled.numba.config, "NUMBA_NUM_THREADS", 8)
+    monkeypatch.setattr(compiled, "_WORTH_A_THREAD", 1)
     results = []
     try:
         for threads in (1, 2, 5):

@@ -31,8 +31,10 @@ from ktae.kernels import loops  # noqa: E402 (after the check that names the ext
 
 _log = logging.getLogger(__name__)
 
-# Tokens (padding included) that a thread takes at a time.
+# Tokens, padding included, that a thread takes at a time, and for which one more thread is started: a new thread may
+# run on its parent's core for some milliseconds.
 _CHUNK = 2**17
+_WORTH_A_THREAD = 2**20
 _SECONDS_BEFORE_A_MESSAGE = 2.0
 _compiled: set[tuple[np.dtype, np.dtype]] = set()
 
@@ -110,13 +112,13 @@ def token_advantages(
         with _announced_if_long():
             run(0, 0, _space(largest, columns, within, most_S), _Scores(most_S, config))
         _compiled.add(kinds)
-    workers = min(threads, len(chunks))
-    if workers == 1:
+    more = min(threads - 1, len(chunks) - 1, len(order) * columns // _WORTH_A_THREAD)
+    if more == 0:
         valid = work()
     else:
-        with ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(work) for _ in range(workers)]
-            valid = all(future.result() for future in futures)
+        with ThreadPoolExecutor(more) as pool:
+            futures = [pool.submit(work) for _ in range(more)]
+            valid = all([work(), *(future.result() for future in futures)])
     if not valid:
         checks.token_values(token_ids, mask)
     return torch.from_numpy(advantage_BT)
