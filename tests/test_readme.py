@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ktae.train.chain_model import CHECKPOINT
+from ktae.chain.model import CHECKPOINT
 
 ROOT = Path(__file__).parents[1]
 SNIPPETS = {

@@ -22,7 +22,7 @@ from decode import Completions, sample
 from tasks import Task
 from torch import Tensor
 
-from ktae.bench.rollouts import Label, Rollouts
+from ktae.bench.labelled import Label, Rollouts
 from ktae.rollout import grpo
 from ktae.seeds import derived_seed
 

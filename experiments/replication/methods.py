@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from ktae.bench import rivals
-from ktae.bench.rollouts import Rollouts
+from ktae.bench.labelled import Rollouts
 from ktae.config import KTAEConfig
 
 RECOMMENDED = KTAEConfig.recommended()

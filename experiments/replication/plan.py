@@ -5,7 +5,24 @@ Seeds 0, 4, 8 and 12 of the chains, on warm start 0, served to choose among esti
 
 from __future__ import annotations
 
-from run import Run
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Run:
+    """One line of runs.jsonl: which method learns which task, from which warm start and seed."""
+
+    task: str
+    method: str
+    seed: int
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        extra = "".join(f" {name}={value}" for name, value in sorted(self.settings.items()))
+        return f"{self.task} {self.method} {self.seed}{extra}"
+
 
 MAIN = (
     *("grpo", "grpo+ktae", "grpo+context", "grpo+context_centered", "grpo+positive", "grpo+oracle"),

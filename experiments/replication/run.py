@@ -11,29 +11,16 @@ import json
 import multiprocessing
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from plan import PLAN, Run
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 RUNS = Path(__file__).parent / "runs.jsonl"
 # Models to begin with; a run of seed s takes number s modulo this.
 WARM_STARTS = {"chain": 3, "chain_hard": 2, "legs": 2}
-
-
-@dataclass(frozen=True)
-class Run:
-    """One line of runs.jsonl: which method learns which task, from which warm start and seed."""
-
-    task: str
-    method: str
-    seed: int
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        extra = "".join(f" {name}={value}" for name, value in sorted(self.settings.items()))
-        return f"{self.task} {self.method} {self.seed}{extra}"
 
 
 def execute(run: Run) -> dict[str, Any]:
@@ -66,7 +53,6 @@ def _rounded(value: Any) -> Any:
 
 
 def main() -> None:
-    from plan import PLAN
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2)

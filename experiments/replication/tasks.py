@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ktae.bench.rollouts import Label
+from ktae.bench.labelled import Label
 from ktae.bench.sources import legs
-from ktae.train import chain
-from ktae.train.chain_labels import StepLabel, label_steps
+from ktae.chain import problems as chain
+from ktae.chain.labels import StepLabel, label_steps
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from tasks import TASKS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ktae.bench.sources import legs
+from ktae.chain.model import build_model, build_tokenizer
+from ktae.chain.warm_start import IGNORED, LEARNING_RATE, WARMUP, next_word_loss, warm_start
 from ktae.seeds import derived_seed
-from ktae.train.chain_model import build_model, build_tokenizer
-from ktae.train.warm_start import IGNORED, LEARNING_RATE, WARMUP, next_word_loss, warm_start
 
 FOLDER = Path(os.environ.get("KTAE_WARM_STARTS", "/tmp/ktae_warm_starts"))
 # The hard chains stop early: .11 and .27 of the problems right, where the others begin at .4.

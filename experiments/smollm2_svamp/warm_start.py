@@ -20,8 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from ktae.train.models import load_model
-from ktae.train.recipe import Model
+from ktae.models.load import Model, load_model
 
 OUT = Path("runs/smollm2_svamp_start")
 SYSTEM = "Answer with one equation."

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from ktae import rollout
     from ktae.advantages import key_token_values, ktae_advantages
     from ktae.config import KTAEConfig
-    from ktae.report.tables import KeyTokenTable, explain
+    from ktae.explanation import KeyTokenTable, explain
 
 __all__ = ["KTAEConfig", "KeyTokenTable", "explain", "key_token_values", "ktae_advantages", "rollout"]
 __version__ = "0.1.0"
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
         case "key_token_values" | "ktae_advantages":
             return getattr(importlib.import_module("ktae.advantages"), name)
         case "KeyTokenTable" | "explain":
-            return getattr(importlib.import_module("ktae.report.tables"), name)
+            return getattr(importlib.import_module("ktae.explanation"), name)
         case "KTAEConfig":
             return importlib.import_module("ktae.config").KTAEConfig
         case "rollout":

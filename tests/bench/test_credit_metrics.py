@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ktae.bench import credit, metrics
 from ktae.bench.estimators import ESTIMATORS
+from ktae.bench.labelled import Label, Rollouts
 from ktae.bench.metrics import LOCALISATION, METRICS
-from ktae.bench.rollouts import Label, Rollouts
 
 OTHER, RIGHT, SLIP, PROPAGATED = Label
 

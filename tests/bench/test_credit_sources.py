@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ktae.bench.rollouts import Label
+from ktae.bench.labelled import Label
 from ktae.bench.sources import SOURCES, chain, game24, scripted
 from ktae.bench.sources.words import WordRollout, assemble, merge, respell
-from ktae.train.chain import MODULUS, WORDS
-from ktae.train.chain_model import MAX_COMPLETION
+from ktae.chain.model import MAX_COMPLETION
+from ktae.chain.problems import MODULUS, WORDS
 
 OTHER, RIGHT, SLIP, PROPAGATED = Label
 seeds = st.integers(0, 2**32 - 1)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ktae.bench.rollouts import Label
+from ktae.bench.labelled import Label
 from ktae.bench.sources import legs
 from ktae.bench.sources.legs import BELIEFS, LEGS, NUMBERS, WORDS, LegsProblem, exact_match, extract_answer, label_steps
 

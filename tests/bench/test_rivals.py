@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ktae.bench import rivals
 from ktae.bench.estimators import ESTIMATORS, beyond_rollout
-from ktae.bench.rollouts import Label, Rollouts
+from ktae.bench.labelled import Label, Rollouts
 from ktae.config import KTAEConfig
 
 

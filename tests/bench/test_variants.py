@@ -91,7 +91,7 @@ def test_back_off(rollouts):
 
 
 def test_first_only_leaves_what_follows_a_conviction_alone():
-    from ktae.bench.rollouts import Rollouts
+    from ktae.bench.labelled import Rollouts
 
     # 1 then 2 succeeds four times; 1 then 3 fails four times and goes on with 4, which nobody else says.
     ids = torch.tensor([[1, 2, 5]] * 4 + [[1, 3, 4]] * 4)

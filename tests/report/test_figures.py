@@ -16,10 +16,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 from ktae.config import KTAEConfig
+from ktae.files.tokens import Words
 from ktae.report.figure_curves import draw_curves, read_curves
 from ktae.report.figure_groups import BLAME, CREDIT, draw_heatmap, draw_key_tokens
 from ktae.report.groups import load_group
-from ktae.report.tokens import Words
 
 HOSTILE = "$x^2$ \\frac{1 \x1b[2J \N{RIGHT-TO-LEFT OVERRIDE} \N{CJK UNIFIED IDEOGRAPH-6570} <b>&amp; \t\n\n" + "a" * 300
 

@@ -7,7 +7,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ktae import explain
 from ktae.cli import main
-from ktae.report.tokens import Words
+from ktae.files.tokens import Words
 
 KEYS = {"left": "\ue012", "right": "\ue014", "escape": "\ue00c"}
 

@@ -2,9 +2,9 @@
 
 from page_browser import Page, row, save
 
+from ktae.files.reading import load_groups
+from ktae.files.tokens import Words
 from ktae.report.page_write import write_report
-from ktae.report.rollouts import load_groups
-from ktae.report.tokens import Words
 
 HOSTILE = [
     "<script>window.hacked = 1</script>",

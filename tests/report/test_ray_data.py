@@ -12,8 +12,8 @@ import ray
 
 import ktae
 from ktae.cli import main
-from ktae.integrations.ray_data import score
-from ktae.report.columns import Columns
+from ktae.files.columns import Columns
+from ktae.report.ray_data import score
 
 # Ray's own, about its settings and about sockets that it leaves to the garbage collector.
 pytestmark = [

@@ -121,8 +121,8 @@ def test_blocks_and_batches_change_nothing(tmp_path, monkeypatch):
     rows = rollouts(groups=40, longest=200)
     monkeypatch.setattr("ktae.report.score._BLOCK", 300)
     monkeypatch.setattr("ktae.report.scoring._PADDED", 500)
-    monkeypatch.setattr("ktae.report.spill._BATCH_BYTES", 2000)
-    monkeypatch.setattr("ktae.report.spill._BATCH_ROWS", 7)
+    monkeypatch.setattr("ktae.files.spill._BATCH_BYTES", 2000)
+    monkeypatch.setattr("ktae.files.spill._BATCH_ROWS", 7)
     assert_scores(rows, scored(write(tmp_path / "r.jsonl", rows)))
     assert pq.ParquetFile(tmp_path / "out.parquet").num_row_groups > 10
 

@@ -13,8 +13,8 @@ import torch
 
 from ktae.bench import metrics
 from ktae.bench.estimators import ESTIMATORS, NEED_ENTROPIES, REFERENCE
+from ktae.bench.labelled import Label, Rollouts
 from ktae.bench.metrics import LOCALISATION, METRICS
-from ktae.bench.rollouts import Label, Rollouts
 from ktae.bench.sources import SOURCES
 from ktae.seeds import derived_seed
 

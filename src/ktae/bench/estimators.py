@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ktae.advantages import key_token_values
 from ktae.bench import rivals, variants
-from ktae.bench.rollouts import Rollouts
+from ktae.bench.labelled import Rollouts
 from ktae.config import KTAEConfig
 from ktae.rollout import grpo
 from ktae.seeds import derived_seed

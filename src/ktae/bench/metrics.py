@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ktae.bench.rollouts import Label, Rollouts
+from ktae.bench.labelled import Label, Rollouts
 from ktae.seeds import derived_seed
 
 # Name -> what it is. Of the first six, more is better.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ktae.advantages import key_token_values
-from ktae.bench.rollouts import Label, Rollouts
+from ktae.bench.labelled import Label, Rollouts
 from ktae.config import KTAEConfig
 
 Method = Callable[[Rollouts, Tensor], Tensor]

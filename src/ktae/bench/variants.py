@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ktae.association import fisher_p_values
-from ktae.bench.rollouts import Rollouts
+from ktae.bench.labelled import Rollouts
 from ktae.context import followed_by, preceding
 from ktae.contingency import Contingency, contingency, within
 

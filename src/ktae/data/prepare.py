@@ -20,8 +20,8 @@ from ktae.data.decontaminate import read_benchmarks
 from ktae.data.selection import Counts, parse_levels, select
 from ktae.data.sources import COLUMNS, FILES, SOURCES, Problem, file_kind, load_rows, other_source
 from ktae.extras import require
-from ktae.train import records
-from ktae.train.models import resolve
+from ktae.files import json_lines
+from ktae.models.load import resolve
 
 SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."
 
@@ -225,7 +225,7 @@ def _write(rows: list[dict[str, Any]], settings: Prepare, counts: Counts, info: 
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     try:
         if settings.out.suffix == ".jsonl":
-            records.write(unfinished, rows)
+            json_lines.write(unfinished, rows)
         else:
             text = datasets.Value("string")
             # Spelled out, since levels that are all None would otherwise have no type.

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ktae.evaluation.extraction import extract_answer
 from ktae.extras import require
+from ktae.files.columns import plain
+from ktae.grading.extraction import extract_answer
 
 FILES = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 COLUMNS = ("problem", "answer", "level", "id")  # what a column can be named for, and its name by default
@@ -28,15 +29,6 @@ class Problem:
     answers: tuple[str, ...]
     id: str
     level: int | None
-
-
-def plain(value: Any) -> str | None:
-    """A text without the white space around it, or a number, 5.0 as "5"; None for an empty one or NaN."""
-    if isinstance(value, float):
-        if value != value:
-            return None
-        value = int(value) if value.is_integer() else value
-    return str(value).strip() or None
 
 
 def whole_number(value: Any) -> str | None:

@@ -15,7 +15,7 @@ from ktae.evaluation.plots import plot_accuracy, plot_length
 from ktae.evaluation.results import UNDECIDED, Problems, by_task, markdown_table, rich_table, summarize
 from ktae.evaluation.statistics import Estimate, holm
 from ktae.extras import require
-from ktae.train import records
+from ktae.files import json_lines
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _read(folder: Path, names: Sequence[str] | None) -> dict[str, Problems]:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not the folder of an evaluation: it has no samples.jsonl")
     try:
-        tasks = by_task(records.read(path))
+        tasks = by_task(json_lines.read(path))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if names is None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ktae.evaluation.samples import grade_rows
-from ktae.evaluation.saved import read_saved
 from ktae.extras import require
-from ktae.train import records
+from ktae.files import json_lines
+from ktae.files.saved import read_saved
 
 
 def regrade(path: Path, out: Path, *, workers: int = 2) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def regrade(path: Path, out: Path, *, workers: int = 2) -> dict[str, Any]:
     differs from the stored one), results.json and summary.md.
 
     Args:
-        path: see `ktae.evaluation.saved.read_saved`.
+        path: see `ktae.files.saved.read_saved`.
         out: the folder to write, which must be empty or not exist.
         workers: processes of the grader.
 
@@ -56,8 +56,8 @@ def regrade(path: Path, out: Path, *, workers: int = 2) -> dict[str, Any]:
     }
     for counts in by_task.values():
         counts["agreement"] = 1 - counts["disagreements"] / counts["compared"] if counts["compared"] else None
-    records.write(out / "samples.jsonl", [{k: v for k, v in row.items() if k != "stored"} for row in graded])
-    records.write(out / "disagreements.jsonl", differing)
+    json_lines.write(out / "samples.jsonl", [{k: v for k, v in row.items() if k != "stored"} for row in graded])
+    json_lines.write(out / "disagreements.jsonl", differing)
     results = write_results(out, graded, {"outputs": str(path), "format": format_name}, more=by_task)
     print_table(results, console)
     if compared:

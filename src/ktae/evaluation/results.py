@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from ktae.evaluation.at_k import majority_at_k, pass_at_k
-from ktae.evaluation.rules.notation import clean, spelling
-from ktae.evaluation.rules.numerals import parse_number
 from ktae.evaluation.statistics import Estimate, average, mean_interval, share_interval
+from ktae.grading.rules.notation import clean, spelling
+from ktae.grading.rules.numerals import parse_number
 
 Row = dict[str, Any]
 # A task's problems: the samples of each by its id.

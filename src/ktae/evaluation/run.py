@@ -14,7 +14,11 @@ from typing import Any, Literal, cast
 import torch
 
 from ktae.data.sources import Problem
-from ktae.evaluation.generate import (
+from ktae.evaluation.samples import grade_rows, to_rows
+from ktae.evaluation.tasks import Task, load_task, resolve_tasks
+from ktae.extras import require
+from ktae.files import json_lines
+from ktae.models.generate import (
     Completion,
     Sampling,
     TransformersBackend,
@@ -23,12 +27,7 @@ from ktae.evaluation.generate import (
     generate,
     render,
 )
-from ktae.evaluation.samples import grade_rows, to_rows
-from ktae.evaluation.tasks import Task, load_task, resolve_tasks
-from ktae.extras import require
-from ktae.train import records
-from ktae.train.models import load_model, resolve
-from ktae.train.recipe import Model
+from ktae.models.load import Model, load_model, resolve
 
 GENERATIONS = "generations.jsonl"
 
@@ -117,7 +116,7 @@ def _evaluate(
     completions = _completions(settings, backend, items, console)
     rows, seconds = grade_rows(to_rows(items, completions))
     console.print(f"graded {len(rows)} answers in {sum(seconds.values()):.0f} s")
-    records.write(settings.out / "samples.jsonl", rows)
+    json_lines.write(settings.out / "samples.jsonl", rows)
     defects = {
         task.name: sum(map(task.is_defective, problems[: settings.limit]))
         for task, problems in tasks
@@ -156,16 +155,16 @@ def _completions(
     path = settings.out / GENERATIONS
     index_of = {(task.name, problem.id, sample): i for i, (task, problem, sample) in enumerate(items)}
     found: dict[int, Completion] = {}
-    for row in (earlier := records.read(path)):
+    for row in (earlier := json_lines.read(path)):
         key = (row.pop("task"), row.pop("id"), row.pop("sample"))
         found[index_of[key]] = Completion(**row)
     if len(found) < len(items):
         if earlier:
             console.print(f"{len(found)} of {len(items)} completions are there already")
-            records.write(path, [_row(items[i], completion) for i, completion in found.items()])  # no half line
+            json_lines.write(path, [_row(items[i], completion) for i, completion in found.items()])  # no half line
         for part in _generate(settings, backend, items, frozenset(found), console):
             found |= part
-            records.append(path, [_row(items[i], completion) for i, completion in part.items()])
+            json_lines.append(path, [_row(items[i], completion) for i, completion in part.items()])
     return [found[i] for i in range(len(items))]
 
 

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ktae.evaluation.extraction import extract_answer
-from ktae.evaluation.generate import Completion
-from ktae.evaluation.grading import Grader
-from ktae.evaluation.options import GradingOptions
 from ktae.evaluation.tasks import TASKS
+from ktae.grading.extraction import extract_answer
+from ktae.grading.grader import Grader
+from ktae.grading.options import GradingOptions
+from ktae.models.generate import Completion
 
 _TOGETHER = 512  # rows from one report of progress to the next
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ktae.data.sources import SOURCES, Problem, Source, load_rows, plain
+from ktae.data.sources import SOURCES, Problem, Source, load_rows
+from ktae.files.columns import plain
 
 BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
+from ktae.explanation import KeyTokenTable
 from ktae.extras import require
 from ktae.report.groups import Group
-from ktae.report.tables import KeyTokenTable
 
 # Blue and orange differ for any colour vision; light enough for black text on the strongest.
 BLAME, NEUTRAL, CREDIT = "#F0943F", "#FFFFFF", "#5FA8DC"

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ktae.extras import require
+from ktae.files.tokens import load_tokenizer
 from ktae.report.figure_curves import METRICS, draw_curves, read_curves
 from ktae.report.figure_groups import draw_heatmap, draw_key_tokens
 from ktae.report.groups import load_group
 from ktae.report.options import add_rollout_arguments, config_of, named_columns
-from ktae.report.tokens import load_tokenizer
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 _PERMUTATIONS = 20_000

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ktae.config import KTAEConfig
-from ktae.report.columns import Rollout
-from ktae.report.rollouts import read_rollouts
+from ktae.explanation import KeyTokenTable, explain
+from ktae.files.columns import Rollout
+from ktae.files.reading import read_rollouts
+from ktae.files.tokens import Tokenizer
 from ktae.report.scoring import Scores, score, tensors, token_texts, tokenised
-from ktae.report.tables import KeyTokenTable, explain
-from ktae.report.tokens import Tokenizer
 
 
 @dataclass(frozen=True)

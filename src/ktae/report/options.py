@@ -47,7 +47,7 @@ def add_rollout_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def named_columns(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `ktae.report.columns.columns_of` takes besides a row."""
+    """What `ktae.files.columns.columns_of` takes besides a row."""
     names = {name: getattr(arguments, f"{name}_column") for name in ("reward", "tokens", "mask", "text", "prompt")}
     return {"group": tuple(arguments.group_columns or ()), **names}
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ktae.extras import require
-from ktae.report.columns import (
+from ktae.files.columns import (
     GROUP,
     KEY_TOKEN_VALUES,
     REWARD,

@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ktae.files.columns import Rollout
+from ktae.files.reading import load_groups
+from ktae.files.tokens import load_tokenizer
 from ktae.report import page_run
-from ktae.report.columns import Rollout
 from ktae.report.options import add_rollout_arguments, config_of, named_columns
 from ktae.report.page_write import write_report
-from ktae.report.rollouts import load_groups
-from ktae.report.tokens import load_tokenizer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

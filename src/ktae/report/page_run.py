@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ktae.config import KTAEConfig
-from ktae.train import records
+from ktae.files import json_lines
 from ktae.train.recipe import ALGORITHMS, Recipe, load_recipe
 
 # Logged name, label. Drawn where it was logged.
@@ -56,7 +56,7 @@ def curves(run: Path, recipe: Recipe) -> list[dict[str, Any]]:
 
     Series of more than 400 steps are thinned to the means of equal stretches.
     """
-    rows = records.read(run / "metrics.jsonl")
+    rows = json_lines.read(run / "metrics.jsonl")
     drawn = []
     for key, label in _CURVES:
         series = []
@@ -114,7 +114,7 @@ def evaluation(run: Path) -> dict[str, Any] | None:
 
 def facts(run: Path, recipe: Recipe) -> list[tuple[str, str]]:
     """Model and algorithms, for the head of the page."""
-    steps = max((row["step"] for row in records.read(run / "metrics.jsonl")), default=0)
+    steps = max((row["step"] for row in json_lines.read(run / "metrics.jsonl")), default=0)
     return [
         ("model", recipe.model.path),
         ("algorithms", ", ".join(ALGORITHMS[name].label for name in recipe.algorithms)),

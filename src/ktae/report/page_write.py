@@ -11,15 +11,15 @@ import numpy as np
 
 from ktae.advantages import key_token_values
 from ktae.config import KTAEConfig
+from ktae.explanation import explain
 from ktae.extras import require
+from ktae.files.columns import KEY_TOKEN_VALUES, ROLLOUT_ADVANTAGE, TOKEN_TEXTS, Rollout
+from ktae.files.tokens import Tokenizer
 from ktae.report import page_run
-from ktae.report.columns import KEY_TOKEN_VALUES, ROLLOUT_ADVANTAGE, TOKEN_TEXTS, Rollout
 from ktae.report.groups import unit_texts
 from ktae.report.page_groups import ReportGroup, ReportRollout, Sample, pack
 from ktae.report.page_html import page_html
 from ktae.report.scoring import tensors, token_texts, tokenised
-from ktae.report.tables import explain
-from ktae.report.tokens import Tokenizer
 from ktae.rollout import grpo
 
 LIMIT = 30_000_000  # bytes

@@ -21,13 +21,13 @@ from typing import Any
 import ktae
 from ktae.config import KTAEConfig
 from ktae.extras import require
-from ktae.report.columns import Rollout
+from ktae.files.columns import Rollout
+from ktae.files.reading import Malformed, files_of
+from ktae.files.spill import Contents, in_groups, json_types, read_in
+from ktae.files.tokens import Tokenizer, check_tokenizer, load_tokenizer
 from ktae.report.options import add_rollout_arguments, config_of, named_columns
 from ktae.report.outputs import Output, output_for
-from ktae.report.rollouts import Malformed, files_of
 from ktae.report.scoring import score
-from ktae.report.spill import Contents, in_groups, json_types, read_in
-from ktae.report.tokens import Tokenizer, check_tokenizer, load_tokenizer
 
 _BLOCK = 1 << 18  # tokens scored and written at a time
 _SHOWN = 10  # malformed rows

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ktae.advantages import key_token_values
 from ktae.config import KTAEConfig
-from ktae.report.columns import TOKEN_TEXTS, Rollout
-from ktae.report.tokens import Tokenizer, check_tokenizer
+from ktae.files.columns import TOKEN_TEXTS, Rollout
+from ktae.files.tokens import Tokenizer, check_tokenizer
 from ktae.rollout import grpo
 
 _PADDED = 1 << 20  # entries of one padded tensor, but for a group that needs more

@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ktae.explanation import KeyTokenTable
 from ktae.extras import require
+from ktae.files.tokens import load_tokenizer
 from ktae.report.groups import Group, list_groups, load_group
 from ktae.report.options import add_rollout_arguments, config_of, named_columns
-from ktae.report.tables import KeyTokenTable
-from ktae.report.tokens import load_tokenizer
 
 _LISTED = 40
 _PROMPT = 60  # characters

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ktae.chain import problems as chain
 from ktae.extras import require
-from ktae.train import chain
 from ktae.train.recipe import Data
 
 _FILES = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}

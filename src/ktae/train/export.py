@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ktae.extras import require
+from ktae.models.load import load_model
 from ktae.train.checkpoints import checkpoints
-from ktae.train.models import load_model
 from ktae.train.recipe import Recipe, load_recipe
 
 # What a checkpoint has beside the model: the state of the training.

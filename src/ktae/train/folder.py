@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ktae.extras import require
-from ktae.train import records
+from ktae.files import json_lines
 from ktae.train.checkpoints import checkpoints
 from ktae.train.recipe import Recipe
 from ktae.train.settings import processes
@@ -46,7 +46,7 @@ def open_folder(recipe: Recipe, out: Path, resume: bool) -> None:
         unfinished = out / "config.yaml.tmp"
         unfinished.write_text(config)
         unfinished.replace(path)
-    records.append(out / "provenance.jsonl", [provenance()])
+    json_lines.append(out / "provenance.jsonl", [provenance()])
 
 
 def provenance() -> dict[str, Any]:
@@ -73,8 +73,8 @@ def forget_after(checkpoint: Path | None, algorithm: str, out: Path) -> None:
     """Drops what lies after the checkpoint: records of steps that will be trained again, half-written checkpoints."""
     last = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     for path in (out / "metrics.jsonl", out / "samples.jsonl"):
-        rows = records.read(path)
-        records.write(path, [row for row in rows if row["algorithm"] != algorithm or row["step"] <= last])
+        rows = json_lines.read(path)
+        json_lines.write(path, [row for row in rows if row["algorithm"] != algorithm or row["step"] <= last])
     whole = set(checkpoints(out / algorithm).values())
     for path in (out / algorithm).glob("checkpoint-*"):
         if path not in whole:

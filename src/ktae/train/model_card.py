@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ktae.extras import require
-from ktae.train import records
+from ktae.files import json_lines
 from ktae.train.recipe import ALGORITHMS, Recipe
 from ktae.train.summary import as_markdown
 
@@ -29,7 +29,7 @@ def write_model_card(recipe: Recipe, algorithm: str, results: dict[str, Any], ou
     """
     yaml = require("yaml", extra="train")
     label = ALGORITHMS[algorithm].label
-    made = records.read(out / "provenance.jsonl")[-1]
+    made = json_lines.read(out / "provenance.jsonl")[-1]
     front = {"library_name": "transformers", "tags": ["rlvr", *label.lower().split("+")]}
     if recipe.model.path.count("/") == 1 and not recipe.model.path.startswith(("python:", ".", "/")):
         front["base_model"] = recipe.model.path

@@ -22,11 +22,11 @@ from rich.text import Text
 
 from ktae.data.sources import file_kind
 from ktae.extras import require
+from ktae.models.load import resolve
 from ktae.train.memory import (
     adapter_parameters,
     architecture,
 )
-from ktae.train.models import resolve
 from ktae.train.plan_memory import memory_section
 from ktae.train.plan_sections import (
     TOKENIZED,

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from ktae.config import KTAEConfig
 from ktae.extras import require
+from ktae.models.load import Model
 from ktae.train.parse import build, known_name, load_yaml, parse_overrides
 
 SHIPPED = Path(__file__).parent / "assets"
@@ -54,20 +55,6 @@ ALGORITHMS = {
     "dapo_ktae": Algorithm("DAPO+KTAE", _DAPO, ktae=True, dapo=True),
     "dapo_ktae_context": Algorithm("DAPO+KTAE in context", _DAPO, ktae=True, recommended=True, dapo=True),
 }
-
-
-@dataclass(frozen=True)
-class Model:
-    """The policy to start from.
-
-    Attributes:
-        path: a Hugging Face id, a folder, a `.gguf` file, or `python:PACKAGE/PATH`, a file or folder inside an
-            installed Python package.
-        dtype: precision of the weights; `auto` keeps the checkpoint's own.
-    """
-
-    path: str
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from ktae.evaluation.extraction import extract_answer
-from ktae.evaluation.grading import Grader
+from ktae.grading.extraction import extract_answer
+from ktae.grading.grader import Grader
 
 BUILT_IN = {
     "math_answer": "ktae.train.rewards:math_answer",
     "boxed_format": "ktae.train.rewards:boxed_format",
-    "exact_match": "ktae.train.chain:exact_match",
+    "exact_match": "ktae.chain.problems:exact_match",
 }
 
 # What a trainer passes as a completion: a text, or the messages of a chat.

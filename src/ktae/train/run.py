@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ktae.extras import require
-from ktae.train import records
+from ktae.files import json_lines
 from ktae.train.checkpoints import latest
 from ktae.train.folder import forget_after, open_folder
 from ktae.train.recipe import ALGORITHMS, Recipe
@@ -68,8 +68,8 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for module in ("trl", "datasets", "rich", "matplotlib", *(["peft"] if recipe.lora else [])):
         require(module, extra="train")
+    from ktae.models.load import resolve
     from ktae.train.data import load_data
-    from ktae.train.models import resolve
 
     quiet()
     rewards = load_rewards(recipe)
@@ -144,8 +144,8 @@ class Run:
 
     def _evaluate(self, who: str, trained: Path | None, label: str) -> None:
         """Writes evaluation/<who>_<mode>.jsonl unless an earlier, interrupted call of this run has."""
-        from ktae.train.evaluate import answer
-        from ktae.train.models import load_model
+        from ktae.models.held_out import answer
+        from ktae.models.load import load_model
 
         recipe = self.recipe
         modes = {"sampled": recipe.evaluation.samples, "greedy": None if recipe.evaluation.greedy else 0}
@@ -170,15 +170,15 @@ class Run:
                 batch_size=recipe.evaluation.batch_size,
                 chat_template_kwargs=config.chat_template_kwargs,
             )
-            records.write(files[mode], [dataclasses.asdict(answer) for answer in answers])
+            json_lines.write(files[mode], [dataclasses.asdict(answer) for answer in answers])
             correct = sum((answer.reward or 0.0) > recipe.ktae.correct_above for answer in answers) / len(answers)
             self.console.print(f"{label:<10} {mode} accuracy {correct:.3f}  ({time.perf_counter() - begun:.0f} s)")
         del policy
         torch.cuda.empty_cache()  # vLLM takes a share of what is free
 
     def _train(self, algorithm: str) -> None:
+        from ktae.models.load import load_model
         from ktae.train.callbacks import Display, Records
-        from ktae.train.models import load_model
         from ktae.train.show import Show
 
         recipe, folder, label = self.recipe, self.out / algorithm, ALGORITHMS[algorithm].label

@@ -12,7 +12,7 @@ import numpy as np
 from rich.table import Table
 
 from ktae.evaluation.statistics import paired_difference, share_interval
-from ktae.train import records
+from ktae.files import json_lines
 from ktae.train.recipe import ALGORITHMS, Recipe
 
 
@@ -45,7 +45,7 @@ def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
     for who in ("start", *recipe.algorithms):
         policies[who] = {"label": ALGORITHMS[who].label if who in ALGORITHMS else "before training"}
         for mode in ("sampled", "greedy"):
-            rows = records.read(out / "evaluation" / f"{who}_{mode}.jsonl")
+            rows = json_lines.read(out / "evaluation" / f"{who}_{mode}.jsonl")
             if not rows:
                 continue
             problems = rows[-1]["problem"] + 1
@@ -59,7 +59,7 @@ def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
                 "mean_length": float(np.mean([row["length"] for row in rows])),
                 "unscored": int(np.isnan(reward).sum()),
             }
-        rows = [row for row in records.read(out / "metrics.jsonl") if row["algorithm"] == who and "loss" in row]
+        rows = [row for row in json_lines.read(out / "metrics.jsonl") if row["algorithm"] == who and "loss" in row]
         if rows:
             seconds = sum(row["step_time"] for row in rows)
             policies[who]["steps"], policies[who]["seconds"] = rows[-1]["step"], seconds
@@ -131,7 +131,7 @@ def _plot(recipe: Recipe, out: Path) -> None:
 
     panels = {"reward": "training reward", "completions/mean_length": "mean length, tokens", "entropy": "entropy, nats"}
     figure, axes = pyplot.subplots(1, len(panels), figsize=(12, 3.4), layout="constrained")
-    rows = records.read(out / "metrics.jsonl")
+    rows = json_lines.read(out / "metrics.jsonl")
     for axis, (key, label) in zip(axes, panels.items(), strict=True):
         for color, algorithm in enumerate(recipe.algorithms):
             points = [(r["step"], r[key]) for r in rows if r["algorithm"] == algorithm and r.get(key) is not None]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ktae.bench.rollouts import Rollouts
+from ktae.bench.labelled import Rollouts
 from ktae.bench.sources import chain, game24, scripted
 
 Source = Callable[[int, int, int], Rollouts]

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from ktae.bench.rollouts import Label, Rollouts
+from ktae.bench.labelled import Label, Rollouts
 from ktae.bench.sources.words import WordRollout, assemble, merge, respell
+from ktae.chain import problems as chain
+from ktae.chain.labels import StepLabel, label_steps
+from ktae.chain.problems import NUMBERS, STEPS, Problem
 from ktae.extras import require
 from ktae.seeds import derived_seed
-from ktae.train import chain
-from ktae.train.chain import NUMBERS, STEPS, Problem
-from ktae.train.chain_labels import StepLabel, label_steps
 
 # Rollouts sampled together; true advantages are measured in one of so many groups, by so many continuations.
 BATCH, GROUPS_PER_MEASURED, CONTINUATIONS = 256, 8, 16
@@ -114,7 +114,7 @@ def _judge(problem: Problem, completion: str) -> tuple[list[Label], list[int]]:
 @cache
 def _model() -> tuple[Any, Any]:
     transformers = require("transformers", "bench")
-    from ktae.train.chain_model import CHECKPOINT
+    from ktae.chain.model import CHECKPOINT
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(CHECKPOINT)
     return transformers.AutoModelForCausalLM.from_pretrained(CHECKPOINT).eval(), tokenizer
@@ -123,7 +123,7 @@ def _model() -> tuple[Any, Any]:
 @torch.no_grad()
 def _complete(prefixes: Sequence[str], seed: int) -> list[tuple[list[str], bool, list[float]]]:
     """Of each prefix one continuation: its words, whether it ended, and the entropy at each choice."""
-    from ktae.train.chain_model import MAX_COMPLETION
+    from ktae.chain.model import MAX_COMPLETION
 
     model, tokenizer = _model()
     completions = []
@@ -172,7 +172,7 @@ def _sampled(
 
 def _with_true_advantages(rollouts: Sequence[tuple[Problem, WordRollout]], seed: int) -> list[WordRollout]:
     """The rollouts with the true advantage of every result and answer."""
-    from ktae.train.chain_model import MAX_COMPLETION
+    from ktae.chain.model import MAX_COMPLETION
 
     right = {(problem, *r.words[:end]): 0.0 for problem, r in rollouts for i in _results(r.words) for end in (i, i + 1)}
     # Long prefixes have little left to say: batches of one length end early.

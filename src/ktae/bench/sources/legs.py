@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ktae.bench.rollouts import Label
+from ktae.bench.labelled import Label
 from ktae.extras import require
 
 _leg_counting = require("reasoning_gym.arithmetic.leg_counting", "bench")

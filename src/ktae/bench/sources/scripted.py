@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from ktae.bench.rollouts import Label, Rollouts
+from ktae.bench.labelled import Label, Rollouts
 from ktae.bench.sources.words import WordRollout, assemble
+from ktae.chain import problems as chain
 from ktae.seeds import derived_seed
-from ktae.train import chain
 
 _FILLERS = ("going on", "the next one is", "now this", "then we have")
 FILLER_RATE = 0.3
@@ -31,7 +31,7 @@ def legs(groups: int, group_size: int, seed: int) -> Rollouts:
 
 
 def chain_teacher(groups: int, group_size: int, seed: int, *, steps: int = 12, slip_rate: float = 0.04) -> Rollouts:
-    """Chains of arithmetic modulo 97 as in `ktae.train.chain`, of any length.
+    """Chains of arithmetic modulo 97 as in `ktae.chain.problems`, of any length.
 
     Args:
         groups, group_size, seed: as of every source.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from ktae.bench.rollouts import Label, Rollouts
+from ktae.bench.labelled import Label, Rollouts
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,0 @@
-"""When two answers mean the same: the rules that `ktae.evaluation.equivalence` tries one after the other."""

@@ -1,0 +1,1 @@
+"""Grading: finding the final answer in a text, and comparing it with the accepted ones."""

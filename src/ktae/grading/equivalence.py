@@ -1,0 +1,248 @@
+"""Whether two answers mean the same.
+
+Texts, numbers, units, lists, brackets and relations are taken apart here, by rules that say what may differ; what is
+left are formulas, for math-verify's parser and sympy. `docs/grading.md` lists the rules with examples.
+"""
+
+import re
+from collections.abc import Sequence
+
+from ktae.grading.options import GradingOptions
+from ktae.grading.rules.aliases import align
+from ktae.grading.rules.names import base_name, same_name, with_parameter_of
+from ktae.grading.rules.notation import clean, spelling
+from ktae.grading.rules.numerals import parse_number, same_number
+from ktae.grading.rules.quantities import same_quantity, same_ratio
+from ktae.grading.rules.relations import approximation, as_set, assignment, same_relation
+from ktae.grading.rules.structure import Bracketed, bracketed, items, relation, split, without_braces
+from ktae.grading.rules.symbolic import same_formula
+from ktae.grading.rules.texts import same_text, unwrapped
+
+# Longer answers are equal to their own spelling only.
+_MAX_LENGTH = 10_000
+_PLAIN_NUMBER = re.compile(r"([-+]?)(?:\\\$)?([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.([0-9]*))?")
+_DECIMAL_COMMA = re.compile(r"([-+]?[0-9]+),([0-9]{1,2}|[0-9]{4,})")
+_COLUMN = re.compile(
+    r"\[?\\begin\s*\{[pb]?(?:matrix|array)\}(?:\{[a-z]*\})?([^&]*)\\end\s*\{[pb]?(?:matrix|array)\}\]?"
+)
+_SIGNS = re.compile(r"\\pm(?![a-z])")
+_BOTH_SIGNS = re.compile(r"\\[pm][pm](?![a-z])")
+_BRACKETS = (("(", ")"), (r"\{", r"\}"))
+
+
+def is_equivalent(prediction: str, answer: str, options: GradingOptions | None = None) -> bool:
+    r"""Whether two answers mean the same.
+
+    This can hang or exhaust the memory on hostile answers; `Grader` runs it where that does no harm.
+
+    Args:
+        prediction: an extracted answer, in LaTeX or plain text.
+        answer: the accepted answer. Surrounding white space and dollar signs of either do not matter.
+        options: the tolerance for decimals; by default there is none.
+
+    Returns:
+        True only if equivalence was established: what cannot be parsed is equivalent to its own spelling alone.
+
+    Raises:
+        ImportError: math-verify is not installed.
+        MemoryError, RecursionError: an answer is too large to be compared.
+
+    >>> is_equivalent("0.5", r"\frac12"), is_equivalent("8.2e-19", "8.5e-19"), is_equivalent("(2,1)", "(1,2)")
+    (True, False, False)
+    """
+    tolerance = (options or GradingOptions()).relative_tolerance
+    quick = compare_plainly(prediction, answer)
+    if quick is not None:
+        return quick
+    return _Comparison(tolerance).same(clean(prediction), clean(answer))
+
+
+def compare_plainly(prediction: str, answer: str) -> bool | None:
+    """Compare as strings and as plain numbers; None if that does not decide. Cannot hang."""
+    if prediction.strip() == answer.strip():
+        return bool(prediction.strip())
+    prediction, answer = clean(prediction), clean(answer)
+    if not prediction or not answer:
+        return False
+    if spelling(prediction) == spelling(answer):
+        return True
+    predicted, expected = _plain_number(prediction), _plain_number(answer)
+    if predicted is None or expected is None:
+        return False if max(len(prediction), len(answer)) > _MAX_LENGTH else None
+    if predicted == expected:
+        return True
+    # Different integers differ; decimals may be a rounding of each other.
+    return None if "." in predicted + expected else False
+
+
+def _plain_number(text: str) -> str | None:
+    """A spelling that equal plain numbers share ("1,234.50" -> "1234.5"), None for anything else.
+
+    On strings: an int of a million digits would take minutes to parse.
+    """
+    match = _PLAIN_NUMBER.fullmatch(text)
+    if match is None or not (match[2] or match[3]):
+        return None
+    whole, decimals = match[2].replace(",", "").lstrip("0") or "0", (match[3] or "").rstrip("0")
+    number = f"{whole}.{decimals}" if decimals else whole
+    return f"-{number}" if match[1] == "-" and number != "0" else number
+
+
+class _Comparison:
+    """The rules in the order in which they are tried, on cleaned answers."""
+
+    def __init__(self, tolerance: float | None) -> None:
+        self.tolerance = tolerance
+
+    def same(self, prediction: str, answer: str) -> bool:
+        prediction, answer = (unwrapped(without_braces(text)) for text in (prediction, answer))
+        if not prediction or not answer:
+            return False
+        if spelling(prediction) == spelling(answer):
+            return True
+        if (decided := same_text(prediction, answer)) is not None:
+            return decided
+        predicted, expected = parse_number(prediction), parse_number(answer)
+        if predicted and expected:
+            return same_number(predicted, expected, self.tolerance)
+        if expected and expected.place and (match := _DECIMAL_COMMA.fullmatch(prediction)):
+            return self.same(f"{match[1]}.{match[2]}", answer)
+        if len(_expanded(prediction)) > 1 or len(_expanded(answer)) > 1:
+            return self._lists(prediction, answer)
+        if relation(prediction)[1] or relation(answer)[1]:
+            return self._statements(prediction, answer)
+        if (decided := same_quantity(prediction, answer, self.same, self.tolerance)) is not None:
+            return decided
+        if (decided := same_ratio(prediction, answer)) is not None:
+            return decided
+        if (decided := self._groups(prediction, answer)) is not None:
+            return decided
+        return same_formula(*align(prediction, answer), self.tolerance)
+
+    def _lists(self, prediction: str, answer: str) -> bool:
+        """Compare enumerations, of which at least one has several items."""
+        sets = as_set(prediction), as_set(answer)
+        if any(sets) and self._unions(sets[0] or assignment(prediction)[1], sets[1] or assignment(answer)[1]):
+            return True
+        listed, expected = _expanded(prediction), _expanded(answer)
+        if len(listed) > 1 and len(expected) > 1:
+            return self._items(listed, expected, ordered=False)
+        # (1,2) or {1,2} or (x,y) = (1,2) for the list 1, 2
+        group = _group(assignment(prediction if len(listed) == 1 else answer)[1])
+        if group is None or (group.opening, group.closing) not in _BRACKETS:
+            return False
+        sides = (group.items, expected) if len(listed) == 1 else (listed, group.items)
+        return self._items(*sides, ordered=group.opening == "(")
+
+    def _items(self, listed: Sequence[str], expected: Sequence[str], ordered: bool) -> bool:
+        """Compare items one by one, or in any order unless different names give them roles."""
+        if not ordered and len(listed) > len(expected) > 1 and all(map(bracketed, expected)):
+            listed = list({spelling(item): item for item in listed}.values())  # a solution given twice
+        if len(listed) != len(expected):
+            return False
+        names = [[assignment(item)[0] for item in side] for side in (listed, expected)]
+        has_roles = [None not in side and len({base_name(name) for name in side if name}) > 1 for side in names]
+        if ordered or (any(has_roles) and not all(has_roles)):
+            return all(self.same(one, other) for one, other in zip(listed, expected, strict=True))
+        left = list(expected)
+        for item in sorted(listed, key=lambda item: item not in expected):  # those spelled alike first
+            candidates = sorted(left, key=lambda other: other != item)
+            found = next((other for other in candidates if self._item(item, other)), None)
+            if found is None:
+                return False
+            left.remove(found)
+        return True
+
+    def _item(self, item: str, other: str) -> bool:
+        if self.same(item, other):
+            return True
+        (name, value), (expected_name, expected) = assignment(item), assignment(other)
+        renamed = with_parameter_of(value, expected)
+        may_be_same = name is None or expected_name is None or same_name(name, expected_name)
+        return renamed != value and may_be_same and self.same(renamed, expected)
+
+    def _statements(self, prediction: str, answer: str) -> bool:
+        """Compare where at least one is an equation, an inequality or the like."""
+        if (near := approximation(prediction)) is not None and self.same(near, answer):
+            return True
+        name, value = assignment(prediction)
+        expected_name, expected_value = assignment(answer)
+        if relation(prediction)[1] and relation(answer)[1]:
+            # 1 < x < 2 and x in (1,2)
+            sets = as_set(prediction), as_set(answer)
+            if sets.count(None) == 1 and (name or expected_name):
+                return self._unions(sets[0] or value, sets[1] or expected_value)
+            return same_relation(prediction, answer, self.same)
+        if name is not None or expected_name is not None:
+            return self.same(value, expected_value)
+        sets = as_set(prediction), as_set(answer)
+        if any(sets):
+            return self._unions(sets[0] or prediction, sets[1] or answer)
+        # A computation such as 6*7 = 42, or a value and its approximation; but no equation.
+        sides, signs = relation(prediction)
+        if signs == [r"\approx"]:
+            return self.same(sides[0], answer)
+        return bool(signs) and set(signs) == {"="} and all(self.same(side, answer) for side in sides)
+
+    def _groups(self, prediction: str, answer: str) -> bool | None:
+        """Compare tuples, intervals, sets and their unions; None if neither is one."""
+        if any(split(text, (r"\cup",))[1] or "mathbb{R}" in text for text in (prediction, answer)):
+            return self._unions(prediction, answer)
+        group, expected = _group(prediction), _group(answer)
+        if group is None and expected is None:
+            return None
+        if group is None or expected is None:
+            single = group or expected
+            if single is None or len(single.items) != 1 or single.opening == "[":
+                return None
+            return self.same(*((single.items[0], answer) if group else (prediction, single.items[0])))
+        if group.opening == expected.opening == r"\{":
+            sets = [list(dict.fromkeys(map(spelling, side.items))) for side in (group, expected)]
+            return self._items(sets[0], sets[1], ordered=False)
+        kinds = [(side.opening, side.closing) for side in (group, expected)]
+        is_vector = len(expected.items) > 2 and {*kinds} == {("(", ")"), ("[", "]")}
+        if kinds[0] != kinds[1] and not is_vector:
+            return False
+        if kinds[0][0] == "[" and len(group.items) == len(expected.items) == 1:
+            return None  # brackets around a term
+        return self._items(group.items, expected.items, ordered=True)
+
+    def _unions(self, prediction: str, answer: str) -> bool:
+        parts, expected = (
+            split(text.replace(r"\mathbb{R}", r"(-\infty,\infty)"), (r"\cup",))[0] for text in (prediction, answer)
+        )
+        if len(parts) == len(expected) and "" not in (*parts, *expected):
+            left = list(expected)
+            for part in parts:
+                found = next((other for other in left if self._groups(part, other)), None)
+                if found is None:
+                    break
+                left.remove(found)
+            if not left:
+                return True
+        return same_formula(prediction, answer)
+
+
+def _expanded(text: str) -> list[str]:
+    r"""The items of a list, `a \pm b` as two."""
+    expanded = []
+    for item in items(text):
+        if len(_SIGNS.findall(item)) == 1 and not item.startswith(r"\{"):
+            plus, minus = ({r"\pm": sign, r"\mp": "-+"[sign == "-"]} for sign in "+-")
+            expanded += [_BOTH_SIGNS.sub(lambda found, signs=signs: signs[found[0]], item) for signs in (plus, minus)]
+        else:
+            expanded.append(item)
+    return expanded
+
+
+def _group(text: str) -> Bracketed | None:
+    """What stands in brackets, a column vector as a tuple; an end at infinity is open."""
+    if match := _COLUMN.fullmatch(text):
+        return Bracketed("(", ")", tuple(part.strip() for part in match[1].split(r"\\") if part.strip()))
+    group = bracketed(text)
+    if group is None or not group.items:
+        return None
+    opening = "(" if group.opening == "[" and group.items[0] == r"-\infty" else group.opening
+    closing = ")" if group.closing == "]" and group.items[-1] == r"\infty" else group.closing
+    expanded = tuple(part for item in group.items for part in (_expanded(item) if opening == r"\{" else [item]))
+    return Bracketed(opening, closing, expanded)

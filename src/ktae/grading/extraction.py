@@ -1,0 +1,241 @@
+"""Finding the final answer in a model's output.
+
+Every pattern takes time linear in the text, because this runs in the caller's process.
+"""
+
+import re
+from collections import deque
+from collections.abc import Sequence
+
+from ktae.grading.formulas import formulas, is_formula
+from ktae.grading.options import EXTRACTION
+from ktae.grading.rules.notation import repair
+
+_BOX_OR_BRACE = re.compile(r"\\(?:(?P<box>boxed|fbox)\s*\{|.)|[{}]", re.DOTALL)
+# What may stand between the boxes of one answer, as in \boxed{1} and \boxed{2}.
+_JOINT = re.compile(
+    r"(?:[\s$,;:&~}]|\\[,;:!()\[\] ]|\\q?quad|\\text\s*\{|\b(?:and|or|for|part|case)\b|\([a-z]\)"
+    r"|[a-zA-Z](?:_\{?\w\}?)?\s*=)*"
+)
+_MAX_JOINT = 80
+_BARE_BOX = re.compile(r"(\\(?:boxed|fbox))\s*([0-9]+(?:\.[0-9]+)?|[A-Za-z](?![A-Za-z]))")
+_PHRASE = re.compile(
+    r"\banswers?\b[^.\n:=$0-9\\]{0,40}?(?:\bis\b|\bare\b|\bbe\b|[:=])(?!\s*not\b)|\bfinal\s+answer\b[*\s]*\n|####",
+    re.IGNORECASE,
+)
+_FINAL = re.compile(r"\bfinal\s+answer\s+is\b:?", re.IGNORECASE)
+_MARKUP = re.compile(r"(?:[\s*_\"'`:]|\\\")*")
+_MAX_PHRASE = 1000
+_MAX_WORDS = 3
+_SENTENCE = re.compile(r"(?:[^.\n]|\.(?!\s|$|\"|<))*")
+_WHOLE = re.compile(r"[A-Za-z]+|\(?[A-Z]\)?[.)]?")
+_LATEX_COMMA = re.compile(r"\{,\}|,\\!\s*")  # 1{,}234 and 1,\! 234
+_THOUSANDS = re.compile(r"[0-9]{1,3}(?:[, ][0-9]{3})+(?:\.[0-9]+)?")
+_NUMBER = re.compile(
+    r"""
+    (?P<minus>(?<![\w)\]}^])-(?:\\?[$€£¥])?)?       # after a digit, a letter or a bracket it would subtract
+    (?<![\w^])(?<![0-9][.,])(?<![_^]\{)(?<!\^-)(?<!\^\{-)  # not inside x2, 1.2.3, 1,2, an index or an exponent
+    (?P<number>(?>
+        (?:[0-9]+\s*)?\\[dtc]?frac\s*(?:\{\s*-?[0-9]+\s*\}|[0-9])\s*(?:\{\s*[0-9]+\s*\}|[0-9])
+        |[0-9]+\s+[0-9]+\s*/\s*[0-9]+               # 1 1/2
+        |[1-9][0-9]{0,2}(?:[ ][0-9]{3}){1,4}(?![0-9])(?:[.,][0-9]+)?  # 1 234,5
+        |[0-9][0-9,]*(?:\.[0-9]+)?
+        |(?<!\.)\.[0-9]+
+    ))
+    (?P<rest>
+        \s*/\s*[0-9]+
+        |e[-+]?[0-9]+(?!\w)
+        |\s*(?:\\times|\\cdot|[*])\s*10\s*\^\s*(?:\{-?[0-9]+\}|-?[0-9]+)
+        |\^(?:\{-?[0-9]+\}|-?[0-9]+)
+    )?+
+    (?!\^|\.[0-9])                                 # of a power that does not end here, the base is no answer
+    (?P<percent>\s*(?:\\?%|percent\b))?
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def extract_answer(text: str, order: Sequence[str] = EXTRACTION) -> str | None:
+    r"""The final answer in a text.
+
+    Args:
+        text: a model's whole output.
+        order: where to look, as `GradingOptions.extraction`.
+
+    Returns:
+        The first answer that one of these places has.
+
+        * "final": the formula or number that "the final answer is" announces behind the last box.
+        * "box": the content of the last complete, non-empty ``\boxed{...}`` or ``\fbox{...}``, or of several that are
+          enumerated.
+        * "tag": what is inside the last ``<answer>...</answer>``.
+        * "phrase": what the last "the answer is" or `####` announces.
+        * "whole": the text, if it is a formula or one word.
+        * "expression": the last formula, or number outside one.
+        * "number": the last number, with sign, fraction, exponent and percent sign, but without currency and thousands
+          separators.
+
+        None when there is no answer, or when the only box is cut off: what it shows is the beginning of an answer.
+
+    >>> extract_answer(r"So \boxed{\frac{1}{2}}, not 3."), extract_answer(r"either \boxed{1} or \boxed{2}")
+    ('\\frac{1}{2}', '1, 2')
+    >>> extract_answer("She pays -$1,234.50."), extract_answer("Hence $x < 3$ in all 5 cases.", ["expression"])
+    ('-1234.50', '5')
+    """
+    text = repair(text)
+    for place in order:
+        if place == "box":
+            answer, cut_off = _box(text)
+            if answer is None and cut_off:
+                return None
+        else:
+            answer = _PLACES[place](text)
+        if answer is not None:
+            return answer
+    return None
+
+
+def reference_answer(text: str) -> str:
+    r"""The accepted answer that a reference states: the text, or what is boxed in it, if need be up to its end.
+
+    >>> reference_answer(r"$x = \boxed{20}$ percent."), reference_answer(" 5\n"), reference_answer(r"\boxed{7")
+    ('20', '5', '7')
+    """
+    repaired = repair(text)
+    answer, cut_off = _box(repaired)
+    if answer is None and cut_off:
+        answer = re.split(r"\\(?:boxed|fbox)\s*\{", repaired)[-1].strip()
+    return answer or repaired.strip()
+
+
+def _box(text: str) -> tuple[str | None, bool]:
+    """What is boxed last, and whether a box is cut off."""
+    text = _BARE_BOX.sub(r"\1{\2}", text)
+    boxes, cut_off = _boxes(text)
+    answers: list[str] = []
+    following = None  # where the box after this one begins
+    while boxes:
+        first, (start, end) = boxes.popitem()  # the last to close
+        if following is not None and not _are_joint(text[end + 1 : following]):
+            break
+        # Of nested boxes the outer one is the answer, unless the inner one is all it holds.
+        while True:
+            while start < end and text[start].isspace():
+                start += 1
+            while end > start and text[end - 1].isspace():
+                end -= 1
+            if start not in boxes or boxes[start][1] + 1 != end:
+                break
+            start, end = boxes.pop(start)
+        while boxes and next(reversed(boxes)) > first:
+            boxes.popitem()
+        if start < end:
+            if text[start:end] not in answers:
+                answers.append(text[start:end])
+            following = first
+    return ", ".join(reversed(answers)) or None, cut_off
+
+
+def _are_joint(between: str) -> bool:
+    if len(between) > _MAX_JOINT or not _JOINT.fullmatch(between):
+        return False
+    return "\n" not in between or bool(re.search(r"[,;]|\band\b|\bor\b", between))
+
+
+def _boxes(text: str) -> tuple[dict[int, tuple[int, int]], bool]:
+    """Of each complete box, in the order they close: where it begins -> its content's span. And: is one cut off?"""
+    boxes = {}
+    # Of each open brace: where its box and its content begin, None if it belongs to no box.
+    stack: list[tuple[int, int] | None] = []
+    for token in _BOX_OR_BRACE.finditer(text):
+        if token["box"]:
+            stack.append((token.start(), token.end()))
+        elif token[0] == "{":
+            stack.append(None)
+        elif token[0] == "}" and stack and (box := stack.pop()):
+            boxes[box[0]] = (box[1], token.start())
+    return boxes, any(stack)
+
+
+def _tag(text: str) -> str | None:
+    end = text.lower().rfind("</answer>")
+    start = text.lower().rfind("<answer>", 0, max(end, 0))
+    if start < 0:
+        return None
+    content = text[start + len("<answer>") : end].strip()
+    if not content:
+        return None
+    return extract_answer(content, ("box", "phrase", "whole")) or content
+
+
+def _final(text: str) -> str | None:
+    box = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
+    last = deque(_FINAL.finditer(text, max(box, 0)), maxlen=1)
+    if box < 0 or not last:
+        return None
+    announced = _announced(text, last[0].end())
+    says_something = announced is not None and is_formula(announced) and re.search(r"[0-9\\]", announced)
+    return announced if says_something else None
+
+
+def _phrase(text: str) -> str | None:
+    for match in reversed(deque(_PHRASE.finditer(text), maxlen=_MAX_WORDS)):
+        if (answer := _announced(text, match.end())) is not None:
+            return answer
+    return None
+
+
+def _announced(text: str, start: int) -> str | None:
+    """The formula, number or few words that follow "the answer is"."""
+    announced = text[start : start + _MAX_PHRASE]
+    announced = announced[_MARKUP.match(announced).end() :]  # pyright: ignore[reportOptionalMemberAccess]
+    sentence = _SENTENCE.match(announced)[0].strip(" *\"'`$")  # pyright: ignore[reportOptionalSubscript]
+    found = formulas(announced, commas_enumerate=True)
+    if found and re.fullmatch(r"[A-Za-z ]{0,30}", announced[: found[0].start]):
+        return found[0].content
+    if is_formula(sentence):
+        return sentence
+    # Of a computation the result, otherwise the first number.
+    if number := _NUMBER.search(_LATEX_COMMA.sub(",", sentence.rpartition("=")[2])):
+        return _written(number)
+    return sentence if sentence and len(sentence.split()) <= _MAX_WORDS else None
+
+
+def _whole(text: str) -> str | None:
+    text = text.strip()
+    inside = text.strip("$* ")
+    if _WHOLE.fullmatch(text) or is_formula(inside):
+        return text if "$" in inside else inside
+    return None
+
+
+def _expression(text: str) -> str | None:
+    every = formulas(text)
+    found = [formula for formula in every if formula.says_something]
+    last = deque(_NUMBER.finditer(text, found[-1].end if found else 0), maxlen=1)
+    if found and not last:
+        return found[-1].content
+    return _number(text) or (every[-1].content if every else None)
+
+
+def _number(text: str) -> str | None:
+    last = deque(_NUMBER.finditer(_LATEX_COMMA.sub(",", text)), maxlen=1)
+    return _written(last[0]) if last else None
+
+
+def _written(match: re.Match[str]) -> str:
+    minus, number = "-" if match["minus"] else "", match["number"].rstrip(",")
+    if _THOUSANDS.fullmatch(number):
+        number = re.sub("[, ]", "", number)
+    rest = re.sub(r"\s", "", match["rest"] or "")
+    return minus + number + rest + ("%" if match["percent"] else "")
+
+
+_PLACES = {
+    "final": _final,
+    "tag": _tag,
+    "phrase": _phrase,
+    "whole": _whole,
+    "expression": _expression,
+    "number": _number,
+}

@@ -1,0 +1,289 @@
+"""Grading of free-text answers: find the final answer in a text, compare it with the accepted answers.
+
+    with Grader() as grader:
+        verdicts = grader.grade([r"Hence \\boxed{1/2}.", "It costs $1,234."], [r"\\frac12", ["1233", 1235]])
+
+The symbolic comparison runs in worker processes, each item with its own deadline, for two reasons. A model's
+answer can hang it or exhaust the memory (power towers, factorials), and only a process can be stopped from
+outside. And math-verify's own timeouts rest on signals, which work in a main thread only. What cannot hang, the
+extraction and the comparison of strings and plain numbers, is decided without a worker.
+
+Which answers are equal, and how that was measured, is in `docs/grading.md`.
+"""
+
+import multiprocessing.context
+import os
+import pickle
+import queue
+import signal
+import sys
+import types
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from ktae.extras import require
+from ktae.grading.equivalence import compare_plainly, is_equivalent
+from ktae.grading.extraction import extract_answer, reference_answer
+from ktae.grading.options import GradingOptions
+
+# Bytes of address space a worker may add to what it has at its start.
+WORKER_MEMORY = 1 << 30
+# Seconds without any result, beyond the deadline of an item, after which a pool counts as broken. Generous, since
+# it covers the start of a worker on a busy machine.
+_GRACE = 60.0
+# Characters of an answer that a reason shows.
+_MAX_REASON = 80
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome for one prediction.
+
+    Attributes:
+        status: "no_answer" when the text holds nothing to grade; "timeout" and "error" when the grader could not
+            decide, which says nothing about the prediction.
+        extracted: the final answer found in the text, None without one.
+        reason: one line for people.
+    """
+
+    status: Literal["correct", "incorrect", "no_answer", "timeout", "error"]
+    extracted: str | None
+    reason: str
+
+
+class _WorkerProcess(multiprocessing.context.SpawnProcess):
+    """A spawned process that does not import the script that was started.
+
+    By default it would, to find functions defined there. A training script imports torch, and without an
+    ``if __name__ == "__main__"`` guard it would start to train in every worker. Forking instead is no way out:
+    the threads torch keeps in the parent can hold locks.
+    """
+
+    # multiprocessing has no option for it, but looks the script up in `sys.modules`. For the milliseconds of a
+    # start other threads see the empty module too; nothing but pickling a function of the script looks there.
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            return multiprocessing.context.SpawnProcess._Popen(process_obj)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _WorkerContext(multiprocessing.context.SpawnContext):
+    Process = _WorkerProcess
+
+
+def _start_worker(memory: int) -> None:
+    # The pool's own handler is Python code, which does not run while sympy multiplies huge integers.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        import resource
+
+        # Address space is what Linux lets a process limit. The cap is relative to the present size because
+        # imported libraries count too; past it the allocation fails, as a MemoryError or by ending the worker.
+        with open("/proc/self/statm") as statm:
+            size = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (size + memory, size + memory))
+    # Now, so that the import is not charged to the deadline of the first item.
+    require("math_verify", "train")
+
+
+# Decides on an extracted answer and an accepted one.
+Equivalence = Callable[[str, str, GradingOptions], bool]
+# What `Grader.grade` takes as the accepted answer or answers of a prediction.
+Accepted = str | float | Sequence["Accepted"]
+# An extracted answer and its accepted answers.
+_Job = tuple[str, tuple[str, ...]]
+
+
+def _judge(equivalent: Equivalence, prediction: str, answers: tuple[str, ...], options: GradingOptions) -> int | str:
+    """Which of the answers the prediction is equivalent to, -1 for none, or why that could not be decided."""
+    try:
+        return next((index for index, answer in enumerate(answers) if equivalent(prediction, answer, options)), -1)
+    except BaseException as error:  # not passed on: some of sympy's cannot be pickled, which would end the worker
+        return f"{type(error).__name__}: {error}"[:200]
+
+
+class Grader:
+    """Grades predictions in a pool of worker processes, which starts when it is first needed.
+
+    Args:
+        workers: the number of processes, at least 1.
+        timeout: seconds a comparison may take once a worker has begun with it, above 0.
+        options: how answers are found and compared.
+        equivalent: decides on (prediction, answer, options) where strings and plain numbers do not; a function of an
+            importable module other than `__main__`.
+
+    Raises:
+        ImportError: math-verify or pebble is not installed.
+        ValueError: workers or timeout is out of range.
+        TypeError: workers could not import `equivalent`.
+    """
+
+    def __init__(
+        self,
+        workers: int = 2,
+        timeout: float = 5.0,
+        options: GradingOptions | None = None,
+        equivalent: Equivalence = is_equivalent,
+    ) -> None:
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, got {workers}")
+        if not timeout > 0:
+            raise ValueError(f"timeout must be above 0 seconds, got {timeout}")
+        try:
+            pickle.dumps(equivalent)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise TypeError(f"equivalent must be a function of a module, got {equivalent!r}") from error
+        if equivalent.__module__ == "__main__":
+            raise TypeError(f"equivalent must be importable, got {equivalent!r} of the script that runs")
+        require("math_verify", "train")
+        self._pebble = require("pebble", "train")
+        self.workers, self.timeout, self.equivalent = workers, timeout, equivalent
+        self.options = options or GradingOptions()
+        self._pool: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the workers. A later `grade` would start new ones."""
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool.join()
+            self._pool = None
+
+    def grade(self, predictions: Sequence[str], answers: Sequence[Accepted]) -> list[Verdict]:
+        """Grade each prediction against its accepted answers.
+
+        Args:
+            predictions: the models' whole outputs.
+            answers: for each prediction the accepted answer, a string or a number, or several of which any will do,
+                in lists or tuples. Of a worked solution it is what is boxed.
+
+        Returns:
+            The verdicts, in the order of the predictions. An item that hangs, exhausts its worker's memory or
+            kills the worker gets "timeout" or "error", and leaves the others as they are.
+
+        Raises:
+            ValueError: the lengths differ, or a prediction has no accepted answer.
+            TypeError: a prediction is not a string, or an answer neither a string nor a number.
+        """
+        if len(predictions) != len(answers):
+            raise ValueError(f"got {len(predictions)} predictions but {len(answers)} answers")
+        items = [
+            self._decide_plainly(index, prediction, _accepted(answer, index))
+            for index, (prediction, answer) in enumerate(zip(predictions, answers, strict=True))
+        ]
+        # The rollouts of a group often share an answer: each job is done once.
+        judged = self._judge_in_workers({item for item in items if not isinstance(item, Verdict)})
+        return [item if isinstance(item, Verdict) else judged[item] for item in items]
+
+    def _judge_in_workers(self, jobs: set[_Job]) -> dict[_Job, Verdict]:
+        verdicts: dict[_Job, Verdict] = {}
+        # The pool copes with workers that hang or die at work. It breaks down when one dies in between; then
+        # what has no verdict yet gets one more chance, in a new pool.
+        for _ in range(2):
+            waiting = jobs - verdicts.keys()
+            if not waiting:
+                break
+            finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            job_of = {}
+            try:
+                pool = self._running_pool()
+                for job in waiting:
+                    future = pool.schedule(_judge, args=(self.equivalent, *job, self.options), timeout=self.timeout)
+                    job_of[future] = job
+                    future.add_done_callback(finished.put)
+                for _ in waiting:
+                    future = finished.get(timeout=self.timeout + _GRACE)
+                    verdict = self._verdict(job_of[future], future)
+                    if verdict is not None:
+                        verdicts[job_of[future]] = verdict
+            except (queue.Empty, RuntimeError):  # nothing comes any more, or the pool takes no more jobs
+                self.close()
+        for job in jobs - verdicts.keys():
+            verdicts[job] = Verdict("error", job[0], "the worker processes broke down twice")
+        return verdicts
+
+    def _running_pool(self) -> Any:
+        if self._pool is not None and not self._pool.active:
+            self.close()
+        if self._pool is None:
+            self._pool = self._pebble.ProcessPool(
+                max_workers=self.workers,
+                context=_WorkerContext(),
+                initializer=_start_worker,
+                initargs=(WORKER_MEMORY,),
+            )
+        return self._pool
+
+    def _decide_plainly(self, index: int, prediction: str, accepted: tuple[str, ...]) -> Verdict | _Job:
+        """The verdict where it needs no worker, otherwise the job for one."""
+        if not isinstance(prediction, str):
+            raise TypeError(f"predictions must be strings, got {prediction!r} at index {index}")
+        extracted = extract_answer(prediction, self.options.extraction)
+        if extracted is None:
+            return Verdict("no_answer", None, "no complete answer in the text")
+        matches = [compare_plainly(extracted, candidate) for candidate in accepted]
+        if True in matches:
+            return _decided(matches.index(True), (extracted, accepted))
+        return (extracted, accepted) if None in matches else _decided(-1, (extracted, accepted))
+
+    def _verdict(self, job: _Job, future: Any) -> Verdict | None:
+        """The verdict of a finished job, None if it was not its own fault that it failed."""
+        extracted = job[0]
+        # Not result(), which would raise whatever ended the job.
+        error = future.exception()
+        if error is None:
+            outcome = future.result()
+            if isinstance(outcome, str):
+                return Verdict("error", extracted, outcome)
+            return _decided(outcome, job)
+        if isinstance(error, BrokenProcessPool):
+            return None
+        if isinstance(error, TimeoutError):
+            return Verdict("timeout", extracted, f"no decision within {self.timeout:g} s")
+        # The worker died (an exit code of -9 means it was killed), or the pool could not pass the job on.
+        code = getattr(error, "exitcode", None)
+        reason = f"{type(error).__name__}: {error}" if code is None else f"the worker died, exit code {code}"
+        return Verdict("error", extracted, reason)
+
+
+def _accepted(answer: Accepted, index: int) -> tuple[str, ...]:
+    """The accepted answers as strings."""
+    waiting, accepted = [answer], []
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | tuple):
+            waiting += reversed(value)
+        elif isinstance(value, str):
+            accepted.append(reference_answer(value))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            accepted.append(str(value))
+        else:
+            raise TypeError(f"answers must be strings or numbers, got {value!r} at index {index}")
+    if not accepted:
+        raise ValueError(f"answers must hold an accepted answer for each prediction, got none at index {index}")
+    return tuple(accepted)
+
+
+def _decided(which: int, job: _Job) -> Verdict:
+    extracted, accepted = job
+    if which >= 0:
+        return Verdict("correct", extracted, f"equivalent to {_short(accepted[which])}")
+    first, *others = accepted
+    more = f" and {len(others)} more" if others else ""
+    return Verdict("incorrect", extracted, f"not equivalent to {_short(first)}{more}")
+
+
+def _short(answer: str) -> str:
+    return repr(answer if len(answer) <= _MAX_REASON else answer[:_MAX_REASON] + "...")

@@ -1,0 +1,1 @@
+"""When two answers mean the same: the rules that `ktae.grading.equivalence` tries one after the other."""

@@ -1,0 +1,118 @@
+"""Equations and inequalities: what they assign, which sets they describe, and whether two are the same."""
+
+from collections.abc import Callable
+
+from ktae.grading.rules.aliases import align, derivatives
+from ktae.grading.rules.names import is_name, letters, same_name, with_argument_of, with_parameter_of
+from ktae.grading.rules.structure import FLIPPED, items, relation
+from ktae.grading.rules.symbolic import constant, same_equation, same_inequality, same_scaled_equation
+
+_ASSIGNS = {"=", r"\in", r"\approx", r"\equiv"}
+# What an exact value and its approximation may differ by, as a share.
+_APPROXIMATION = 0.02
+
+
+def assignment(text: str) -> tuple[str | None, str]:
+    r"""The name and the value of what a cleaned answer assigns; it has no name if it is a value already.
+
+    Of a chain the last member is the value, but the last exact one if others approximate it.
+
+    >>> assignment("x = 2+3 = 5"), assignment(r"\theta \approx 0.5"), assignment("2x = 6")
+    (('x', '5'), ('\\theta', '0.5'), (None, '2x = 6'))
+    """
+    sides, signs = relation(text)
+    if not signs or not _ASSIGNS.issuperset(signs) or not is_name(sides[0]) or not all(sides):
+        return None, text
+    exact = signs.index(r"\approx") if r"\approx" in signs else len(signs)
+    return sides[0], sides[exact or -1]
+
+
+def approximation(text: str) -> str | None:
+    r"""Of a value and its approximation, as in `x = \sqrt 2 \approx 1.41`, the latter if it is near; otherwise None."""
+    sides, signs = relation(text)
+    if r"\approx" not in signs[1:] and not (signs == [r"\approx"] and not is_name(sides[0])):
+        return None
+    exact, near = constant(sides[signs.index(r"\approx")]), constant(sides[-1])
+    if exact is None or near is None or abs(exact - near) > _APPROXIMATION * abs(exact):
+        return None
+    return sides[-1]
+
+
+def as_set(text: str) -> str | None:
+    r"""The set that inequalities about one variable describe, None for other statements.
+
+    Any of them may hold. But a lower bound and an upper one above it are an interval, unless "or" is between.
+
+    >>> as_set(r"x < 1, 2 \le x \le 3"), as_set(r"x \ne 0"), as_set("x > 0 ; x < 1"), as_set("x + y < 1")
+    ('(-\\infty,1)\\cup[2,3]', '(-\\infty,0)\\cup(0,\\infty)', '(0,1)', None)
+    """
+    ranges = [_range(statement) for statement in items(text)]
+    if len({found[0] if found else None for found in ranges}) != 1 or None in ranges:
+        return None
+    sets = [found[1:] for found in ranges if found]
+    if len(sets) == 2 and r"\lor" not in text:
+        (lower, upper) = sorted(sets, key=lambda ends: ends[1] == r"-\infty")
+        if lower[2:] == (r"\infty", ")") and upper[:2] == ("(", r"-\infty"):
+            low, high = constant(lower[1]), constant(upper[2])
+            if low is not None and high is not None and low < high:
+                sets = [(*lower[:2], *upper[2:])]
+    return r"\cup".join(f"{opening}{low},{high}{closing}" for opening, low, high, closing in sets)
+
+
+def _range(statement: str) -> tuple[str, str, str, str, str] | None:
+    """Of an inequality the name, and the interval that it confines it to: opening bracket, ends, closing bracket."""
+    sides, signs = relation(statement)
+    if signs and signs[0] in (">", r"\ge"):
+        sides, signs = sides[::-1], [FLIPPED.get(sign, sign) for sign in signs[::-1]]
+    if signs == [r"\ne"] and is_name(sides[0]):
+        return sides[0], "(", r"-\infty", rf"{sides[1]})\cup({sides[1]},\infty", ")"
+    if not signs or not {"<", r"\le"}.issuperset(signs):
+        return None
+    if len(sides) == 2 and is_name(sides[0]):
+        sides, signs = [r"-\infty", *sides], ["<", *signs]
+    elif len(sides) == 2:
+        sides, signs = [*sides, r"\infty"], [*signs, "<"]
+    if len(sides) != 3 or not is_name(sides[1]):
+        return None
+    return sides[1], "(["[signs[0] != "<"], sides[0], sides[2], ")]"[signs[1] != "<"]
+
+
+def same_relation(prediction: str, answer: str, compare: Callable[[str, str], bool]) -> bool:
+    """Whether two statements, each with an equals sign or the like, are the same.
+
+    Args:
+        prediction: a cleaned answer.
+        answer: the accepted one.
+        compare: whether two answers that are no statements are the same.
+    """
+    name, value = assignment(prediction)
+    expected_name, expected_value = assignment(answer)
+    if name is not None and expected_name is not None and same_name(name, expected_name):
+        called_alike = with_argument_of(name, value, expected_name)
+        if called_alike is not None and compare(with_parameter_of(called_alike, expected_value), expected_value):
+            return True
+    if expected_name is not None and not letters(expected_value) and name is None:
+        return False  # 2x = 6 is still to be solved
+    prediction, answer = align(prediction, answer)
+    (sides, signs), (expected, expected_signs) = relation(prediction), relation(answer)
+    if len(sides) != len(expected):
+        return False
+    if signs != expected_signs:
+        sides, signs = sides[::-1], [FLIPPED.get(sign, sign) for sign in signs[::-1]]
+        if signs != expected_signs:
+            return False
+    if all(compare(one, other) for one, other in zip(sides, expected, strict=True)):
+        return True
+    if len(sides) > 2:
+        return False
+    pair, expected_pair = (sides[0], sides[1]), (expected[0], expected[1])
+    if signs[0] in ("<", ">", r"\le", r"\ge"):
+        return same_inequality(pair, expected_pair)
+    if signs[0] not in ("=", r"\ne"):
+        return False
+    if same_equation(pair, expected_pair):
+        return True
+    unknowns = derivatives(prediction)
+    if not unknowns or unknowns != derivatives(answer):
+        return False
+    return same_scaled_equation(pair, expected_pair, unknowns)

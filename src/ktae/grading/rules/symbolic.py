@@ -1,0 +1,199 @@
+"""Whether two formulas are equal, by math-verify's parser and sympy. This can hang or exhaust the memory.
+
+Formulas with variables are compared where they are evaluated, at random points and to 25 digits. That also settles
+what simplification leaves open, and refutes a wrong formula fast.
+"""
+
+import logging
+import re
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from ktae.extras import require
+from ktae.grading.rules.numerals import Number, parse_number, same_number
+from ktae.grading.rules.numeric import WIDE, agree, integer_points, points, ratio, value_at
+
+_INTEGER_NAMES = frozenset("klmnKMN")
+# What the parser would misread, two numbers side by side among it.
+_UNREADABLE = re.compile(
+    r"\\(?:coth|csch|sech|[bp]?mod|[lcv]?dots|lim|begin\s*\{cases)(?![a-z])|['?]|\.\.|(?<![\w\\{,.])[0-9.]+\s+[0-9]|[0-9]\s*_"
+)
+# Products that it would read as mixed numbers: 2(3) is 6.
+_PRODUCT = re.compile(
+    r"((?:[0-9]|\)|\\frac\{[^{}]*\}\{[^{}]*\}(?=\s*[0-9(])))\s*(?=\()|(\)|\\frac\{[^{}]*\}\{[^{}]*\})\s*(?=[0-9])"
+)
+# To it e and E are Euler's number, which has no index.
+_INDEXED_E = re.compile(r"\\[a-zA-Z]+|([eE])(?=\s*_\{)")
+_ANGLE = re.compile(r"([0-9.]+)\s*\^\{\\circ\}")
+
+
+@lru_cache(maxsize=64)
+def parse(latex: str) -> Any:
+    """The sympy object that a cleaned formula stands for, None if it cannot be read."""
+    if _UNREADABLE.search(latex):
+        return None
+    parser = require("latex2sympy2_extended.latex2sympy2", "train")
+    latex = _INDEXED_E.sub(lambda match: rf"\mathcal{{{match[1]}}}" if match[1] else match[0], latex)
+    latex = _PRODUCT.sub(r"\1\2 \\cdot ", _ANGLE.sub(r"(\1 \\cdot \\pi / 180)", latex))
+    try:
+        # By default R and r would be the same.
+        config = parser.ConversionConfig(lowercase_symbols=False)
+        return parser.latex2sympy(latex, normalization_config=None, conversion_config=config)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:  # the parser raises Exception itself on a text that it does not understand
+        return None
+
+
+def same_formula(prediction: str, answer: str, relative_tolerance: float | None = None) -> bool:
+    """Whether two cleaned formulas are equal: numbers, expressions, matrices, or sets.
+
+    Variables mean themselves. Roots and logarithms are taken for positive variables, and `i` also for the imaginary
+    unit. Decimals are exact, except one that alone is compared with a constant, see `same_number`; and with a
+    tolerance they may be off by it.
+    """
+    predicted, expected = parse(prediction), parse(answer)
+    if predicted is None or expected is None:
+        return False
+    sympy = require("sympy", "train")
+    if isinstance(predicted, sympy.Expr) and isinstance(expected, sympy.Expr):
+        written = parse_number(prediction), parse_number(answer)
+        return _same_expression(predicted, expected, written, relative_tolerance)
+    matrices = tuple(_matrix(side) for side in (predicted, expected))
+    if None not in matrices:
+        return matrices[0].shape == matrices[1].shape and all(
+            _same_expression(one, other, (None, None), relative_tolerance)
+            for one, other in zip(matrices[0], matrices[1], strict=True)
+        )
+    if isinstance(predicted, sympy.Set) and isinstance(expected, sympy.Set):
+        return _verify(predicted, expected)
+    return False
+
+
+def constant(latex: str) -> Fraction | None:
+    """The approximate value of a formula that is a real constant, None for any other."""
+    expression = parse(latex)
+    if expression is None or getattr(expression, "free_symbols", {1}):
+        return None
+    number = _as_number(expression)
+    return number.value if number else None
+
+
+def same_equation(prediction: tuple[str, str], answer: tuple[str, str]) -> bool:
+    """Whether two equations, as their two sides, differ by a constant factor."""
+    factor = _factor(prediction, answer)
+    return factor is not None and bool(factor != 0)
+
+
+def same_inequality(prediction: tuple[str, str], answer: tuple[str, str]) -> bool:
+    """Whether two inequalities of the same direction, as their two sides, differ by a positive factor."""
+    factor = _factor(prediction, answer)
+    return factor is not None and factor.is_real and bool(factor > 0)
+
+
+def same_scaled_equation(prediction: tuple[str, str], answer: tuple[str, str], unknowns: set[str]) -> bool:
+    """Whether two differential equations differ by a factor that is a product of other variables than these."""
+    sympy = require("sympy", "train")
+    sides = [parse(side) for side in (*prediction, *answer)]
+    if not all(isinstance(side, sympy.Expr) for side in sides):
+        return False
+    factor = sympy.cancel((_exact(sides[0]) - _exact(sides[1])) / (_exact(sides[2]) - _exact(sides[3])))
+    if factor == 0 or not all(base.is_Symbol or base.is_Number for base in factor.as_powers_dict()):
+        return False
+    names = {re.sub(r"[\W_]", "", symbol.name) for symbol in factor.free_symbols}
+    return not any(unknown.startswith(name) or unknown.endswith(name) for name in names for unknown in unknowns)
+
+
+def _factor(prediction: tuple[str, str], answer: tuple[str, str]) -> Any:
+    """The factor between the differences of two equations' sides, None if it is no constant."""
+    sympy = require("sympy", "train")
+    sides = [parse(side) for side in (*prediction, *answer)]
+    if not all(isinstance(side, sympy.Expr) for side in sides):
+        return None
+    above, below = (_exact(sides[k]) - _exact(sides[k + 1]) for k in (0, 2))
+    symbols = above.free_symbols | below.free_symbols
+    if not symbols or above.free_symbols != below.free_symbols:
+        return None
+    return ratio(above, below, points(symbols))
+
+
+def _same_expression(
+    predicted: Any, expected: Any, written: tuple[Number | None, Number | None], relative_tolerance: float | None
+) -> bool:
+    sympy = require("sympy", "train")
+    has_decimals = bool(predicted.atoms(sympy.Float) | expected.atoms(sympy.Float))
+    slack = relative_tolerance if has_decimals else None
+    predicted, expected = _exact(predicted), _exact(expected)
+    if predicted == expected:
+        return True
+    symbols = predicted.free_symbols | expected.free_symbols
+    if not symbols:
+        return _same_constant(predicted, expected, written, slack)
+    if any(side.has(sympy.floor, sympy.ceiling, sympy.Mod) or _alternates(side) for side in (predicted, expected)):
+        # For integers more is equal, as n - floor(n/2) and ceiling(n/2) are.
+        are_integers = {symbol.name for symbol in symbols} <= _INTEGER_NAMES
+        where = integer_points(symbols) + ([] if are_integers else points(symbols, WIDE))
+    elif any(side.has(sympy.Abs, sympy.sign, sympy.Max, sympy.Min) for side in (predicted, expected)):
+        where = points(symbols, WIDE, signed=True)
+    else:
+        where = points(symbols)
+    if agree(predicted, expected, where, slack):
+        return True
+    imaginary = {symbol: sympy.I for symbol in symbols if symbol.name == "i"}
+    return bool(imaginary) and _same_expression(
+        predicted.xreplace(imaginary), expected.xreplace(imaginary), written, slack
+    )
+
+
+def _same_constant(
+    predicted: Any, expected: Any, written: tuple[Number | None, Number | None], slack: float | None
+) -> bool:
+    done = predicted.doit(), expected.doit()
+    exact = done[0] == done[1] if all(side.is_Rational for side in done) else agree(predicted, expected, [{}])
+    if exact or written == (None, None):
+        return exact
+    # A decimal stands for the other, if that is not rational.
+    number, expected_number = (given or _as_number(side) for given, side in zip(written, done, strict=True))
+    return number is not None and expected_number is not None and same_number(number, expected_number, slack)
+
+
+def _as_number(side: Any) -> Number | None:
+    value = side if side.is_Rational else value_at(side, {}, 60)
+    if value is None or not value.is_real:
+        return None
+    return Number(Fraction(value.p, value.q) if value.is_Rational else Fraction(str(value)))
+
+
+def _alternates(expression: Any) -> bool:
+    sympy = require("sympy", "train")
+    return any(power.base == -1 for power in expression.atoms(sympy.Pow)) or expression.has(sympy.cos)
+
+
+def _exact(expression: Any) -> Any:
+    """With decimals as the fractions that they spell, and function values such as f(x) as variables."""
+    sympy = require("sympy", "train")
+    undefined = sympy.core.function.AppliedUndef
+    names = {value: sympy.Symbol(str(value)) for value in expression.atoms(undefined)}
+    decimals = {value: sympy.Rational(str(value)) for value in expression.atoms(sympy.Float)}
+    return expression.xreplace(names).xreplace(decimals)
+
+
+def _matrix(side: Any) -> Any:
+    sympy = require("sympy", "train")
+    if isinstance(side, sympy.MatrixExpr):
+        side = side.doit()
+    return side if isinstance(side, sympy.MatrixBase) else None
+
+
+def _verify(predicted: Any, expected: Any) -> bool:
+    # It warns that its timeouts are off, which is what we want.
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+    verify = require("math_verify", "train").verify
+    try:
+        sets = expected.doit(), predicted.doit()
+        return verify(*sets, float_rounding=15, timeout_seconds=None, raise_on_error=True)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:  # sympy refuses many comparisons, such as of a set and a number
+        return False

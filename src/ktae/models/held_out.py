@@ -1,0 +1,86 @@
+"""Accuracy and length on held-out problems, sampled and greedy, with the reward functions of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ktae.models.generate import Sampling, TransformersBackend
+from ktae.seeds import derived_seed
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One completion of one problem.
+
+    Attributes:
+        problem: index of the problem.
+        completion: its text, without special tokens.
+        length: generated tokens, the end-of-sequence token included.
+        reward: None if the reward function could not score it.
+    """
+
+    problem: int
+    completion: str
+    length: int
+    reward: float | None
+
+
+def answer(
+    model: Any,
+    tokenizer: Any,
+    rows: Any,
+    reward: Callable[..., Sequence[float | None]],
+    *,
+    max_completion_length: int,
+    samples: int | None,
+    batch_size: int = 64,
+    seed: int = 0,
+    chat_template_kwargs: dict[str, Any] | None = None,
+) -> list[Answer]:
+    """Generates and scores completions of every problem.
+
+    Args:
+        model, tokenizer: a causal language model and its tokenizer, which pads on the left.
+        rows: a `datasets.Dataset` with `prompt`, `answer` and whatever else the reward function reads.
+        reward: a reward function in TRL's form.
+        max_completion_length: in tokens.
+        samples: completions a problem, drawn at temperature 1 from the whole vocabulary; None for a single
+            greedy one.
+        batch_size: completions generated together.
+        seed: of the draws; torch's global generators are left as they were.
+        chat_template_kwargs: passed to the tokenizer's chat template.
+
+    Returns:
+        One `Answer` a completion, problem by problem.
+    """
+    sampling = Sampling(temperature=0.0 if samples is None else 1.0, max_tokens=max_completion_length)
+    tasks = [index for index in range(len(rows)) for _ in range(samples or 1)]
+    texts = [_text(tokenizer, prompt, chat_template_kwargs or {}) for prompt in rows["prompt"]]
+    chat = not isinstance(rows[0]["prompt"], str)
+    answers: list[Answer] = []
+    was_training = model.training
+    backend = TransformersBackend(model, tokenizer)
+    for number, start in enumerate(range(0, len(tasks), batch_size)):
+        batch = tasks[start : start + batch_size]
+        completions = backend.complete(
+            [texts[i] for i in batch], sampling, derived_seed(seed, number), special_tokens=not chat
+        )
+        columns = {name: [rows[i][name] for i in batch] for name in rows.column_names if name != "prompt"}
+        written = [completion.text for completion in completions]
+        rewards = reward(
+            prompts=[rows[i]["prompt"] for i in batch],
+            completions=[[{"role": "assistant", "content": text}] for text in written] if chat else written,
+            **columns,
+        )
+        lengths = [completion.length for completion in completions]
+        answers += map(Answer, batch, written, lengths, rewards)
+    model.train(was_training)
+    return answers
+
+
+def _text(tokenizer: Any, prompt: Any, chat_template_kwargs: dict[str, Any]) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **chat_template_kwargs)

@@ -1,0 +1,268 @@
+import json
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ktae.chain import problems as chain
+from ktae.chain.labels import StepLabel, label_steps
+from ktae.chain.problems import MODULUS, OPERATIONS, Problem, exact_match, extract_answer
+
+OTHER, CORRECT, SLIP, PROPAGATED, COPY = StepLabel
+
+problems = st.builds(
+    Problem,
+    start=st.integers(0, MODULUS - 1),
+    operations=st.lists(st.sampled_from(OPERATIONS), min_size=4, max_size=6).map(tuple),
+)
+HARD_FACTS = 461  # of 3104
+seeds = st.integers(0, 2**32 - 1)
+
+
+def reward(problem: Problem, completion: str) -> float:
+    return exact_match([problem.prompt], [completion], [str(problem.answer)])[0]
+
+
+# --- problems ---------------------------------------------------------------------------------------------
+
+
+@given(problems)
+def test_the_answer_is_what_python_evaluates_the_prompt_to(problem):
+    words = problem.prompt.split()
+    value = eval("(" * len(problem.operations) + words[0] + "".join(f"{op})" for op in words[2:-1:2]))
+    assert problem.answer == value % MODULUS
+    assert Problem.from_prompt(problem.prompt) == problem
+
+
+@pytest.mark.parametrize("text", ["", "?", "5 ?", "5 S1 +5", "97 S1 +5 ?", "5 S2 +5 ?", "5 S1 +5  ?", "5 S1 +13 ?"])
+def test_other_texts_are_not_problems(text):
+    with pytest.raises(ValueError, match="expected"):
+        Problem.from_prompt(text)
+
+
+def test_all_kinds_and_lengths_of_problems_are_sampled():
+    rng = random.Random(0)
+    sampled = [chain.sample_problem(rng) for _ in range(3000)]
+    lengths = [len(problem.operations) for problem in sampled]
+    assert all(900 < lengths.count(length) < 1100 for length in (4, 5, 6))
+    signs = [op[0] for problem in sampled for op in problem.operations]
+    assert all(0.31 < signs.count(sign) / len(signs) < 0.36 for sign in "+-*")
+    assert {op for problem in sampled for op in problem.operations} == set(OPERATIONS)
+    assert {problem.start for problem in sampled} == set(range(MODULUS))
+
+
+def test_no_test_problem_is_a_training_problem(monkeypatch):
+    held_out = chain.test_problems()
+    prompts = {row["prompt"] for row in held_out}
+    assert len(held_out) == len(prompts) == 1000
+    assert all(str(Problem.from_prompt(row["prompt"]).answer) == row["answers"][0] for row in held_out)
+    # The seed of the test set would give exactly the test problems if they were not left out.
+    rows = chain.train_problems(3000, chain._TEST_SEED)
+    assert not prompts & {row["prompt"] for row in rows}
+    assert len({row["prompt"] for row in rows}) == 3000
+    assert rows[:10] == chain.train_problems(10, chain._TEST_SEED) != chain.train_problems(10, 1)
+
+
+# --- teacher ----------------------------------------------------------------------------------------------
+
+
+@given(problems, seeds)
+def test_a_teacher_without_slips_is_always_right(problem, seed):
+    trace = chain.teacher_trace(problem, random.Random(seed), slips=False)
+    assert reward(problem, trace) == 1.0
+    judged = label_steps(problem, trace)
+    assert judged.first_error is None
+    assert set(judged.labels) <= {OTHER, CORRECT}
+    assert judged.labels.count(CORRECT) == trace.split().count("=") + 1
+
+
+def test_the_teacher_is_as_noisy_and_verbose_as_stated():
+    rng = random.Random(0)
+    sampled = [chain.sample_problem(rng) for _ in range(4000)]
+    traces = [chain.teacher_trace(problem, rng) for problem in sampled]
+    accuracy = sum(map(reward, sampled, traces)) / len(traces)
+    assert 0.46 < accuracy < 0.51
+    lengths = [len(trace.split()) + 1 for trace in traces]
+    assert 32.4 < sum(lengths) / len(lengths) < 33.4
+    facts = [(op[0], chain.is_hard(value, op)) for value in range(MODULUS) for op in OPERATIONS]
+    products = [hard for sign, hard in facts if sign == "*"]
+    others = [hard for sign, hard in facts if sign != "*"]
+    assert 0.31 < sum(products) / len(products) < 0.39
+    assert 0.06 < sum(others) / len(others) < 0.10
+
+
+def test_hard_facts_slip_by_ten_and_easy_ones_seldom():
+    rng = random.Random(1)
+    hard = next((v, op) for v in range(MODULUS) for op in OPERATIONS if chain.is_hard(v, op))
+    easy = next((v, op) for v in range(MODULUS) for op in OPERATIONS if not chain.is_hard(v, op))
+    for (value, op), errors, rates in ((hard, {10}, (0.62, 0.3)), (easy, {1, -1, 10, -10}, (0.05, 0.03))):
+        for checking, rate in zip((False, True), rates, strict=True):
+            off = [
+                chain.teacher_result(value, op, rng, checking=checking) - chain.apply(value, op) for _ in range(4000)
+            ]
+            wrong = [error for error in off if error]
+            assert {error % MODULUS for error in wrong} == {error % MODULUS for error in errors}
+            assert abs(len(wrong) / len(off) - rate) < 4 * (rate * (1 - rate) / 4000) ** 0.5
+
+
+# --- grading ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("S1 +5 = 58 ans 58", 58),
+        ("ans 0", 0),
+        ("ans 96 ", 96),
+        ("ans 3 ans 4", 4),
+        ("", None),
+        ("58", None),
+        ("ans", None),
+        ("ans 58 S2", None),
+        ("ans 58 59", None),
+        ("ans +5", None),
+        ("ans 97", None),
+        ("ans 058", None),
+        ("ans -1", None),
+        ("S1 +5 = 58", None),
+    ],
+)
+def test_answers_are_read_from_the_end(text, answer):
+    assert extract_answer(text) == answer
+
+
+def test_rewards_follow_the_answers_and_extra_columns_are_ignored():
+    texts = ["ans 3", "ans 4", "3"]
+    assert exact_match(prompts=[""] * 3, completions=texts, answers=[["3"]] * 3, steps=[1, 2, 3]) == [1.0, 0.0, 0.0]
+    with pytest.raises(ValueError, match="zip"):
+        exact_match([""], ["ans 3"], ["3", "3"])
+
+
+# --- labels -----------------------------------------------------------------------------------------------
+
+
+@st.composite
+def written_responses(draw):
+    """A problem, a response written step by step, and the labels known from how it was written."""
+    problem = draw(problems)
+    value, truth = problem.start, problem.start
+    words, labels = [], []
+
+    def write(word, label=OTHER):
+        words.append(word)
+        labels.append(label)
+
+    for number, op in enumerate(problem.operations, 1):
+        for word in draw(st.sampled_from(([], ["let", "me", "think"], ["note", "that"]))):
+            write(word)
+        write(f"S{number}")
+        before, truth = value, chain.apply(truth, op)
+        for attempt in range(draw(st.integers(1, 2))):
+            if attempt:
+                write("check")
+            written = draw(st.one_of(st.just(op), st.sampled_from(OPERATIONS)))
+            write(written, OTHER if written == op else COPY)
+            write("=")
+            offset = draw(st.one_of(st.just(0), st.integers(0, MODULUS - 1)))
+            value = (chain.apply(before, written) + offset) % MODULUS
+            write(str(value), SLIP if offset else CORRECT if value == truth else PROPAGATED)
+            if attempt:
+                write("ok!")
+    write("ans")
+    offset = draw(st.one_of(st.just(0), st.integers(0, MODULUS - 1)))
+    answer = (value + offset) % MODULUS
+    write(str(answer), COPY if offset else CORRECT if answer == truth else PROPAGATED)
+    return problem, words, labels
+
+
+@given(written_responses())
+def test_labels_are_those_known_from_writing_the_response(case):
+    problem, words, labels = case
+    judged = label_steps(problem, " ".join(words))
+    assert list(judged.labels) == labels
+    blamed = [i for i, label in enumerate(labels) if label in (SLIP, COPY)]
+    assert judged.first_error == (blamed[0] if blamed else None)
+
+
+@settings(max_examples=300)
+@given(problems, seeds, st.lists(st.tuples(st.sampled_from("drs"), seeds, st.sampled_from(chain.WORDS)), max_size=3))
+def test_a_wrong_answer_always_has_a_first_error(problem, seed, edits):
+    words = chain.teacher_trace(problem, random.Random(seed), slips=False).split()
+    for kind, place, word in edits:
+        i = place % len(words)
+        if kind == "d" and len(words) > 2:
+            del words[i]
+        elif kind == "r":
+            words[i] = word
+        else:
+            words.insert(i, word)
+    completion = " ".join(words)
+    judged = label_steps(problem, completion)
+    assert len(judged.labels) == len(words)
+    if extract_answer(completion) is not None and reward(problem, completion) == 0:
+        assert judged.first_error is not None
+        assert judged.labels[judged.first_error] in (SLIP, COPY)
+
+
+PROBLEM = Problem.from_prompt("53 S1 +5 S2 *9 S3 -4 S4 +1 ?")
+
+
+@pytest.mark.parametrize(
+    ("completion", "first", "label"),
+    [
+        ("S1 +5 = 58 S2 *9 = 37 S3 -4 = 33 S4 +1 = 34 ans 34", None, None),
+        ("S1 +5 = 58 S2 *9 = 47 check *9 = 37 no! S3 -4 = 33 S4 +1 = 34 ans 34", 7, SLIP),
+        ("S1 +5 = 58 S3 -4 = 54 S4 +1 = 55 ans 55", 4, COPY),  # a step left out
+        ("S1 +5 = 58 S2 *9 = 37 S2 *9 = 42", 8, COPY),  # a step taken twice
+        ("S1 +5 = 58 S2 *9 = 37 ans 37", 8, COPY),  # an answer before the last step
+        ("S1 +5 = 58 S2 *9 S3 -4 = 54", 6, COPY),  # a step without a result
+        ("S1 +5 = 58 S2 *9 = 37 S3 -4 = 33 S4 +1 = 34 S5 +1 = 35 ans 35", 16, COPY),  # a step too many
+        ("S1 +5 = 58 S2 *9 = 37 S3 -4 = 33 S4 +1 = 34 ans 33", 17, COPY),  # not the last result
+        ("", None, None),
+    ],
+)
+def test_the_first_error_is_found(completion, first, label):
+    judged = label_steps(PROBLEM, completion)
+    assert judged.first_error == first
+    if first is not None:
+        assert judged.labels[first] is label
+
+
+# --- determinism ------------------------------------------------------------------------------------------
+
+# Loads the module by its path, without the package around it: the task itself needs no framework.
+_PROBE = """
+import importlib.util, json, random, sys
+spec = importlib.util.spec_from_file_location("chain", sys.argv[1])
+chain = sys.modules["chain"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(chain)
+assert not {"numpy", "torch", "transformers"} & set(sys.modules)
+rng = random.Random(7)
+traces = [chain.teacher_trace(chain.sample_problem(rng), rng) for _ in range(50)]
+hard = [chain.is_hard(value, op) for value in range(97) for op in chain.OPERATIONS]
+print(json.dumps([chain.WORDS, chain.train_problems(50, 3), chain.test_problems(), traces, hard]))
+"""
+
+
+def test_every_process_draws_the_same_task():
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", _PROBE, chain.__file__],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    ]
+    assert outputs[0] == outputs[1]
+    words, train, test, _, hard = json.loads(outputs[0])
+    assert tuple(words) == chain.WORDS
+    assert train == chain.train_problems(50, 3)
+    # Fixed for good: what was measured on these problems is comparable only while they stay.
+    assert test[0] == {"prompt": "53 S1 -7 S2 -2 S3 *4 S4 +4 ?", "answers": ["83"]}
+    assert sum(hard) == HARD_FACTS

@@ -1,0 +1,253 @@
+"""`ktae data prepare`: settings, the files written, the command, and the real collections."""
+
+import argparse
+import hashlib
+import json
+import random
+
+import datasets
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from ktae.data.prepare import SYSTEM, Prepare, add_arguments, prepare, run
+from ktae.files import json_lines
+
+ROWS = [{"question": f"What is {n} plus {n}?", "answer": f"Twice {n}.\n#### {2 * n:,}"} for n in range(600, 620)]
+TEMPLATE = (
+    "{% for message in messages %}{{ message.content }} {% endfor %}{% if add_generation_prompt %}now answer{% endif %}"
+)
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def gsm8k(tmp_path):
+    return write(tmp_path / "rows.jsonl", ROWS)
+
+
+def save_tokenizer(folder, template):
+    """One token a word."""
+    words = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def command(*arguments):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    run(parser.parse_args(["prepare", *map(str, arguments)]))
+
+
+def test_rows(gsm8k, tmp_path):
+    out = tmp_path / "new" / "out.jsonl"
+    counts = prepare(Prepare("gsm8k", out, file=gsm8k))
+    rows = json_lines.read(out)
+    assert (counts.read, counts.written, counts.dropped, len(rows)) == (20, 20, {}, 20)
+    assert [list(row) for row in rows] == [["prompt", "answers", "id", "source", "level"]] * 20
+    row = next(row for row in rows if "What is 600 plus 600?" in row["prompt"][1]["content"])
+    assert row["prompt"] == [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": "What is 600 plus 600?"},
+    ]
+    digest = hashlib.sha256(b"What is 600 plus 600?").hexdigest()
+    assert (row["answers"], row["id"], row["level"]) == (["1200"], f"gsm8k-{digest[:16]}", None)
+    assert row["source"] == "gsm8k"
+
+
+def test_without_a_system_message(gsm8k, tmp_path):
+    prepare(Prepare("gsm8k", tmp_path / "out.jsonl", file=gsm8k, system=""))
+    assert all([m["role"] for m in row["prompt"]] == ["user"] for row in json_lines.read(tmp_path / "out.jsonl"))
+
+
+def test_info(gsm8k, tmp_path):
+    out = tmp_path / "out.jsonl"
+    prepare(Prepare("gsm8k", out, file=gsm8k, limit=5, seed=2))
+    info = json.loads((tmp_path / "out.jsonl.info.json").read_text())
+    assert info["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    assert info["counts"] == {"read": 20, "dropped": {"beyond the limit": 15}, "contaminated": {}, "written": 5}
+    assert info["datasets"] == datasets.__version__
+    settings = info["settings"]
+    assert Prepare(**{**settings, "out": out, "file": gsm8k}) == Prepare("gsm8k", out, file=gsm8k, limit=5, seed=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.info.json", "rows.jsonl"]
+
+
+def test_the_same_file_from_rows_in_another_order(tmp_path, gsm8k):
+    shuffled = write(tmp_path / "shuffled.jsonl", random.Random(0).sample([*ROWS, ROWS[3]], k=21))
+    for name, file in (("a", gsm8k), ("b", shuffled)):
+        prepare(Prepare("gsm8k", tmp_path / f"{name}.jsonl", file=file, limit=10))
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("level", [None, 3])
+def test_parquet_and_json_lines_hold_the_same(tmp_path, level):
+    rows = [{"problem": f"Problem {n}", "answer": ["1", "one"], "level": level} for n in range(3)]
+    source = str(write(tmp_path / "rows.jsonl", rows))
+    loaded = []
+    for kind, suffix in (("json", "jsonl"), ("parquet", "parquet")):
+        out = tmp_path / f"out.{suffix}"
+        prepare(Prepare(source, out))
+        loaded.append(datasets.load_dataset(kind, data_files=str(out), split="train").to_list())
+    assert loaded[0] == loaded[1] == json_lines.read(tmp_path / "out.jsonl")
+    assert loaded[0][0]["level"] == level
+    table = datasets.load_dataset("parquet", data_files=str(out), split="train")
+    assert table.features["level"] == datasets.Value("int64")
+
+
+def test_other_columns(tmp_path):
+    rows = [{"text": "P?", "gold": 5.0, "rank": "Level 2", "key": "k1"}]
+    source = str(write(tmp_path / "mine.jsonl", rows))
+    columns = {"problem_column": "text", "answer_column": "gold", "level_column": "rank", "id_column": "key"}
+    prepare(Prepare(source, tmp_path / "out.jsonl", system="", **columns))
+    assert json_lines.read(tmp_path / "out.jsonl") == [
+        {
+            "prompt": [{"role": "user", "content": "P?"}],
+            "answers": ["5"],
+            "id": "k1",
+            "source": "mine.jsonl",
+            "level": 2,
+        }
+    ]
+
+
+def test_a_split_of_a_folder(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for split in ("train", "test"):
+        write(folder / f"{split}.jsonl", [{"problem": f"A {split} problem", "answer": "1"}])
+    prepare(Prepare(str(folder), tmp_path / "out.jsonl", split="test"))
+    [row] = json_lines.read(tmp_path / "out.jsonl")
+    assert (row["source"], row["prompt"][-1]["content"]) == (str(folder), "A test problem")
+
+
+def test_prompt_length_counts_the_whole_template(tmp_path):
+    words = {length: " ".join(f"w{length}" for _ in range(length)) for length in (3, 4, 5)}
+    source = str(write(tmp_path / "rows.jsonl", [{"problem": text, "answer": "1"} for text in words.values()]))
+    settings = {"tokenizer": save_tokenizer(tmp_path / "tokenizer", TEMPLATE), "system": "two words"}
+    # Of the eight tokens two are the system message and two what the template asks for the answer with.
+    counts = prepare(Prepare(source, tmp_path / "out.jsonl", max_prompt_tokens=8, **settings))
+    assert counts.dropped == {"prompt too long": 1}
+    kept = {row["prompt"][-1]["content"] for row in json_lines.read(tmp_path / "out.jsonl")}
+    assert kept == {words[3], words[4]}
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "has no chat template, which --max-prompt-tokens needs"),
+        ("{{ raise_exception('no system role') }}", r"refuses the prompt \(no system role\); .* give --system ''"),
+    ],
+)
+def test_chat_templates_that_do_not_do(gsm8k, tmp_path, template, message):
+    tokenizer = save_tokenizer(tmp_path / "tokenizer", template)
+    settings = Prepare("gsm8k", tmp_path / "out.jsonl", file=gsm8k, tokenizer=tokenizer, max_prompt_tokens=9)
+    with pytest.raises(ValueError, match=message):
+        prepare(settings)
+
+
+def test_no_tokenizer(gsm8k, tmp_path):
+    tokenizer = str(tmp_path / "absent")
+    settings = Prepare("gsm8k", tmp_path / "out.jsonl", file=gsm8k, tokenizer=tokenizer, max_prompt_tokens=9)
+    with pytest.raises(ValueError, match=r"--tokenizer .*absent cannot be loaded: ") as caught:
+        prepare(settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("existing", ["out.jsonl", "out.jsonl.info.json"])
+def test_nothing_is_overwritten(gsm8k, tmp_path, existing):
+    (tmp_path / existing).write_text("mine")
+    with pytest.raises(FileExistsError, match=f"{existing} exists and is not overwritten") as caught:
+        prepare(Prepare("gsm8k", tmp_path / "out.jsonl", file=gsm8k))
+    assert caught.value.filename is None
+    assert (tmp_path / existing).read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {existing, "rows.jsonl"}
+
+
+def test_a_failure_leaves_nothing_behind(gsm8k, tmp_path, monkeypatch):
+    def fail(self, path):
+        path.write_bytes(b"PAR1")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(datasets.Dataset, "to_parquet", fail)
+    with pytest.raises(OSError, match="no space left"):
+        prepare(Prepare("gsm8k", tmp_path / "out.parquet", file=gsm8k))
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"out": "out.csv"}, "--out must end in .jsonl or .parquet, got out.csv"),
+        ({"problem_column": "x"}, "--problem-column is for other sources; those of gsm8k are known"),
+        ({"source": "mine"}, r"--file is for math, gsm8k, svamp; give .*rows.jsonl as SOURCE instead of mine"),
+        ({"file": "rows.csv"}, r"--file must end in .jsonl, .json, .parquet, .* got rows.csv"),
+        ({"split": "test"}, r"--split is for the hub, and .*rows.jsonl is a file, got 'test'"),
+        ({"levels": ()}, "--levels must hold at least one level, got none"),
+        ({"limit": 0}, "--limit must be at least 1, got 0"),
+        ({"max_prompt_tokens": 0, "tokenizer": "x"}, "--max-prompt-tokens must be at least 1, got 0"),
+        ({"max_prompt_tokens": 9}, "go together, and --tokenizer is missing"),
+        ({"tokenizer": "x"}, "go together, and --max-prompt-tokens is missing"),
+        ({"levels": (3,)}, r"--levels needs a column of levels, which gsm8k has not: \['question', 'answer'\]"),
+    ],
+)
+def test_settings_that_do_not_go(gsm8k, tmp_path, changes, message):
+    paths = {key: tmp_path / changes[key] for key in ("out", "file") if key in changes}
+    settings = {"source": "gsm8k", "out": tmp_path / "out.jsonl", "file": gsm8k, **changes, **paths}
+    with pytest.raises(ValueError, match=message.replace("got out", "got .*out").replace("got rows", "got .*rows")):
+        prepare(Prepare(**settings))
+
+
+def test_command(gsm8k, tmp_path, capsys):
+    suite = tmp_path / "suite"
+    suite.mkdir()
+    write(suite / "bench.jsonl", [{"problem": "what is 601 plus 601"}])
+    out = tmp_path / "out.jsonl"
+    command("gsm8k", "--file", gsm8k, "--benchmarks", suite, "--limit", 4, "--system", "", "--out", out)
+    assert capsys.readouterr().out.splitlines() == [
+        "     20 rows read",
+        "     -1 contaminated",
+        "    -15 beyond the limit",
+        "      4 rows written",
+        "contaminated by bench: 1 by exact text",
+        str(out),
+    ]
+    command("gsm8k", "--file", gsm8k, "--out", tmp_path / "all.jsonl")
+    assert capsys.readouterr().out.splitlines()[:2] == ["     20 rows read", "     20 rows written"]
+    with pytest.raises(ValueError, match="--levels must be like"):
+        command("math", "--levels", "hard", "--out", tmp_path / "hard.jsonl")
+
+
+def test_math(shared, tmp_path):
+    problems, suite = shared / "data/problems", shared / "data/suite"
+    out = tmp_path / "train.jsonl"
+    counts = prepare(
+        Prepare("math", out, file=problems / "math_train_7474.json.gz", benchmarks=suite, levels=(3, 4, 5))
+    )
+    rows = json_lines.read(out)
+    assert len(rows) == counts.written == counts.read - sum(counts.dropped.values())
+    assert (counts.read, counts.dropped["no answer"]) == (7474, 4)
+    assert {row["level"] for row in rows} == {3, 4, 5}
+    # By exact text MATH's training and test sets are disjoint, and the other benchmarks are not in it.
+    assert all(set(reasons) <= {"13 words"} for reasons in counts.contaminated.values())
+
+    counts = prepare(
+        Prepare("math", tmp_path / "test.jsonl", file=problems / "math_test_5000.jsonl.gz", benchmarks=suite)
+    )
+    assert counts.contaminated["math500"]["exact text"] == 500
+
+
+@pytest.mark.parametrize(("name", "file"), [("gsm8k", "gsm8k_train.jsonl.gz"), ("svamp", "svamp_test.jsonl")])
+def test_word_problems_share_nothing_with_the_suite(shared, tmp_path, name, file):
+    settings = Prepare(
+        name, tmp_path / "out.parquet", file=shared / "data/problems" / file, benchmarks=shared / "data/suite"
+    )
+    counts = prepare(settings)
+    assert (counts.dropped, counts.written) == ({}, counts.read)
+    rows = datasets.load_dataset("parquet", data_files=str(settings.out), split="train")
+    assert all(len(answers) == 1 and "," not in answers[0] and ".0" not in answers[0] for answers in rows["answers"])

@@ -1,0 +1,223 @@
+"""Two evaluations of the same problems."""
+
+import json
+
+import numpy as np
+import pytest
+from graded import row, rows
+from scipy import stats
+
+from ktae.cli import main
+from ktae.evaluation.compare import as_markdown, compare
+from ktae.evaluation.results import write_results
+from ktae.evaluation.statistics import average, paired_difference
+from ktae.files import json_lines
+
+
+def evaluation(folder, samples, about=None):
+    json_lines.write(folder / "samples.jsonl", samples)
+    write_results(folder, samples, about or {})
+    return folder
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Writes the same tasks for A and B, given as arrays of 0 and 1 by task."""
+
+    def write(a, b, about_a=None, about_b=None):
+        samples = ([sample for task, array in arrays.items() for sample in rows(array, task)] for arrays in (a, b))
+        return [
+            evaluation(tmp_path / name, s, about)
+            for name, s, about in zip("ab", samples, (about_a, about_b), strict=True)
+        ]
+
+    return write
+
+
+def outcome(both, only_a, only_b, neither):
+    """(P, 1) arrays of A and B with so many problems of each kind."""
+    counts = (both, only_a, only_b, neither)
+    return np.repeat([1, 1, 0, 0], counts)[:, None], np.repeat([1, 0, 1, 0], counts)[:, None]
+
+
+# Numbers
+
+
+def test_one_sample_a_problem(pair):
+    a, b = outcome(40, 5, 25, 30)
+    found = compare(*pair({"math500": a}, {"math500": b}))
+    (task,) = found.tasks
+    assert found.macro is None
+    assert (task.accuracy_a.value, task.accuracy_b.value) == (0.45, 0.65)
+    assert task.accuracy == paired_difference(b, a)
+    assert (task.b_better, task.a_better, task.test) == (25, 5, "McNemar")
+    assert task.p_value == pytest.approx(stats.binomtest(5, 30).pvalue)
+    assert task.finding == "B is better by 9.4 to 29.8 points (p < 0.001)."
+
+
+def test_problems_are_matched_by_id(tmp_path):
+    generator = np.random.default_rng(0)
+    a, b = (rows(generator.integers(0, 2, (20, 2))) for _ in range(2))
+    straight = compare(evaluation(tmp_path / "a", a), evaluation(tmp_path / "b", b))
+    shuffled = [b[i] for i in generator.permutation(len(b))]
+    turned = compare(tmp_path / "a", evaluation(tmp_path / "c", shuffled))
+    assert turned.tasks == straight.tasks
+
+
+def test_lengths(tmp_path):
+    length_a, length_b = np.array([[100], [200], [330]]), np.array([[80], [150], [280]])
+    ones = np.ones((3, 1))
+    folders = [evaluation(tmp_path / name, rows(ones, length_PS=x)) for name, x in (("a", length_a), ("b", length_b))]
+    (task,) = compare(*folders).tasks
+    assert (task.length_a, task.length_b, task.length.value) == (210, 170, -40)
+    low, high = stats.t.interval(0.95, 2, loc=-40, scale=stats.sem((length_b - length_a)[:, 0]))
+    assert (task.length.low, task.length.high) == pytest.approx((low, high), rel=1e-4)
+
+
+def test_unknown_lengths(tmp_path):
+    a = evaluation(tmp_path / "a", rows([[1], [0]]))
+    b = evaluation(tmp_path / "b", [{**r, "length": None} for r in rows([[1], [0]])])
+    comparison = compare(a, b)
+    assert (comparison.tasks[0].length_a, comparison.tasks[0].length_b, comparison.tasks[0].length) == (100, None, None)
+    assert "Mean length" not in as_markdown(comparison)
+
+
+def test_several_tasks_are_averaged_and_corrected(pair):
+    arrays = {"a": outcome(40, 5, 25, 30), "b": outcome(40, 6, 17, 30), "c": outcome(10, 10, 10, 10)}
+    found = compare(*pair(*({task: x[i] for task, x in arrays.items()} for i in (0, 1))))
+    p_values = [task.p_value for task in found.tasks]
+    assert [task.adjusted for task in found.tasks] == pytest.approx([3 * p_values[0], 2 * p_values[1], 1])
+    assert found.macro.accuracy == average([task.accuracy for task in found.tasks])
+    assert found.macro.length.value == 0
+    assert p_values[1] < 0.05 < found.tasks[1].adjusted
+    assert found.tasks[1].finding == (
+        "B is better here (p = 0.035), but among 3 tasks chance alone often does that: "
+        "p = 0.069 after Holm's correction for 3 tasks."
+    )
+    assert "at least one of 3 intervals would leave out zero in 14% of all" in found.notes[1]
+
+
+def test_different_numbers_of_samples(pair):
+    generator = np.random.default_rng(0)
+    folders = pair({"a": generator.integers(0, 2, (30, 1))}, {"a": generator.integers(0, 2, (30, 8))})
+    (task,) = compare(*folders).tasks
+    assert (task.samples_a, task.samples_b, task.test) == (1, 8, "normal")
+    assert "| a | 30 x 1, 8 |" in as_markdown(compare(*folders))
+
+
+# What the data can tell
+
+
+def test_what_cannot_be_distinguished(pair):
+    (task,) = compare(*pair(*({"aime24": x} for x in outcome(10, 3, 4, 13)))).tasks
+    assert task.finding == (
+        "Not distinguishable: B may be worse by up to 15.2 points or better by up to 21.5. "
+        "With 30 problems a difference below 26 points is missed in more than one of five comparisons."
+    )
+
+
+def test_one_problem(pair):
+    (task,) = compare(*pair({"a": [[1]]}, {"a": [[0]]})).tasks
+    assert task.length is None
+    assert task.finding.endswith("With 1 problem no difference can be seen reliably.")
+
+
+def test_a_folder_with_itself(pair):
+    a, _ = pair({"a": np.eye(5)}, {"a": np.eye(5)})
+    (task,) = compare(a, a).tasks
+    assert (task.accuracy.value, task.p_value) == (0, 1)
+
+
+def test_an_interval_and_an_exact_test_that_disagree(pair):
+    (task,) = compare(*pair(*({"a": x} for x in outcome(20, 3, 11, 16)))).tasks
+    assert task.p_value == pytest.approx(stats.binomtest(3, 14).pvalue)
+    assert task.accuracy.low > 0
+    assert task.finding == "On the edge: the interval leaves out 0, and the exact p = 0.057. More problems would tell."
+
+
+# What does not go together
+
+
+def test_other_problems_are_named(tmp_path):
+    a = evaluation(tmp_path / "a", rows(np.ones((4, 1))))
+    b = evaluation(tmp_path / "b", [*rows(np.ones((3, 1))), row(id="x")])
+    with pytest.raises(ValueError, match=r"math500: the problems differ: only .*a has 3; only .*b has x$"):
+        compare(a, b)
+
+
+def test_long_lists_of_problems_are_cut(tmp_path):
+    a, b = evaluation(tmp_path / "a", rows(np.ones((30, 1)))), evaluation(tmp_path / "b", rows(np.ones((1, 1))))
+    with pytest.raises(ValueError, match=r"and 19 more$"):
+        compare(a, b)
+
+
+def test_other_answers_are_named(tmp_path):
+    a = evaluation(tmp_path / "a", [row(id="0"), row(id="7")])
+    b = evaluation(tmp_path / "b", [row(id="0"), row(id="7", answers=["3"])])
+    with pytest.raises(ValueError, match=r"math500, problem '7': the accepted answers differ, \['1'\] in"):
+        compare(a, b)
+
+
+def test_other_tasks_are_named_and_can_be_picked(pair):
+    a, b = pair({"a": [[1], [0]], "b": [[1], [0]]}, {"a": [[1], [0]]})
+    with pytest.raises(ValueError, match=r"the tasks differ: only .*a has b; --tasks picks"):
+        compare(a, b)
+    assert [task.task for task in compare(a, b, ["a"]).tasks] == ["a"]
+    with pytest.raises(ValueError, match="has no b, only a"):
+        compare(a, b, ["b"])
+    with pytest.raises(ValueError, match="names no task"):
+        compare(a, b, [])
+
+
+def test_settings_that_differ_are_noted(pair):
+    same = {"a": [[1], [0]]}
+    about_a = {"model": "x", "sampling": {"temperature": 0.0, "top_p": 1.0}, "known_defects": {"a": 1}}
+    about_b = {"model": "x", "sampling": {"temperature": 0.6, "top_p": 1.0}, "known_defects": {"a": 1}, "limit": 2}
+    found = compare(*pair(same, same, about_a, about_b))
+    assert found.notes[-1] == (
+        "What differs between A and B: sampling.temperature (0.0 and 0.6), limit (not given and 2)."
+    )
+
+
+def test_undecided_answers_are_noted(tmp_path):
+    a = evaluation(tmp_path / "a", [row(id="0"), row(id="1", status="timeout")])
+    b = evaluation(tmp_path / "b", [row(id="0"), row(id="1")])
+    assert "Answers that could not be judged count as wrong: 1 of A, 0 of B." in compare(a, b).notes
+
+
+def test_samples_alone_are_enough(tmp_path):
+    """results.json says what differs, no more."""
+    for name in "ab":
+        json_lines.write(tmp_path / name / "samples.jsonl", rows([[1], [0]]))
+    assert len(compare(tmp_path / "a", tmp_path / "b").notes) == 1
+
+
+# The command
+
+
+def test_command(pair, tmp_path, capsys):
+    arrays = {"math500": outcome(40, 5, 25, 30), "aime24": outcome(5, 1, 2, 5)}
+    a, b = pair(*({task: x[i] for task, x in arrays.items()} for i in (0, 1)))
+    assert main(["compare", str(a), str(b), "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "math500: B is better by 9.4 to 29.8 points" in shown
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert found["tasks"][0]["accuracy"]["value"] == pytest.approx(0.2)
+    assert found["macro"]["task"] == "average"
+    markdown = (tmp_path / "out" / "comparison.md").read_text()
+    assert "| math500 | 100 | 45.0 | 65.0 | +20.0 [9.4, 29.8] | 25 / 5 | < 0.001 |" in markdown
+    assert "| average | 100.0 | 100.0 |" not in markdown
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "comparison.json", "comparison.md", "accuracy.png", "length.png",
+    }  # fmt: skip
+
+
+def test_command_without_an_evaluation(tmp_path, capsys):
+    assert main(["compare", str(tmp_path), str(tmp_path)]) == 2
+    assert "is not the folder of an evaluation: it has no samples.jsonl" in capsys.readouterr().err
+
+
+def test_broken_samples_are_named_with_their_file(tmp_path):
+    json_lines.write(tmp_path / "samples.jsonl", [row(), row()])
+    with pytest.raises(ValueError, match=r"samples.jsonl: math500, problem '0': two samples"):
+        compare(tmp_path, tmp_path)

@@ -1,0 +1,162 @@
+"""`ktae eval` and `ktae grade` as a user runs them."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ktae.chain import problems as chain
+from ktae.cli import main
+from ktae.evaluation.run import Evaluation, evaluate
+from ktae.evaluation.tasks import TASKS
+from ktae.files.json_lines import read
+
+MODEL = "python:ktae/chain/weights"
+SAMPLED = ["-n", "3", "--temperature", "1", "--max-tokens", "64", "--batch-tokens", "600"]
+
+
+def ktae(*arguments, cwd, **options):
+    command = [sys.executable, "-m", "ktae.cli", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, **options)
+
+
+def chains(path, count=24):
+    rows = [{"problem": row["prompt"], "answers": row["answers"]} for row in chain.test_problems()[:count]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("eval")
+    chains(folder / "chains.jsonl")
+    result = ktae("eval", MODEL, "--tasks", "chains.jsonl", *SAMPLED, "--out", "whole", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder, result.stdout
+
+
+def test_what_it_leaves(finished):
+    folder, stdout = finished
+    rows = read(folder / "whole" / "samples.jsonl")
+    assert [(row["id"], row["sample"]) for row in rows] == [(str(p), s) for p in range(24) for s in range(3)]
+    right = chain.exact_match([], [row["completion"] for row in rows], [row["answers"] for row in rows])
+    ended = [not row["truncated"] for row in rows]
+    agree = [(row["status"] == "correct") == bool(r) for row, r, e in zip(rows, right, ended, strict=True) if e]
+    assert sum(agree) >= 0.95 * len(agree), "the last number is nearly always the answer"
+    results = json.loads((folder / "whole" / "results.json").read_text())
+    task = results["tasks"]["chains"]
+    assert (task["problems"], task["samples_per_problem"]) == (24, 3)
+    assert task["accuracy"] == pytest.approx(sum(row["status"] == "correct" for row in rows) / 72)
+    assert results["about"]["versions"]["torch"]
+    assert results["about"]["model"] == MODEL
+    for picture in ("accuracy.png", "length.png"):
+        assert (folder / "whole" / picture).read_bytes().startswith(b"\x89PNG")
+    assert "72/72" in stdout
+
+
+def test_killed_and_run_again_is_the_same(finished):
+    folder, _ = finished
+    command = ["eval", MODEL, "--tasks", "chains.jsonl", *SAMPLED, "--out", "killed"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ktae.cli", *command], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    generations = folder / "killed" / "generations.jsonl"
+    while len(read(generations)) < 8:
+        assert process.poll() is None, "ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with generations.open("a") as file:
+        file.write('{"task": "chai')
+    again = ktae(*command, cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert "of 72 completions are there already" in again.stdout
+    assert read(folder / "killed" / "samples.jsonl") == read(folder / "whole" / "samples.jsonl")
+
+
+def test_other_settings_are_refused(finished):
+    folder, _ = finished
+    result = ktae("eval", MODEL, "--tasks", "chains.jsonl", "--out", "whole", cwd=folder)
+    assert result.returncode == 2 or "Traceback" in result.stderr
+    assert "holds an evaluation with other settings (batch_tokens, samples, sampling)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "math5000"], "unknown task 'math5000'"),
+        (["--tasks", "none.jsonl"], "none.jsonl does not exist"),
+        (["-n", "2"], "-n 2 needs a --temperature above 0"),
+        (["--temperature", "-1"], "temperature must be at least 0"),
+        (["--limit", "0"], "--limit must be at least 1"),
+        (["--backend", "vllm"], "vLLM is not installed"),
+        (["--data-dir", "none"], "aime24.jsonl does not exist"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, arguments, message, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["eval", MODEL, *arguments]) == 2
+    stderr = capsys.readouterr().err
+    assert message in stderr
+    assert "Traceback" not in stderr
+
+
+def test_tasks_from_a_folder(tmp_path):
+    for name in ("aime24", "minerva"):
+        rows = [{"problem": f"{n % 97} S1 +1 ?", "answers": [n + 1]} for n in range(TASKS[name].size)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = Evaluation(MODEL, ("aime24", "minerva"), tmp_path / "out", data_dir=tmp_path, limit=4)
+    results = evaluate(settings)
+    assert results["about"]["known_defects"] == {"minerva": 0}
+    assert results["tasks"]["aime24"]["problems"] == results["tasks"]["minerva"]["problems"] == 4
+    assert results["macro"]
+
+
+def test_grade(tmp_path):
+    rows = [
+        {
+            "task_name": "minerva",
+            "prompt": f"{n}?",
+            "gt": [f"{n}.0\n"],
+            "model_output": rf"\boxed{{{n}}}",
+            "reward": 1.0,
+        }
+        for n in range(6)
+    ]
+    rows[2]["model_output"] = r"\boxed{7}"
+    rows[3]["reward"] = None
+    (tmp_path / "outputs.json").write_text(json.dumps(rows))
+    result = ktae("grade", "outputs.json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    results = json.loads((tmp_path / "outputs-graded" / "results.json").read_text())
+    task = results["tasks"]["minerva"]
+    assert (task["accuracy"], task["compared"], task["disagreements"]) == (pytest.approx(5 / 6), 5, 1)
+    assert task["agreement"] == pytest.approx(4 / 5)
+    assert task["seconds"] > 0
+    (differing,) = read(tmp_path / "outputs-graded" / "disagreements.jsonl")
+    assert (differing["id"], differing["stored"], differing["extracted"]) == ("2?", True, "7")
+    assert "4 of 5 verdicts are as stored (80.0%)" in result.stdout
+    refused = ktae("grade", "outputs.json", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "outputs-graded is not empty" in refused.stderr
+
+
+def test_the_papers_outputs(shared, tmp_path):
+    outputs = shared / "data" / "graders" / "model_outputs_visible.jsonl.gz"
+    result = ktae("grade", outputs, "--out", "out", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    tasks = json.loads((tmp_path / "out" / "results.json").read_text())["tasks"]
+    assert {task: entry["problems"] for task, entry in tasks.items()} == {
+        "aime24": 15,
+        "amc23": 42,
+        "math500": 250,
+        "minerva": 136,
+        "olympiadbench": 337,
+    }
+    for task in ("aime24", "amc23", "math500", "olympiadbench"):
+        assert tasks[task]["agreement"] > 0.99
+    total = sum(entry["disagreements"] for entry in tasks.values())
+    assert total == len(read(tmp_path / "out" / "disagreements.jsonl"))

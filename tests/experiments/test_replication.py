@@ -1,0 +1,120 @@
+"""The replication experiment's own loop: its sampling against the model's forward pass, and its committed tables."""
+
+import importlib
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ktae.chain import problems as chain
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "replication"
+
+
+@pytest.fixture
+def experiment(monkeypatch):
+    """Imports a module of the experiment."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    names = [path.stem for path in FOLDER.glob("*.py")]
+    yield importlib.import_module
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def policy():
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from ktae.chain.model import CHECKPOINT
+
+    return AutoModelForCausalLM.from_pretrained(CHECKPOINT), AutoTokenizer.from_pretrained(CHECKPOINT)
+
+
+def problems(n):
+    stream = chain.training_stream(random.Random(0))
+    return [next(stream) for _ in range(n)]
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+def test_sampled_tokens_have_the_models_probabilities(experiment, policy, greedy):
+    model, tokenizer = policy
+    prompts = [tokenizer(problem.prompt)["input_ids"] for problem in problems(5)]
+    assert len({len(prompt) for prompt in prompts}) > 1
+    pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
+    generator = None if greedy else torch.Generator().manual_seed(0)
+    done = experiment("decode").sample(model, prompts, 4, 64, pad=pad, eos=eos, generator=generator)
+    assert len(done.mask) == 20
+    for row in range(20):
+        length = int(done.mask[row].sum())
+        assert done.mask[row, :length].all()
+        ids = done.token_ids[row, :length]
+        assert (ids == eos).nonzero()[:, 0].tolist() in ([], [length - 1])
+        assert (done.token_ids[row, length:] == pad).all()
+        prompt = prompts[row // 4]
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + ids.tolist()])).logits[0, len(prompt) - 1 : -1]
+        logp = logits.log_softmax(-1)
+        torch.testing.assert_close(
+            done.log_probabilities[row, :length], logp.gather(1, ids[:, None])[:, 0], atol=1e-4, rtol=0
+        )
+        entropies = -(logp.exp() * logp).sum(-1)
+        torch.testing.assert_close(done.entropies[row, :length], entropies, atol=1e-4, rtol=0)
+        if greedy:
+            assert torch.equal(ids, logits.argmax(-1))
+
+
+@pytest.mark.parametrize("name", ["grpo", "dapo+context"])
+def test_a_run_is_repeatable_and_changes_the_model(experiment, name):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from ktae.chain.model import CHECKPOINT
+
+    loop, tasks, methods = (experiment(module) for module in ("loop", "tasks", "methods"))
+    settings = loop.Settings(
+        dapo=name.startswith("dapo"), updates=2, prompts=2, group_size=4, evaluate_every=1, curve_rows=8,
+        final_evaluations=1,
+    )  # fmt: skip
+    task = tasks.Task(**{**vars(tasks.CHAIN), "test": tasks.CHAIN.test[:12]})
+    results, weights = [], []
+    for _ in range(2):
+        model = AutoModelForCausalLM.from_pretrained(CHECKPOINT)
+        tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
+        before = model.lm_head.weight.clone()
+        results.append(loop.run(model, tokenizer, task, methods.method(name), settings, seed=3))
+        weights.append(model.lm_head.weight)
+    assert torch.equal(*weights)
+    assert not torch.equal(weights[0], before)
+    assert results[0]["curve"] == results[1]["curve"]
+    assert results[0]["final"]["update"] == 2
+
+
+def test_the_loss_is_trls(experiment, policy):
+    """On the first update all ratios are 1: the loss is minus the advantages' mean, by rollout or by token."""
+    model, tokenizer = policy
+    loop, tasks = experiment("loop"), experiment("tasks")
+    for dapo in (False, True):
+        settings = loop.Settings(dapo=dapo, prompts=2, group_size=4, mini_batches=1)
+        generator = torch.Generator().manual_seed(1)
+        batch, prompts, _, _ = loop.generate(model, tokenizer, tasks.CHAIN, iter(problems(50)), settings, generator)
+        mask_BT = batch.completions.mask
+        advantage_BT = torch.randn(mask_BT.shape, generator=generator)
+        with torch.no_grad():
+            loss = loop.policy_loss(
+                model, prompts, batch.completions, advantage_BT, torch.arange(len(prompts)), settings
+            )
+        by_token = -advantage_BT[mask_BT].mean()
+        by_rollout = -((advantage_BT * mask_BT).sum(1) / mask_BT.sum(1)).mean()
+        torch.testing.assert_close(loss, by_token if dapo else by_rollout, atol=1e-4, rtol=1e-4)
+
+
+def test_the_committed_tables_are_those_of_the_committed_runs(experiment, tmp_path, monkeypatch):
+    tables = experiment("tables")
+    committed = {name: (FOLDER / name).read_text() for name in ("tables.md", "results.json")}
+    (tmp_path / "runs.jsonl").write_text((FOLDER / "runs.jsonl").read_text())
+    monkeypatch.setattr(tables, "HERE", tmp_path)
+    tables.main()
+    for name, text in committed.items():
+        assert (tmp_path / name).read_text() == text
+    assert (tmp_path / "curves.png").stat().st_size > 10_000

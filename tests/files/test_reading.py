@@ -1,0 +1,205 @@
+"""Reading rollouts saved by anything: columns, formats, malformed rows."""
+
+import gzip
+import json
+import math
+
+import pytest
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("ijson")
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ktae.files.columns import Columns, Rollout, columns_of, label
+from ktae.files.reading import Malformed, load_groups, read_rollouts
+
+ROWS = [
+    {"group": 1, "token_ids": [5, 7], "reward": 1.0},
+    {"group": 1, "token_ids": [5, 9], "reward": 0},
+    {"group": "b", "token_ids": [], "reward": None},
+    {"group": "b", "token_ids": [2**63 - 1], "reward": True},
+]
+
+
+def lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def kept(rollouts):
+    return [(r.row, r.group, r.token_ids, str(r.reward)) for r in rollouts]
+
+
+EXPECTED = [(1, "1", [5, 7], "1.0"), (2, "1", [5, 9], "0.0"), (3, "b", [], "nan"), (4, "b", [2**63 - 1], "1.0")]
+
+
+def test_every_format(tmp_path):
+    plain = lines(tmp_path / "r.jsonl", ROWS)
+    (tmp_path / "r.jsonl.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    (tmp_path / "r.json").write_text(json.dumps(ROWS))
+    (tmp_path / "r.json.gz").write_bytes(gzip.compress(json.dumps(ROWS).encode()))
+    strings = [{**row, "group": str(row["group"]), "reward": row["reward"] and float(row["reward"])} for row in ROWS]
+    pq.write_table(pa.Table.from_pylist(strings), tmp_path / "r.parquet")
+    for name in ("r.jsonl", "r.jsonl.gz", "r.json", "r.json.gz", "r.parquet"):
+        assert kept(read_rollouts(tmp_path / name)) == EXPECTED, name
+
+
+def test_a_folder_is_read_in_the_order_of_the_numbers(tmp_path):
+    for step in (2, 10, 1):
+        lines(tmp_path / f"{step}.jsonl", [{"input": "q", "output": "a", "score": 1.0, "step": step}])
+    assert [r.group for r in read_rollouts(tmp_path)] == ["1/q", "2/q", "10/q"]
+
+
+def test_a_run_folder_stands_for_its_samples(tmp_path):
+    sample = {"algorithm": "grpo", "step": 10, "group": 0, "prompt": "p", "completion": "c", "right": 1.0}
+    lines(tmp_path / "samples.jsonl", [{**sample, "key_token_value": 0.1, "advantage": 0.0}])
+    lines(tmp_path / "metrics.jsonl", [{"loss": 0.0}])
+    (rollout,) = read_rollouts(tmp_path)
+    assert (rollout.group, rollout.text, rollout.reward, rollout.prompt) == ("grpo/10/0", "c", 1.0, "p")
+
+
+def test_verl_dump():
+    row = {"input": "q", "output": "a", "gts": "4", "score": 1.0, "step": 3, "acc": True}
+    assert columns_of(row) == Columns(group=("step", "input"), reward="score", text="output", prompt="input")
+    assert columns_of({**row, "uid": "u"}).group == ("step", "uid")
+
+
+def test_messages_are_joined(tmp_path):
+    completion = [{"role": "assistant", "content": "so"}, {"role": "tool", "content": "7"}]
+    path = lines(tmp_path / "r.jsonl", [{"group": 0, "completion": completion, "reward": 1}])
+    assert [r.text for r in read_rollouts(path)] == ["so\n7"]
+
+
+def test_several_reward_functions_have_to_be_named():
+    row = {"step": 1, "prompt": "p", "completion": "c", "format": 1.0, "right": None, "advantage": 0.5}
+    with pytest.raises(ValueError, match="several columns may be the reward: format, right"):
+        columns_of(row)
+    assert columns_of(row, reward="right").reward == "right"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": "t", "reward": 1}, "no column is known to hold the group; name it: one of text, reward"),
+        ({"group": 1, "text": "t"}, "no column is known to hold the reward"),
+        ({"group": 1, "reward": 1}, "no column is known to hold the completion"),
+    ],
+)
+def test_unknown_columns(row, message):
+    with pytest.raises(ValueError, match=message):
+        columns_of(row)
+
+
+def test_named_columns_must_exist():
+    with pytest.raises(ValueError, match="reward names the column 'r', and the first row has only group, text"):
+        columns_of({"group": 1, "text": "t"}, reward="r")
+
+
+BAD = [
+    ("{", "not valid JSON"),
+    ("[1]", "a row must be a JSON object, got list"),
+    ('{"group": 1, "token_ids": [1]}', "there is no reward"),
+    ('{"group": null, "token_ids": [1], "reward": 1}', "group, which says the group, is null"),
+    ('{"group": NaN, "token_ids": [1], "reward": 1}', "group, which says the group, is null"),
+    ('{"group": 1, "token_ids": null, "reward": 1}', "there is no completion: token_ids is null"),
+    ('{"group": 1, "token_ids": "12", "reward": 1}', "token_ids must be a list of integers"),
+    ('{"group": 1, "token_ids": [1, -2], "reward": 1}', "must hold integers in .*, got -2"),
+    ('{"group": 1, "token_ids": [1.0], "reward": 1}', "got 1.0"),
+    ('{"group": 1, "token_ids": [9223372036854775808], "reward": 1}', "got 9223372036854775808"),
+    ('{"group": 1, "token_ids": [1], "reward": "1"}', "reward must be a finite number, true, false or null, got '1'"),
+    ('{"group": 1, "token_ids": [1], "reward": Infinity}', "got inf"),
+    ('{"group": 1, "token_ids": [1], "reward": 1, "note": "\\ud800"}', "half of a surrogate pair"),
+    ('{"group": 1, "token_ids": [1], "reward": 1, "note": "\\uDFFF"}', "half of a surrogate pair"),
+    ("\xff", "not valid JSON"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), BAD)
+def test_malformed_rows_keep_their_place_and_reason(tmp_path, line, reason):
+    path = tmp_path / "r.jsonl"
+    good = json.dumps(ROWS[0])
+    path.write_bytes(f"{good}\n\n{line}\n{good}\n".encode("latin-1"))
+    first, wrong, last = read_rollouts(path)
+    assert (first.row, last.row) == (1, 4)
+    assert isinstance(wrong, Malformed)
+    assert wrong.row == 3
+    with pytest.raises(ValueError, match=reason) as caught:
+        load_groups(path, strict=True)
+    assert str(caught.value).startswith(f"{path}:3: ")
+    groups, malformed = load_groups(path)
+    assert [len(members) for members in groups.values()] == [2]
+    assert malformed == [wrong]
+
+
+@pytest.mark.parametrize(("mask", "reason"), [([1], "as long as token_ids, 2, got 1"), ([1, 2], "got 2")])
+def test_malformed_masks(tmp_path, mask, reason):
+    rows = [{**ROWS[0], "mask": [1, 0]}, {**ROWS[0], "mask": mask}]
+    good, wrong = read_rollouts(lines(tmp_path / "r.jsonl", rows))
+    assert good.mask == [1, 0]
+    assert reason in wrong.reason
+
+
+def test_unnest(tmp_path):
+    rows = [{"question": "q", "a": {"solution": "1", "is_correct": True}, "b": {"solution": "2", "is_correct": False}}]
+    rows.append({"question": "r", "a": {"solution": "1", "is_correct": True}, "b": 5})
+    items = list(read_rollouts(lines(tmp_path / "r.jsonl", rows), unnest=["a", "b"]))
+    assert [(r.row, r.text, r.reward, r.data["rollout"]) for r in items[:3]] == [
+        (1, "1", 1.0, "a"),
+        (1, "2", 0.0, "b"),
+        (2, "1", 1.0, "a"),
+    ]
+    assert items[3].reason == "b must be an object that holds one rollout, got 5"
+
+
+def test_float32_rewards_are_the_decimal_that_was_meant(tmp_path):
+    table = pa.table({"group": [1], "text": ["t"], "reward": pa.array([np.float32(0.1)])})
+    pq.write_table(table, tmp_path / "r.parquet")
+    (rollout,) = read_rollouts(tmp_path / "r.parquet")
+    assert rollout.reward == 0.1
+
+
+@pytest.mark.parametrize("value", ["x" * 41, "a/b", "a\nb", "", ["m"], {"a": 1}])
+def test_labels_can_be_typed(value):
+    text = label(value, "group")
+    assert text.isprintable()
+    assert 0 < len(text) <= 40
+    assert "/" not in text
+
+
+def test_no_rollouts(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        list(read_rollouts(tmp_path / "none.jsonl"))
+    with pytest.raises(FileNotFoundError, match=r"holds no rollouts: no file ends in \.jsonl"):
+        list(read_rollouts(tmp_path))
+    (tmp_path / "r.csv").write_text("a")
+    with pytest.raises(ValueError, match=r"got r\.csv"):
+        list(read_rollouts(tmp_path / "r.csv"))
+
+
+def test_gsm8k_example_solutions(shared):
+    models = ["6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification"]
+    path = shared / "data" / "groups" / "gsm8k_example_model_solutions.jsonl.gz"
+    groups, malformed = load_groups(path, unnest=models)
+    assert (len(groups), malformed) == (1319, [])
+    assert {len(members) for members in groups.values()} == {4}
+    mixed = [g for g in groups.values() if 0 < sum(r.reward for r in g) < 4]
+    assert len(mixed) == 731
+
+
+@pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers")
+def test_completions_that_trl_wrote(tmp_path):
+    pytest.importorskip("trl")
+    import tiny
+
+    trainer = tiny.build(tmp_path, settings={"max_steps": 2, "log_completions": True})
+    trainer.train()
+    groups, malformed = load_groups(tmp_path / "completions")
+    assert malformed == []
+    rollouts = [r for members in groups.values() for r in members]
+    assert all(isinstance(r, Rollout) and not math.isnan(r.reward) for r in rollouts)
+    assert {len(members) for members in groups.values()} == {trainer.num_generations}
+    assert {r.reward for r in rollouts} == {0.0, 1.0}
+    assert [r.reward for r in rollouts] == [float("a" in r.text.replace("<call>", "").split()) for r in rollouts]

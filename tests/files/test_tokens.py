@@ -1,0 +1,97 @@
+"""Tokenizers for reports: words, and real byte-level and sentencepiece-like ones, trained here."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ktae.files.tokens import ModelTokenizer, Words, load_tokenizer
+
+TEXTS = ["the sum is 4, so the answer is 4", "a sum: 12 + 30 = 42", "na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve"]
+
+
+@pytest.fixture(scope="module")
+def byte_level():
+    tokenizers = pytest.importorskip("tokenizers")
+    transformers = pytest.importorskip("transformers")
+    whole = tokenizers.Tokenizer(tokenizers.models.BPE())
+    whole.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    whole.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=alphabet, special_tokens=["<|end|>"], show_progress=False
+    )
+    whole.train_from_iterator(TEXTS * 10, trainer)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=whole, eos_token="<|end|>")
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_like():
+    """Drops the space of the first token when it decodes, as Llama's does."""
+    tokenizers = pytest.importorskip("tokenizers")
+    transformers = pytest.importorskip("transformers")
+    whole = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
+    whole.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    whole.decoder = tokenizers.decoders.Metaspace()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=80, special_tokens=["<unk>"], show_progress=False)
+    whole.train_from_iterator(TEXTS * 10, trainer)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=whole)
+
+
+@given(st.text())
+def test_words_make_up_the_text(text):
+    words = Words()
+    texts = words.texts([], text)
+    assert "".join(texts) == text
+    assert len(words.encode(text)) == len(texts)
+    assert all(0 <= token_id < 2**63 for token_id in words.encode(text))
+
+
+def test_a_word_is_the_same_unit_wherever_it_stands():
+    assert len(set(Words().encode("so\n so\tso so"))) == 1
+    assert len(set(Words().encode("so So s 50 o"))) == 5
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8")))
+def test_token_texts_make_up_the_text(byte_level, text):
+    tokenizer = ModelTokenizer(byte_level)
+    ids = tokenizer.encode(text)
+    texts = tokenizer.texts(ids, None)
+    assert len(texts) == len(ids)
+    assert "".join(texts) == text
+
+
+def test_parts_of_a_character_are_shown_with_the_last_of_them(byte_level):
+    tokenizer = ModelTokenizer(byte_level)
+    ids = tokenizer.encode("\N{SNOWMAN}!")
+    assert len(ids) == 4
+    assert tokenizer.texts(ids, None) == ["", "", "\N{SNOWMAN}", "!"]
+
+
+def test_special_tokens_are_visible(byte_level):
+    tokenizer = ModelTokenizer(byte_level)
+    ids = [*tokenizer.encode("so"), byte_level.eos_token_id]
+    assert tokenizer.texts(ids, None)[-1] == "<|end|>"
+
+
+def test_invalid_bytes_keep_one_text_a_token(byte_level):
+    tokenizer = ModelTokenizer(byte_level)
+    half = tokenizer.encode("\N{SNOWMAN}")[:2]
+    texts = tokenizer.texts([*half * 10, *tokenizer.encode(" so")], None)
+    assert len(texts) == 20 + len(tokenizer.encode(" so"))
+    assert "".join(texts).endswith(" so")
+
+
+@pytest.mark.parametrize("text", TEXTS[:2])
+def test_spaces_that_decoding_drops_at_the_start(sentencepiece_like, text):
+    tokenizer = ModelTokenizer(sentencepiece_like)
+    texts = tokenizer.texts(tokenizer.encode(text), None)
+    assert "".join(texts) == text
+    assert any(piece.startswith(" ") for piece in texts)
+
+
+def test_loading(byte_level, tmp_path):
+    byte_level.save_pretrained(tmp_path / "tokenizer")
+    assert load_tokenizer(str(tmp_path / "tokenizer")).encode("the sum") == ModelTokenizer(byte_level).encode("the sum")
+    assert isinstance(load_tokenizer("words"), Words)
+    with pytest.raises(ValueError, match="--tokenizer must be words or a tokenizer's name or path, got /none"):
+        load_tokenizer("/none")

@@ -1,0 +1,245 @@
+"""The grader: its verdicts, and that nothing an answer does can harm the rest."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("math_verify")
+pytest.importorskip("pebble")
+
+from ktae.extras import require
+from ktae.grading import grader as grading
+from ktae.grading.equivalence import is_equivalent
+from ktae.grading.grader import Grader, Verdict
+from ktae.grading.options import GradingOptions
+
+
+@pytest.fixture(scope="module")
+def grader():
+    with Grader(timeout=20) as grader:
+        yield grader
+
+
+def test_verdicts_keep_the_order_and_any_accepted_answer_will_do(grader):
+    predictions = [r"\boxed{x+1}", "It is 3.", "None.", r"\boxed{2x}", r"\boxed{x+1}", "It is 4.", r"\boxed{y}"]
+    answers = ["1+x", "4", "4", ["x", "x+x"], "1+x", ["3", "x", "4.0"], ("1", "2")]
+    verdicts = grader.grade(predictions, answers)
+    statuses = [verdict.status for verdict in verdicts]
+    assert statuses == ["correct", "incorrect", "no_answer", "correct", "correct", "correct", "incorrect"]
+    assert [verdict.extracted for verdict in verdicts] == ["x+1", "3", None, "2x", "x+1", "4", "y"]
+    assert all(verdict.reason for verdict in verdicts)
+    assert grader.grade([], []) == []
+
+
+def test_strings_and_plain_numbers_need_no_worker():
+    with Grader() as idle:
+        predictions = [r"\boxed{9^{9^{9}}}", "1,234.50", "7", "No idea."]
+        verdicts = idle.grade(predictions, ["9^{9^{9}}", "1234.5", ["8", "9"], "1"])
+        assert [verdict.status for verdict in verdicts] == ["correct", "correct", "incorrect", "no_answer"]
+        assert idle._pool is None
+
+
+def test_accepted_answers_are_strings_numbers_or_lists_of_them(grader):
+    predictions = [r"\boxed{142}", r"\boxed{0.50}", r"\boxed{3}", r"\boxed{20\%}", r"\boxed{x}"]
+    solution = r"Thus $x = \boxed{20}$ percent."
+    verdicts = grader.grade(predictions, [142.0, 0.5, [["1\n", 2], [3]], solution, (1, ["y"])])
+    assert [verdict.status for verdict in verdicts] == ["correct"] * 4 + ["incorrect"]
+
+
+def test_reasons_name_the_accepted_answer(grader):
+    verdicts = grader.grade([r"\boxed{2x}", r"\boxed{2x}", "So $x$."], [["x", "x+x"], ["x", "3x", "4x"], "y" * 100])
+    assert [verdict.reason for verdict in verdicts] == [
+        "equivalent to 'x+x'",
+        "not equivalent to 'x' and 2 more",
+        f"not equivalent to '{'y' * 80}...'",
+    ]
+
+
+def test_options_reach_the_workers():
+    predictions, answers = [r"\boxed{6.61}", r"\boxed{1.57}", r"\boxed{1.34}", r"\boxed{101}"], [6.62, 1.6, 1.39, 100]
+    verdicts = {}
+    for tolerance in (None, 0.01):
+        with Grader(options=GradingOptions(relative_tolerance=tolerance)) as grader:
+            verdicts[tolerance] = [verdict.status == "correct" for verdict in grader.grade(predictions, answers)]
+    # 1.57 is 1.6 to the digits of the answer; integers stay exact.
+    assert verdicts == {None: [False] * 4, 0.01: [True, True, False, False]}
+    with Grader(options=GradingOptions(extraction=("number",))) as grader:
+        assert grader.grade([r"\boxed{1} 2"], ["2"])[0].extracted == "2"
+    with pytest.raises(ValueError, match="relative_tolerance must be at least 0 and below 1, got 1"):
+        GradingOptions(relative_tolerance=1)
+
+
+def test_a_verdict_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Verdict("correct", "1", "").status = "incorrect"
+
+
+def test_grades_off_the_main_thread(grader):
+    verdicts = []
+    thread = threading.Thread(target=lambda: verdicts.extend(grader.grade([r"\boxed{2x}"], ["x+x"])))
+    thread.start()
+    thread.join()
+    assert verdicts[0].status == "correct"
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match=r"workers must be at least 1, got 0"):
+        Grader(workers=0)
+    with pytest.raises(ValueError, match=r"timeout must be above 0 seconds, got -1"):
+        Grader(timeout=-1)
+    with pytest.raises(TypeError, match=r"equivalent must be a function of a module, got <function"):
+        Grader(equivalent=lambda prediction, answer: True)
+    grader = Grader()
+    with pytest.raises(ValueError, match=r"got 1 predictions but 2 answers"):
+        grader.grade(["1"], ["1", "2"])
+    with pytest.raises(TypeError, match=r"answers must be strings or numbers, got True at index 1"):
+        grader.grade(["1", "142"], ["1", True])
+    with pytest.raises(TypeError, match=r"predictions must be strings, got None at index 0"):
+        grader.grade([None], ["1"])
+    with pytest.raises(ValueError, match=r"answers must hold an accepted answer .* none at index 0"):
+        grader.grade(["1"], [[]])
+
+
+@pytest.mark.parametrize("module", ["math_verify", "pebble"])
+def test_a_missing_dependency_says_how_to_install_it(module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    with pytest.raises(ImportError, match=rf'{module} is not installed.*pip install "ktae\[train\]"'):
+        Grader()
+
+
+def test_a_broken_dependency_is_not_reported_as_missing(tmp_path, monkeypatch):
+    (tmp_path / "broken_dependency.py").write_text("import not_installed_anywhere")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
+        require("broken_dependency", "train")
+
+
+# Hostile answers
+
+
+class _NoPickle(Exception):
+    """Like some of sympy's exceptions, it cannot leave the worker."""
+
+    def __reduce__(self):
+        raise TypeError("cannot pickle")
+
+
+def hostile(prediction, answer, options):
+    """Runs in a worker."""
+    if prediction == "die(1)":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif prediction == "exit(1)":
+        sys.exit(1)
+    elif prediction == "hang(1)":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        while True:
+            time.sleep(1)
+    elif prediction == "eat(1)":
+        return len(bytearray(2 * grading.WORKER_MEMORY)) == 0
+    elif prediction == "raise(1)":
+        raise _NoPickle("as sympy does")
+    return is_equivalent(prediction, answer, options)
+
+
+def test_an_answer_that_harms_its_worker_costs_itself_only():
+    kinds = {"die(1)": "error", "exit(1)": "error", "hang(1)": "timeout", "eat(1)": "error", "raise(1)": "error"}
+    extracted, expected = [], []
+    for kind, status in kinds.items():
+        for number in range(3):
+            extracted += [f"{number}+x", f"{number}-x"]
+            expected += ["correct", "incorrect"]
+        extracted.append(kind)
+        expected.append(status)
+    with Grader(timeout=3, equivalent=hostile) as grader:
+        predictions = [rf"\boxed{{{answer}}}" for answer in extracted]
+        answers = [f"x+{answer[0]}" for answer in extracted]
+        verdicts = grader.grade(predictions, answers)
+        assert [verdict.status for verdict in verdicts] == expected
+        reasons = {verdict.extracted: verdict.reason for verdict in verdicts}
+        assert reasons["die(1)"] == "the worker died, exit code -9"
+        assert reasons["hang(1)"] == "no decision within 3 s"
+        assert reasons["exit(1)"] == "SystemExit: 1"
+        if sys.platform == "linux":
+            assert reasons["eat(1)"].startswith("MemoryError")
+        assert reasons["raise(1)"] == "_NoPickle: as sympy does"
+        pool = grader._pool
+        assert grader.grade([r"\boxed{2x}"] * 2, ["x+x", "x"])[0].status == "correct"
+        assert grader._pool is pool
+
+
+def test_survives_the_death_of_all_idle_workers():
+    with Grader(workers=1) as grader:
+        assert grader.grade([r"\boxed{2x}"], ["x+x"])[0].status == "correct"
+        for worker in grader._pool._pool_manager.worker_manager.workers:
+            os.kill(worker, signal.SIGKILL)
+        assert grader.grade([r"\boxed{3x}"], ["x+x+x"])[0].status == "correct"
+        time.sleep(0.5)  # the pool notices a death within 0.1 s
+        assert grader.grade([r"\boxed{4x}"], ["2x+2x"])[0].status == "correct"
+
+
+def test_close_leaves_no_process_and_a_later_call_starts_new_ones():
+    before = set(multiprocessing.active_children())
+    grader = Grader(workers=1)
+    for _ in range(2):
+        assert grader.grade([r"\boxed{2x}"], ["x+x"])[0].status == "correct"
+        assert set(multiprocessing.active_children()) > before
+        grader.close()
+        assert set(multiprocessing.active_children()) <= before
+
+
+def test_workers_do_not_run_a_script_without_a_main_guard(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from ktae.grading.grader import Grader\n"
+        "print('started')\n"
+        "grader = Grader(workers=1)\n"
+        "print(grader.grade([r'\\boxed{2x}'], ['x+x'])[0].status)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["started", "correct"], "")
+
+
+# Real data. The placeholders of `hang_inputs`, spelled out here to keep that file short.
+_MATRIX = r"\begin{{pmatrix}}{}\end{{pmatrix}}"
+_PLACEHOLDERS = {
+    "MATRIX2": _MATRIX.format(r"\\".join("&".join(f"x_{{{i},{j}}}" for i in range(12)) for j in range(12))),
+    "MATRIX": _MATRIX.format(r"\\".join("&".join(f"x_{{{i},{j}}}" for j in range(12)) for i in range(12))),
+    "DIGITS": "7" * 100_000,
+    "BRACES": "{" * 5_000 + "1" + "}" * 5_000,
+    "MANYBOXED": r"\boxed{1} " * 20_000,
+    "MANYDOLLARS": "$1$ " * 50_000,
+    "LONGTEXT": "lorem ipsum 1 " * 15_000,
+}
+# Equal to their answer by spelling, or in truth.
+_EQUAL = {"100000! vs same", "nested radicals", "many boxed", "many dollars", "200k chars of text"}
+
+
+def _spelled_out(text):
+    for placeholder, value in _PLACEHOLDERS.items():
+        text = text.replace(placeholder, value)
+    return text
+
+
+def test_inputs_that_hang_are_answered_within_twice_the_deadline(shared):
+    text = (shared / "data/graders/hang_inputs_visible.jsonl").read_text()
+    inputs = [json.loads(line) for line in text.splitlines()]
+    assert len(inputs) == 24
+    with Grader(timeout=1) as grader:
+        for number, row in enumerate(inputs):
+            # The pool is alive; and then a worker is free, so that no start of one is measured below.
+            assert grader.grade([rf"\boxed{{{number}+x}}"], [f"x+{number}"])[0].status == "correct"
+            start = time.perf_counter()
+            (verdict,) = grader.grade([_spelled_out(row["pred"])], [_spelled_out(row["gold"])])
+            seconds = time.perf_counter() - start
+            print(f"{seconds:5.2f} s  {verdict.status:9}  {row['name']}")
+            assert seconds < 2 * grader.timeout, row["name"]
+            assert verdict.status != "correct" or row["name"] in _EQUAL, row["name"]
+        assert grader.grade([r"\boxed{2x}"], ["x+x"])[0].status == "correct"

@@ -1,0 +1,257 @@
+"""Key-token tables against plain counting, SciPy, and the estimator itself under every labelling."""
+
+import dataclasses
+import itertools
+import math
+import subprocess
+import sys
+from collections import Counter
+
+import batches
+import numpy as np
+import oracle
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ktae
+from ktae.chance import benjamini_hochberg
+
+TABLES = settings(max_examples=60)
+
+
+def counted(batch, config):
+    """By plain loops, of scored rollouts: {(group, context, unit): Counter of rows}, the same of contexts, rows."""
+    ids, mask, rewards, groups = (part.tolist() for part in batch)
+    units, contexts, rows = {}, {}, {}
+    for row, (group, reward) in enumerate(zip(groups, rewards, strict=True)):
+        if not math.isnan(reward):
+            rows.setdefault(group, []).append(row)
+            own = [unit for unit, counts in zip(ids[row], mask[row], strict=True) if counts]
+            for place, unit in enumerate(own):
+                context = tuple(own[max(place - config.context, 0) : place])
+                units.setdefault((group, context, unit), Counter())[row] += 1
+                contexts.setdefault((group, context), Counter())[row] += 1
+    return units, contexts, rows
+
+
+@TABLES
+@given(st.data())
+def test_counts_statistics_and_values(data):
+    batch = data.draw(batches.batches())
+    config = ktae.KTAEConfig(**data.draw(batches.configs(batch)))
+    table = ktae.explain(*batch, config=config, permutations=0)
+    units, contexts, rows = counted(batch, config)
+    correct = (batch.rewards > config.correct_above).tolist()
+    assert len(table) == len(units)
+    for row in table.rows():
+        context = tuple(map(int, row["context"].split()))
+        held = units.pop((row["group"], context, row["unit"]))
+        among = contexts[row["group"], context] if config.compare == "context" else rows[row["group"]]
+        n_T = sum(correct[i] for i in among)
+        a = sum(correct[i] for i in held)
+        assert (row["a"], row["b"]) == (a, len(held) - a)
+        assert (row["c"], row["d"]) == (n_T - row["a"], len(among) - n_T - row["b"])
+        assert row["occurrences"] == held.total()
+        assert row["fisher_p"] == pytest.approx(
+            scipy.stats.fisher_exact([[row["a"], row["b"]], [row["c"], row["d"]]]).pvalue, rel=1e-9
+        )
+        contrast = row["tf_correct"] / (row["tf_incorrect"] + 1e-5) - row["tf_incorrect"] / (row["tf_correct"] + 1e-5)
+        expected = row["cohen_h"] + config.term_frequency_weight * contrast
+        assert row["direction"] == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    assert not units
+    values = ktae.key_token_values(*batch, config=dataclasses.replace(config, centered=False))
+    at = torch.from_numpy(table.unit_index)
+    spread = torch.cat([torch.from_numpy(table.value), torch.zeros(1)])[at]
+    assert torch.equal(spread, values)
+    assert torch.equal(at >= 0, batch.mask & ~batch.rewards.isnan()[:, None])
+
+
+def brute_force_p(batch, row, places, config):
+    """The share of labellings of a unit's group under which `key_token_values` gives |value| at least the observed.
+
+    `places`: (N, T) bool, where the unit stands.
+    """
+    of_group = (batch.group_ids == row["group"]) & ~batch.rewards.isnan()
+    ids, mask, rewards, _ = batch.rows(of_group)
+    correct = rewards > config.correct_above
+
+    def value(labels):
+        numbers = torch.where(labels, 1.0, 0.0).double() + config.correct_above - 0.5
+        values = ktae.key_token_values(ids, mask, numbers, torch.zeros(len(ids)).long(), config=config)
+        return values[places[of_group]][0].abs().item()
+
+    observed = value(correct)
+    hits = []
+    for chosen in itertools.combinations(range(len(ids)), int(correct.sum())):
+        labels = torch.zeros(len(ids), dtype=torch.bool)
+        labels[list(chosen)] = True
+        hits.append(value(labels) >= observed - 1e-6)
+    return sum(hits) / len(hits)
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_exact_permutation_p_values(data):
+    batch = data.draw(batches.batches())
+    config = ktae.KTAEConfig(**data.draw(batches.configs(batch)) | {"scale": 1.0, "centered": False})
+    table = ktae.explain(*batch, config=config)
+    for number in {0, 1, 2, len(table) - 1} & set(range(len(table))):
+        row = table.rows()[number]
+        places = torch.from_numpy(table.unit_index) == number
+        expected = 1.0 if row["value"] == 0 else brute_force_p(batch, row, places, config)
+        # The float32 values of the brute force tie where float64 values do not, close to 1.
+        assert row["permutation_p"] <= expected + 1e-12
+        if abs(row["value"]) < 0.999:
+            assert row["permutation_p"] == pytest.approx(expected)
+
+
+def test_context_as_text():
+    ids = torch.tensor([[5, 7, 9], [5, 9, 9]])
+    config = ktae.KTAEConfig(context=2, compare="context")
+    inputs = ids, torch.ones_like(ids), torch.tensor([1.0, 0.0]), torch.tensor([0, 0])
+    table = ktae.explain(*inputs, config=config, texts={5: "it", 7: " is", 9: " was"})
+    rows = {(row["context"], row["text"]): (row["a"], row["b"], row["c"], row["d"]) for row in table.rows()}
+    assert rows == {
+        ("", "it"): (1, 1, 0, 0),
+        ("it", " is"): (1, 0, 0, 1),
+        ("it", " was"): (0, 1, 1, 0),
+        ("it is", " was"): (1, 0, 0, 0),
+        ("it was", " was"): (0, 1, 0, 0),
+    }
+
+
+def mixed_batch(rollouts=16, tokens=60, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, 40, (rollouts, tokens), generator=generator)
+    rewards = (torch.arange(rollouts) % 2).double()
+    ids[rewards > 0, 0] = 99  # held by all correct rollouts and no other
+    ids[rewards < 1, 0] = 98
+    return batches.Batch(ids, torch.ones_like(ids).bool(), rewards, torch.zeros(rollouts).long())
+
+
+def test_sampled_permutation_p_values_come_near_the_exact_ones():
+    batch = mixed_batch()
+    exact = ktae.explain(*batch).sort("unit")
+    sampled = ktae.explain(*batch, permutations=4000).sort("unit")
+    error = np.abs(exact.permutation_p - sampled.permutation_p)
+    assert (exact.permutation_p < 0.9).sum() > 10
+    assert error.max() < 5 * math.sqrt(0.25 / 4000)
+    assert error.max() > 0  # 12,870 labellings are more than 4,000: these were not all of them
+    best = sampled.unit.tolist().index(99)
+    assert exact.permutation_p[best] == pytest.approx(2 / math.comb(16, 8))
+    assert sampled.permutation_p[best] >= 1 / 4001
+
+
+def test_order_of_rows_and_other_groups_change_nothing():
+    first, second = mixed_batch(18, seed=1), mixed_batch(18, seed=2)
+    second_as_5 = second._replace(group_ids=second.group_ids + 5)
+    both = batches.Batch(*(torch.cat(parts) for parts in zip(first, second_as_5, strict=True)))
+    shuffled = both.rows(torch.randperm(36, generator=torch.Generator().manual_seed(3)))
+    alone = ktae.explain(*second, permutations=500, seed=4).rows()
+    together = ktae.explain(*shuffled, permutations=500, seed=4).of_group(5).rows()
+    assert [row | {"group": 0} for row in together] == alone
+    assert min(row["permutation_p"] for row in alone) < 0.01
+    other = ktae.explain(*second, permutations=500, seed=5).rows()
+    assert [row["permutation_p"] for row in other] != [row["permutation_p"] for row in alone]
+
+
+def test_labels_that_say_nothing_make_few_units_significant():
+    """The null is uniform or above: over many groups without any effect no more than 5 % have p <= 0.05."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 12, (60 * 8, 10), generator=generator)
+    rewards = torch.rand(480, generator=generator).round().double()
+    table = ktae.explain(ids, torch.ones_like(ids), rewards, torch.arange(480) // 8)
+    assert len(table) > 500
+    assert (table.permutation_p <= 0.05).mean() < 0.05
+    assert (table.adjusted_p <= 0.05).mean() < 0.001
+
+
+@TABLES
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.001, 1.0)), min_size=1, max_size=30))
+def test_benjamini_hochberg_is_scipys(pairs):
+    groups, p = (np.array(column) for column in zip(*pairs, strict=True))
+    adjusted = benjamini_hochberg(p, groups)
+    for group in set(groups.tolist()):
+        expected = scipy.stats.false_discovery_control(p[groups == group], method="bh")
+        np.testing.assert_allclose(adjusted[groups == group], expected)
+
+
+def test_sorting_keeps_places_and_ties():
+    table = ktae.explain(*mixed_batch(), texts={99: "so", 98: "but"})
+    assert table.unit[:2].tolist() == [98, 99]  # equal |value| and occurrences: by id
+    for by in ("unit", "value", "text"):
+        for descending in (False, True):
+            again = table.sort(by, descending=descending)
+            keys = getattr(again, by).tolist()
+            assert keys == sorted(keys, reverse=descending)
+            assert np.array_equal(again.unit[again.unit_index], table.unit[table.unit_index])
+    ties = table.sort("c").rows()
+    assert ties == sorted(table.rows(), key=lambda row: row["c"])
+
+
+def test_of_group_marks_what_it_leaves_out():
+    ids = torch.tensor([[5, 7], [5, 9], [1, 2]])
+    table = ktae.explain(ids, torch.ones_like(ids), torch.tensor([1.0, 0.0, 1.0]), torch.tensor([3, 3, 4]))
+    assert table.of_group(4).unit_index.tolist() == [[-1, -1], [-1, -1], [0, 1]]
+    with pytest.raises(ValueError, match="group must be one of the table's, got 5"):
+        table.of_group(5)
+
+
+def test_texts_by_a_tokenizer():
+    class Letters:
+        def decode(self, token_ids):
+            return "".join(chr(97 + i) for i in token_ids)
+
+    ids = torch.tensor([[5, 7], [5, 9]])
+    inputs = (ids, torch.ones_like(ids), torch.tensor([1.0, 0.0]), torch.tensor([0, 0]))
+    assert ktae.explain(*inputs, tokenizer=Letters()).text.tolist() == ["h", "j", "f"]
+    with pytest.raises(ValueError, match="texts and tokenizer exclude each other"):
+        ktae.explain(*inputs, tokenizer=Letters(), texts={})
+
+
+@pytest.mark.parametrize(("name", "value"), [("permutations", -1), ("permutations", 1.5), ("seed", True)])
+def test_errors(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be an integer >= 0, got {value}"):
+        ktae.explain(*mixed_batch(), **{name: value})
+    with pytest.raises(ValueError, match=r"by must be one of group, unit, .*, got 'size'"):
+        ktae.explain(*mixed_batch(), permutations=0).sort("size")
+
+
+def test_nothing_counted():
+    ids = torch.tensor([[5, 7]])
+    table = ktae.explain(ids, torch.zeros_like(ids), torch.tensor([1.0]), torch.tensor([0]))
+    assert len(table) == 0
+    assert table.rows() == []
+
+
+def test_pandas_and_parquet(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    table = ktae.explain(*mixed_batch(), texts={99: "so \N{SNOWMAN}"})
+    frame = table.to_pandas()
+    assert frame.to_dict("records") == table.rows()
+    table.to_parquet(tmp_path / "t.parquet")
+    pandas.testing.assert_frame_equal(pandas.read_parquet(tmp_path / "t.parquet"), frame, check_dtype=False)
+
+
+def test_needs_torch_and_numpy_only():
+    code = """
+import sys
+for name in ("pandas", "pyarrow", "matplotlib", "rich", "transformers", "duckdb", "ijson"):
+    sys.modules[name] = None
+import torch, ktae
+ids = torch.tensor([[5, 7], [5, 9]])
+table = ktae.explain(ids, torch.ones_like(ids), torch.tensor([1.0, 0.0]), torch.tensor([0, 0]))
+print(len(table.sort("value").rows()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "3\n", done.stderr
+
+
+def test_oracle_agrees_on_values():
+    batch = mixed_batch()
+    table = ktae.explain(*batch, permutations=0)
+    expected = oracle.key_token_values(*batch.numpy())
+    np.testing.assert_allclose(table.value[table.unit_index], expected, atol=1e-6)

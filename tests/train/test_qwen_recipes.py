@@ -1,0 +1,216 @@
+"""The recipes for Qwen2.5-Math: the paper's settings, the commands on their top, and accelerate's configurations."""
+
+import importlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from argparse import ArgumentParser
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("trl")
+
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
+from trl.scripts.vllm_serve import ScriptArguments
+
+from ktae.cli import COMMANDS
+from ktae.train.recipe import load_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+PAPER = {
+    f"qwen2.5_math_{size}_{name}": RECIPES / f"qwen2.5_math_{size}_{name}.yaml"
+    for size in ("1.5b", "7b")
+    for name in ("grpo", "grpo_ktae", "dapo", "dapo_ktae")
+}
+ALL = {path.stem: path for path in sorted(RECIPES.glob("qwen2.5_math_*.yaml"))}
+
+
+def flat(values, prefix=""):
+    """Nested mappings as one, with dotted keys."""
+    result = {}
+    for key, value in values.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return result
+
+
+def differences(first, second):
+    """The keys in which two recipes differ, other than their names."""
+    one, other = (flat(yaml.safe_load(ALL[name].read_text())) for name in (first, second))
+    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)} - {"name"}
+
+
+def commands(path):
+    """The commands in a recipe's first lines, without the variables before them, as lists of words."""
+    lines = [line.removeprefix("#") for line in path.read_text().splitlines() if line.startswith("#")]
+    text = "\n".join(line[3:] for line in lines if line.startswith("   ")).replace("\\\n", " ")
+    return [
+        [word for number, word in enumerate(shlex.split(line)) if number or "=" not in word]
+        for line in text.splitlines()
+    ]
+
+
+def test_all_are_there():
+    extra = {f"qwen2.5_math_1.5b_grpo_ktae_{what}" for what in ("lora", "single_gpu")}
+    assert set(ALL) == set(PAPER) | extra
+
+
+@pytest.mark.parametrize("size", ["1.5b", "7b"])
+def test_those_of_one_model_differ_in_the_algorithm_only(size):
+    grpo, dapo = (f"qwen2.5_math_{size}_{name}" for name in ("grpo", "dapo"))
+    assert differences(grpo, f"{grpo}_ktae") == {"algorithms"}
+    assert differences(dapo, f"{dapo}_ktae") == {"algorithms"}
+    kl = {"trl.beta", "trl.use_bias_correction_kl"}
+    dynamic = {"dynamic_sampling.max_generation_rounds", "dynamic_sampling.when_short"}
+    assert differences(grpo, dapo) == {"algorithms", *kl, *dynamic, "overlong.buffer", "overlong.factor"}
+
+
+def test_the_two_models_differ_in_data_and_speed_only():
+    for name in ("grpo", "grpo_ktae", "dapo", "dapo_ktae"):
+        assert differences(f"qwen2.5_math_1.5b_{name}", f"qwen2.5_math_7b_{name}") == {
+            "model.path",
+            "data.source",
+            "batch.per_device",
+            "evaluation.batch_size",
+        }
+
+
+def test_the_variants_differ_in_what_they_say():
+    base = "qwen2.5_math_1.5b_grpo_ktae"
+    assert differences(base, f"{base}_lora") == {"model.dtype", "lora.rank", "lora.alpha", "trl.learning_rate"}
+    assert differences(base, f"{base}_single_gpu") == {"batch.prompts", "batch.mini_batch"}
+
+
+EFFECTIVE = """
+import json, os, sys
+import torch
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from pathlib import Path
+from ktae.train.recipe import load_recipe
+from ktae.train.settings import grpo_config
+torch.distributed.init_process_group("fake", rank=0, world_size=8, store=FakeStore())
+fields = sys.argv[1].split(",")
+made = {}
+for path in map(Path, sys.argv[2:]):
+    recipe = load_recipe(str(path))
+    config = grpo_config(recipe, recipe.algorithms[0], Path("out"))
+    made[path.stem] = {field: getattr(config, field) for field in fields}
+print(json.dumps(made, default=str))
+"""
+
+
+@pytest.fixture(scope="module")
+def effective():
+    """TRL's settings of each of the paper's recipes, made by TRL on one of eight processes."""
+    fields = (
+        "world_size generation_batch_size steps_per_generation gradient_accumulation_steps num_generations "
+        "num_iterations loss_type epsilon epsilon_high beta use_bias_correction_kl learning_rate lr_scheduler_type "
+        "warmup_steps temperature top_p top_k max_completion_length bf16 gradient_checkpointing scale_rewards "
+        "reward_weights importance_sampling_level mask_truncated_completions vllm_importance_sampling_correction"
+    )
+    process = {"WORLD_SIZE": "8", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "localhost"}
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", EFFECTIVE, fields.replace(" ", ","), *map(str, PAPER.values())],
+        env=os.environ | process,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_what_trl_makes_of_them_on_eight_gpus(effective, name):
+    made, dapo = effective[name], "dapo" in name
+    per_device = 4 if "7b" in name else 8
+    assert made == {
+        "world_size": 8,
+        "generation_batch_size": 1024 * 16,
+        "steps_per_generation": 1024 * 16 // 8 // per_device,
+        "gradient_accumulation_steps": 128 * 16 // 8 // per_device,  # so 8 updates a generation
+        "num_generations": 16,
+        "num_iterations": 1,
+        "loss_type": "dapo" if dapo else "grpo",
+        "epsilon": 0.2,
+        "epsilon_high": 0.28 if dapo else None,
+        "beta": 0.0 if dapo else 0.001,
+        "use_bias_correction_kl": dapo,  # TRL's default, of no effect without a KL term
+        "learning_rate": 1e-6,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "max_completion_length": 3072,
+        "bf16": True,
+        "gradient_checkpointing": True,
+        "scale_rewards": "group",
+        "reward_weights": [1.0, 1.0] if dapo else None,
+        "importance_sampling_level": "token",
+        "mask_truncated_completions": False,
+        "vllm_importance_sampling_correction": False,
+    }
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_commands_on_top(name):
+    path = ALL[name]
+    text, recipe = path.read_text(), load_recipe(str(path))
+    assert recipe.name == name
+    assert re.search(r"Checked by a dry run only, never run on (GPUs|a GPU)\.", text)
+    ablations = ("--ktae.fisher_weight 0", "--ktae.information_gain_weight 0", "--ktae.term_frequency_weight 0")
+    for ablation in ablations:
+        assert (ablation in text) == ("ktae" in name)
+    launched = set()
+    for command in commands(path):
+        if command[:2] == ["accelerate", "launch"]:
+            arguments = launch_command_parser().parse_args(command[2:])
+            if arguments.config_file:
+                assert (RECIPES.parent / arguments.config_file).is_file()
+            assert (arguments.training_script, arguments.module) == ("ktae.cli", True)
+            command = ["ktae", *arguments.training_script_args]
+        if command[0] == "ktae":
+            parser = ArgumentParser()
+            importlib.import_module(COMMANDS[command[1]][0]).add_arguments(parser)
+            arguments, rest = parser.parse_known_args(command[2:])
+            launched.add(command[1])
+            if command[1] == "train":
+                assert arguments.recipe == f"recipes/{name}.yaml"
+                load_recipe(str(path), rest)
+            if command[1] == "data":
+                assert str(arguments.out) == recipe.data.source
+                assert arguments.tokenizer == recipe.model.path
+                assert arguments.max_prompt_tokens + recipe.trl["max_completion_length"] == 4096
+                assert arguments.levels == ("3-5" if "7b" in name else None)
+        elif command[0] == "trl":
+            assert command[1] == "vllm-serve"
+            options = dict(zip(command[2::2], command[3::2], strict=True))
+            assert {option.removeprefix("--") for option in options} <= ScriptArguments.__dataclass_fields__.keys()
+            assert options["--model"] == recipe.model.path
+        else:
+            pytest.fail(f"unknown command {command}")
+    assert {"data", "train"} <= launched
+
+
+@pytest.mark.parametrize("name", ["fsdp2", "zero3"])
+def test_accelerate_reads_its_configurations(name):
+    path = RECIPES / "accelerate" / f"{name}.yaml"
+    config = load_config_from_file(str(path))
+    assert (config.num_processes, config.mixed_precision, config.use_cpu) == (8, "bf16", False)
+    trls = yaml.safe_load((resources.files("trl") / f"accelerate_configs/{name}.yaml").read_text())
+    assert config.distributed_type.value == trls["distributed_type"]
+    assert config.deepspeed_config == trls.get("deepspeed_config", {})
+    if name == "fsdp2":
+        assert config.fsdp_config["fsdp_version"] == 2
+        assert config.fsdp_config["fsdp_state_dict_type"] == "FULL_STATE_DICT"
+    else:
+        assert config.deepspeed_config["zero3_save_16bit_model"] is True
+    known = {action.dest for action in launch_command_parser()._actions}
+    assert config.fsdp_config.keys() | config.deepspeed_config.keys() <= known

@@ -1,0 +1,146 @@
+"""Reward functions, called directly and by TRL's own trainer."""
+
+import sys
+
+import pytest
+
+pytest.importorskip("math_verify")
+pytest.importorskip("pebble")
+
+from ktae.chain import problems as chain
+from ktae.train.rewards import load_reward, math_answer
+
+
+def chat(*contents):
+    return [{"role": "assistant", "content": content} for content in contents]
+
+
+def test_scores_texts():
+    completions = [r"\boxed{\frac12}", "It is 3.", "It is 4.", "I do not know."]
+    assert math_answer(completions, ["0.5", ["2", "3.0"], "5", "6"]) == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_scores_the_last_assistant_message_of_a_chat():
+    completions = [
+        chat("It is 3."),
+        chat("It is 3.", "No, it is 4."),
+        [*chat("It is 3."), {"role": "tool", "content": "4"}],
+        chat([{"type": "text", "text": "It is "}, {"type": "text", "text": "3."}]),
+        [{"role": "assistant", "content": None, "tool_calls": []}],
+        [],
+    ]
+    assert math_answer(completions, ["3"] * 6) == [1.0, 0.0, 1.0, 1.0, 0.0, 0.0]
+
+
+def test_leaves_out_what_cannot_be_judged_and_logs_the_counts():
+    logged = []
+    rewards = math_answer(
+        [r"\boxed{9^{9^{9}}}", r"\boxed{x+1}", "It is 3.", "None."],
+        ["1", "1+x", "4", "5"],
+        log_metric=lambda name, value: logged.append((name, value)),
+        prompts=["?"] * 4,
+        another_column=[1, 2, 3, 4],
+    )
+    assert rewards == [None, 1.0, 0.0, 0.0]
+    assert logged == [("ktae/answers_missing", 1), ("ktae/grader_timeouts", 1), ("ktae/grader_errors", 0)]
+
+
+def test_the_columns_must_match():
+    with pytest.raises(ValueError, match="got 2 predictions but 1 answers"):
+        math_answer(["1", "2"], ["1"])
+
+
+def test_loads_built_in_rewards_and_import_paths(tmp_path, monkeypatch):
+    assert load_reward("math_answer") is math_answer
+    assert load_reward("exact_match") is chain.exact_match
+    (tmp_path / "own_rewards.py").write_text("def short(completions, **kwargs):\n    return [0.0]\n\nlimit = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_reward("own_rewards:short")(completions=["a"]) == [0.0]
+    with pytest.raises(ValueError, match=r"own_rewards has no function 'shrt', did you mean 'short'\?"):
+        load_reward("own_rewards:shrt")
+    with pytest.raises(ValueError, match=r"own_rewards has no function 'limit'"):
+        load_reward("own_rewards:limit")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("math_anwser", r"unknown reward 'math_anwser', did you mean 'math_answer'\?"),
+        ("exact", r"did you mean 'exact_match'\?"),
+        ("", r"unknown reward ''"),
+        ("no_such_package.rewards:score", r"there is no module 'no_such_package'"),
+        ("ktae.train.rewardz:math_answer", r"there is no module 'ktae.train.rewardz'"),
+        ("ktae.train.rewards:math_anser", r"did you mean 'math_answer'\?"),
+        (":score", r"or an import path 'package.module:function'"),
+        ("ktae.train.rewards:", r"or an import path 'package.module:function'"),
+        (".rewards:math_answer", r"or an import path 'package.module:function'"),
+    ],
+)
+def test_an_unknown_reward_names_the_nearest_right_one(name, message):
+    with pytest.raises(ValueError, match=message):
+        load_reward(name)
+
+
+def test_an_error_inside_a_reward_module_is_not_hidden(tmp_path, monkeypatch):
+    (tmp_path / "broken_rewards.py").write_text("import not_installed_anywhere")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
+        load_reward("broken_rewards:score")
+    assert "broken_rewards" not in sys.modules
+
+
+@pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers")
+def test_trl_scores_and_logs_with_it(tmp_path):
+    """One step of TRL's trainer on a model that writes random digits."""
+    trl = pytest.importorskip("trl")
+    from datasets import Dataset
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = {word: index for index, word in enumerate(["<pad>", "<eos>", "<unk>", "?", *"0123456789"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(words),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=32,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=None,
+        )
+    )
+    trainer = trl.GRPOTrainer(
+        model=model,
+        reward_funcs=math_answer,
+        args=trl.GRPOConfig(
+            output_dir=str(tmp_path),
+            max_steps=1,
+            per_device_train_batch_size=8,
+            num_generations=8,
+            max_completion_length=6,
+            logging_steps=1,
+            report_to="none",
+            save_strategy="no",
+            gradient_checkpointing=False,
+            bf16=False,
+            use_cpu=True,
+        ),
+        train_dataset=Dataset.from_dict({"prompt": ["? 1", "? 2"], "answers": [[*"0123"], [*"4567"]]}),
+        processing_class=PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", padding_side="left"
+        ),
+    )
+    trainer.train()
+    (step,) = [entry for entry in trainer.state.log_history if "reward" in entry]
+    assert step["ktae/grader_timeouts"] == step["ktae/grader_errors"] == 0
+    assert step["ktae/answers_missing"] in range(9)
+    assert step["rewards/math_answer/mean"] == step["reward"]
+    completions, rewards = trainer._logs["completion"], trainer._logs["rewards"]["math_answer"]
+    assert len(completions) == 8
+    for prompt, completion, reward in zip(trainer._logs["prompt"], completions, rewards, strict=True):
+        digits = [word for word in completion.split() if word.isdigit()]
+        assert reward == float(bool(digits) and digits[-1] in ("0123" if prompt == "? 1" else "4567"))

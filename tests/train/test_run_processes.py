@@ -1,0 +1,99 @@
+"""Training on two processes comes to the same weights as on one: dynamic sampling, KTAE, penalty and all."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("trl")
+
+from ktae.files.json_lines import read
+
+WORKER = Path(__file__).with_name("run_worker.py")
+pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs the gloo backend")
+ONE = [sys.executable]
+# --standalone picks a free port.
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+
+
+def start(command, **options):
+    """Runs a command that may have children of its own; what it printed, or a failed assertion."""
+    process = subprocess.Popen(
+        command,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+    try:
+        output, _ = process.communicate(timeout=240)
+    finally:
+        process.terminate()  # which, unlike kill, ends the workers too; nothing happens where it is done already
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """What each process ended with: alone, and the first and the second of two."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
+    for launch, folder in zip((ONE, TWO), folders, strict=True):
+        start([*launch, str(WORKER), str(folder)])
+    alone, pair = folders
+    return torch.load(alone / "0.pt"), torch.load(pair / "0.pt"), torch.load(pair / "1.pt")
+
+
+def test_weights(trained):
+    alone, first, second = (part["weights"] for part in trained)
+    for name, value in alone.items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_decisions_and_metrics(trained):
+    alone, first, second = (part["log"] for part in trained)
+    chosen = ("reward", "accuracy", "unscored", "num_tokens", "dynamic_sampling/", "ktae/", "clip_ratio/region")
+    timed = ("seconds", "step_share")
+
+    def metrics(log):
+        return [
+            {key: row[key] for key in row if key.startswith(chosen) and not any(word in key for word in timed)}
+            for row in log
+            if "loss" in row
+        ]
+
+    assert metrics(first) == metrics(second)
+    assert len(metrics(alone)) == 8
+    for row, other in zip(metrics(alone), metrics(first), strict=True):
+        assert row == pytest.approx(other, rel=1e-4, abs=1e-5)
+    generations = [row for row in alone if "dynamic_sampling/rounds" in row]
+    assert len(generations) == 8
+    assert max(row["dynamic_sampling/rounds"] for row in generations) > 1
+    assert max(row["unscored"] for row in generations) > 0
+
+
+def test_the_command_line(tmp_path):
+    """Both processes train, one writes."""
+    command = ["-m", "ktae.cli", "train", "quickstart", "--out", "run", "--algorithms", "[dapo_ktae]"]
+    command += ["--data.train_rows", "40", "--data.test_rows", "10", "--evaluation.every", "2", "--show_every", "2"]
+    command += ["--batch.prompts", "4", "--batch.mini_batch", "2", "--batch.per_device", "8", "--trl.max_steps", "4"]
+    command += ["--trl.save_steps", "2", "--samples_every", "2"]
+    output = start([*TWO, *command], cwd=tmp_path)
+    run = tmp_path / "run"
+    assert output.count("sampled accuracy") == 2 + 1, "before and after, and in the table's header"
+    assert output.count("DAPO+KTAE, update 2") == 1
+    metrics = read(run / "metrics.jsonl")
+    assert [row["step"] for row in metrics if "loss" in row] == [1, 2, 3, 4]
+    assert [row["step"] for row in metrics if "eval_loss" in row] == [2, 4]
+    samples = read(run / "samples.jsonl")
+    assert len(samples) == 2 * 4 * 8
+    assert len({row["prompt"] for row in samples if row["group"] == 3}) <= 2, "a group has one prompt a generation"
+    (made,) = read(run / "provenance.jsonl")
+    assert made["processes"] == 2
+    assert (run / "dapo_ktae" / "model" / "model.safetensors").exists()
+    resumed = start([*TWO, *command, "--resume"], cwd=tmp_path)
+    assert "update 2" not in resumed, "all is done"

