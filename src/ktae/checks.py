@@ -21,9 +21,9 @@ def config(config: KTAEConfig) -> None:
 
 
 def rewards(rewards: Tensor) -> Tensor:
-    """(N,) float64 rewards; NaN marks an unscored rollout, numbers beyond float32's range are refused."""
+    """(N,) float64 rewards on the CPU; NaN marks an unscored rollout, numbers beyond float32's range are refused."""
     _tensor("rewards", rewards, 1, (*_FLOATS, *_INTEGERS, torch.bool), "(N,)")
-    rewards_B = rewards.to(torch.float64)
+    rewards_B = rewards.detach().cpu().double()  # some devices have no float64
     _in_float32_range("rewards", rewards_B.masked_fill(rewards_B.isnan(), 0.0), "or NaN for an unscored rollout")
     return rewards_B
 
@@ -36,19 +36,11 @@ def on_host(rewards: Tensor, group_ids: Tensor) -> tuple[Tensor, Tensor]:
     return rewards.cpu(), group_ids.cpu()
 
 
-def group_indices(group_ids: Tensor, rewards_B: Tensor) -> tuple[Tensor, int]:
-    """(N,) group numbers 0..n-1 in ascending order of the group ids, and n."""
+def group_indices(group_ids: Tensor, rewards: Tensor) -> Tensor:
+    """(N,) group numbers 0..n-1, in ascending order of the group ids, on the CPU."""
     _tensor("group_ids", group_ids, 1, _INTEGERS, "(N,)")
-    _same_rows("group_ids", group_ids, "rewards", rewards_B)
-    labels, index_B = torch.unique(group_ids.long(), return_inverse=True)
-    return index_B, len(labels)
-
-
-def tokens_and_mask(token_ids: Tensor, mask: Tensor, rewards_B: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, T) int64 token ids, non-negative inside the mask, and the (N, T) boolean mask."""
-    token_types(token_ids, mask, rewards_B)
-    token_values(token_ids, mask)
-    return token_ids.long(), mask != 0
+    _same_rows("group_ids", group_ids, "rewards", rewards)
+    return torch.unique(group_ids.cpu().long(), return_inverse=True)[1]
 
 
 def token_types(token_ids: Tensor, mask: Tensor, rewards: Tensor) -> None:
@@ -62,31 +54,38 @@ def token_types(token_ids: Tensor, mask: Tensor, rewards: Tensor) -> None:
 
 
 def token_values(token_ids: Tensor, mask: Tensor) -> Tensor:
-    """Refuses a mask other than 0 and 1, and negative ids inside it. Waits for the device once.
-
-    Returns:
-        (N,) int64 on the CPU, how many tokens each row has inside the mask.
-    """
-    ids_BT, mask_BT = int32_or_int64(token_ids), mask != 0
-    length_B = mask_BT.sum(dim=1, dtype=torch.int32)
-    stray_B = (mask_BT & (mask != 1)).any(dim=1)
-    negative_B = (mask_BT & (ids_BT < 0)).any(dim=1)
-    length_B, stray_B, negative_B = torch.stack([length_B, stray_B.int(), negative_B.int()]).cpu()
-    if stray_B.any():
-        row = int(stray_B.nonzero()[0])
-        column = int((mask_BT[row] & (mask[row] != 1)).nonzero()[0])
-        raise ValueError(f"mask must hold only 0 and 1, got {mask[row, column].item()} at [{row}, {column}]")
-    if negative_B.any():
-        row = int(negative_B.nonzero()[0])
-        column = int((mask_BT[row] & (ids_BT[row] < 0)).nonzero()[0])
+    """(N, T) bool mask. Refuses a mask other than 0 and 1, and negative ids inside it."""
+    if mask.dtype == torch.bool:  # made elsewhere, its bytes may be other than 0 and 1
+        bytes_BT = mask.view(torch.uint8)
+        mask_BT = mask if bytes_BT.amax() <= 1 else bytes_BT != 0
+    else:
+        mask_BT = mask != 0
+        stray_BT = mask_BT & (mask != 1)
+        if stray_BT.any():
+            row, column = stray_BT.nonzero()[0].tolist()
+            raise ValueError(f"mask must hold only 0 and 1, got {mask[row, column].item()} at [{row}, {column}]")
+    ids_BT = token_ids if token_ids.dtype in (torch.int32, torch.int64) else token_ids.long()
+    if ids_BT.amin() < 0 and (mask_BT & (ids_BT < 0)).any():
+        row, column = (mask_BT & (ids_BT < 0)).nonzero()[0].tolist()
         met = ids_BT[row, column].item()
         raise ValueError(f"token_ids must be >= 0 where mask is 1, got {met} at [{row}, {column}]")
-    return length_B.long()
+    return mask_BT
 
 
-def int32_or_int64(token_ids: Tensor) -> Tensor:
-    """Token ids of the two usual types as they are, others as int64."""
-    return token_ids if token_ids.dtype in (torch.int32, torch.int64) else token_ids.long()
+def states(states: Tensor | None, token_ids: Tensor) -> None:
+    """Refuses states that are not integers of the token ids' shape and device."""
+    if states is not None:
+        _tensor("states", states, 2, _INTEGERS, "(N, T)")
+        if states.shape != token_ids.shape:
+            raise ValueError(
+                f"states must have the shape of token_ids, {tuple(token_ids.shape)}, got {tuple(states.shape)}"
+            )
+        _same_device("states", states, "token_ids", token_ids)
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """float64, or float32 on devices that have no float64 (Apple's MPS)."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def rollout_advantages(rollout_advantages: Tensor, rewards: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def grpo(rewards: Tensor, group_ids: Tensor, *, eps: float = 1e-6) -> Tensor:
         eps: added to the standard deviation; 1e-6 in the authors' code.
 
     Returns:
-        (N,) float64; 0 for unscored rollouts.
+        (N,) float64 on the rewards' device, float32 where it has no float64; 0 for unscored rollouts.
 
     Raises:
         ValueError, TypeError: an argument is out of contract; the message names it.
@@ -38,7 +38,7 @@ def grpo(rewards: Tensor, group_ids: Tensor, *, eps: float = 1e-6) -> Tensor:
     """
     deviations_B, sizes_B, sum_by_group = _deviations(rewards, group_ids)
     variance_B = sum_by_group(deviations_B.square()) / (sizes_B - 1).clamp(min=1)
-    return torch.where(sizes_B > 1, deviations_B / (variance_B.sqrt() + eps), deviations_B)
+    return _like(rewards, torch.where(sizes_B > 1, deviations_B / (variance_B.sqrt() + eps), deviations_B))
 
 
 def dr_grpo(rewards: Tensor, group_ids: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def dr_grpo(rewards: Tensor, group_ids: Tensor) -> Tensor:
     tensor([ 0.7500, -0.2500, -0.2500, -0.2500], dtype=torch.float64)
     """
     deviations_B, _, _ = _deviations(rewards, group_ids)
-    return deviations_B
+    return _like(rewards, deviations_B)
 
 
 def rloo(rewards: Tensor, group_ids: Tensor) -> Tensor:
@@ -63,7 +63,11 @@ def rloo(rewards: Tensor, group_ids: Tensor) -> Tensor:
     tensor([ 1.0000, -0.5000, -0.5000], dtype=torch.float64)
     """
     deviations_B, sizes_B, _ = _deviations(rewards, group_ids)
-    return deviations_B * torch.where(sizes_B > 1, sizes_B.double() / (sizes_B - 1).clamp(min=1), 1.0)
+    return _like(rewards, deviations_B * torch.where(sizes_B > 1, sizes_B.double() / (sizes_B - 1).clamp(min=1), 1.0))
+
+
+def _like(rewards: Tensor, advantages_B: Tensor) -> Tensor:
+    return advantages_B.to(checks.widest_float(rewards.device)).to(rewards.device)
 
 
 def _deviations(rewards: Tensor, group_ids: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
@@ -72,7 +76,8 @@ def _deviations(rewards: Tensor, group_ids: Tensor) -> tuple[Tensor, Tensor, Cal
     A group with a single scored rollout has mean 0.
     """
     rewards_B = checks.rewards(rewards)
-    group_B, groups = checks.group_indices(group_ids, rewards_B)
+    group_B = checks.group_indices(group_ids, rewards)
+    groups = int(group_B.max()) + 1
     scored_B = ~rewards_B.isnan()
     size_G = torch.bincount(group_B[scored_B], minlength=groups)
 

@@ -3,15 +3,14 @@
 Threads are Python's and last for one call: unlike a pool of OpenMP threads they survive a fork, and may be started from
 several threads at once.
 
-Shape suffixes: _B one entry a rollout, _BT one a token, _G one a group.
+Shape suffixes: _B one entry a rollout, _BT one a token, _G one a group, _S one a side.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
-from collections.abc import Iterator
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,15 +18,16 @@ import torch
 from torch import Tensor
 
 from ktae import checks
-from ktae.association import exact_fisher_scores, information_gains, released_fisher_scores
 from ktae.config import KTAEConfig
 from ktae.extras import require
+from ktae.scores import cohens_h, strengths, values_without_tf
 
 require("numba", "fast")
 
 import numba  # noqa: E402 (after the check that names the extra)
+from numba.core import event  # noqa: E402
 
-from ktae.kernels import loops  # noqa: E402 (after the check that names the extra)
+from ktae.kernels import loops  # noqa: E402
 
 _log = logging.getLogger(__name__)
 
@@ -35,19 +35,16 @@ _log = logging.getLogger(__name__)
 # run on its parent's core for some milliseconds.
 _CHUNK = 2**17
 _WORTH_A_THREAD = 2**20
-_SECONDS_BEFORE_A_MESSAGE = 2.0
-_compiled: set[tuple[np.dtype, np.dtype]] = set()
 
 
 def token_advantages(
     token_ids: Tensor,
     mask: Tensor,
+    states: Tensor | None,
     rollout_B: Tensor,
     correct_B: Tensor,
     scored_B: Tensor,
     group_B: Tensor,
-    groups: int,
-    *,
     config: KTAEConfig,
 ) -> Tensor:
     """(N, T) float32 advantages, rollout plus key-token value.
@@ -55,64 +52,60 @@ def token_advantages(
     Args:
         token_ids: (N, T) integers. int32 and int64, of any strides, are read where they are.
         mask: (N, T). bool, int8, uint8, int32, int64 and float32 are read where they are.
+        states: (N, T) integers or None.
         rollout_B: (N,) float64, what is added to the key-token values.
         correct_B, scored_B: (N,) bool.
-        group_B: (N,) int64 in [0, groups).
-        groups: number of groups.
+        group_B: (N,) int64 numbers of groups, from 0.
         config: the estimator's settings.
 
     Raises:
         ValueError: the mask is neither 0 nor 1, or an id inside it is negative.
     """
-    columns = token_ids.shape[1]
+    rows, columns = token_ids.shape
     order = torch.argsort(group_B, stable=True).numpy()
-    start_G = np.concatenate([[0], np.cumsum(np.bincount(group_B.numpy(), minlength=groups))])
+    start_G = np.concatenate([[0], np.cumsum(np.bincount(group_B.numpy()))])
     side_B = torch.where(scored_B, correct_B.to(torch.int8), -1).numpy()
+    within = config.context > 0 or states is not None
     batch = loops.Groups(order, start_G, side_B)
-    tokens = loops.Tokens(*_flat(_readable_ids(token_ids)), *_flat(_readable_mask(mask)), columns)
-    advantage_BT = np.zeros(tuple(token_ids.shape), np.float32)
+    states_BT = torch.empty(0, 0, dtype=torch.int64, device="cpu") if states is None else states.long()
+    tokens = loops.Tokens(*(*_flat(_readable_ids(token_ids)), *_flat(_readable_mask(mask)), *_flat(states_BT)), columns)
+    advantage_BT = np.zeros((rows, columns), np.float32)
     index_BT = advantage_BT.view(np.int32)
     added_B = rollout_B.detach().numpy()
-    within = config.compare == "context"
     settings = loops.Settings(
-        *(config.context, within, float(config.term_frequency_weight), float(config.scale), config.centered),
+        *(config.context, max(config.context, config.ngram - 1), within),
+        *(float(config.term_frequency_weight), float(config.scale), config.centered),
         excluded=np.array(config.exclude_token_ids, np.int64),
     )
-    most_S = np.bincount(group_B.numpy() * 2 + (side_B == 1), minlength=2 * groups).reshape(groups, 2).max(axis=0)
+    most_S = np.bincount(group_B.numpy() * 2 + (side_B == 1), minlength=2 * len(start_G) - 2).reshape(-1, 2).max(axis=0)
     largest = int(np.diff(start_G).max())
-
     threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-    chunks = _chunks(start_G * columns, min(_CHUNK, len(order) * columns // (4 * threads)))
+    chunks = _chunks(start_G * columns, min(_CHUNK, rows * columns // (4 * threads)))
     waiting = iter(chunks)
     lock = threading.Lock()
 
-    def run(first: int, last: int, space: loops.Space, scores: _Scores) -> bool:
+    def run(first: int, last: int, space: loops.Space, tables: _Tables) -> bool:
         done, counted = first, False
         while True:
             done = loops.advantages(
-                *(tokens, batch, done, last, counted, settings, scores.tables, added_B, space, index_BT, advantage_BT)
+                *(tokens, batch, done, last, counted, settings, tables.tables, added_B, space, index_BT, advantage_BT)
             )
             if done in (last, loops.INVALID):
                 return done == last
             counted = True
-            scores.add(space.missing)
+            tables.add(space.missing)
 
     def work() -> bool:
-        space, scores = _space(largest, columns, within, most_S), _Scores(most_S, config)
+        space, tables = _space(largest, columns, within, most_S), _Tables(most_S, config)
         while True:
             with lock:
                 chunk = next(waiting, None)
             if chunk is None:
                 return True
-            if not run(*chunk, space, scores):
+            if not run(*chunk, space, tables):
                 return False
 
-    kinds = tokens.ids.dtype, tokens.mask.dtype
-    if kinds not in _compiled:
-        with _announced_if_long():
-            run(0, 0, _space(largest, columns, within, most_S), _Scores(most_S, config))
-        _compiled.add(kinds)
-    more = min(threads - 1, len(chunks) - 1, len(order) * columns // _WORTH_A_THREAD)
+    more = min(threads - 1, len(chunks) - 1, rows * columns // _WORTH_A_THREAD)
     if more == 0:
         valid = work()
     else:
@@ -130,7 +123,10 @@ def _readable_ids(token_ids: Tensor) -> Tensor:
 
 def _readable_mask(mask: Tensor) -> Tensor:
     """The mask in a type that the loops know; 0 stays 0, 1 stays 1 and anything else stays something else."""
-    if mask.dtype in (torch.bool, torch.int8):
+    if mask.dtype == torch.bool:  # made elsewhere, its bytes may be other than 0 and 1
+        bytes_BT = mask.view(torch.uint8)
+        return bytes_BT if bytes_BT.amax() <= 1 else (bytes_BT != 0).view(torch.uint8)
+    if mask.dtype == torch.int8:
         return mask.view(torch.uint8)
     if mask.dtype in (torch.uint8, torch.int32, torch.int64, torch.float32):
         return mask.detach()
@@ -140,6 +136,8 @@ def _readable_mask(mask: Tensor) -> Tensor:
 def _flat(tensor: Tensor) -> tuple[np.ndarray, int, int]:
     """The memory from the first element to the last as one line, with the steps of rows and columns; no copy."""
     (rows, columns), (row_step, column_step) = tensor.shape, tensor.stride()
+    if not tensor.numel():
+        return tensor.flatten().numpy(), 0, 0
     span = 1 + (rows - 1) * row_step + (columns - 1) * column_step
     return tensor.as_strided((span,), (1,)).numpy(), row_step, column_step
 
@@ -156,17 +154,18 @@ def _chunks(position_G: np.ndarray, largest: int) -> list[tuple[int, int]]:
 
 
 def _space(largest: int, columns: int, within: bool, most_S: np.ndarray) -> loops.Space:
-    """Room for the largest group. The system provides memory as it is touched: most of this room stays imaginary."""
+    """Room for the largest group; the system provides memory as it is touched."""
     units = largest * columns + 2
     contexts = units if within else 2
-    slots = 1 << max(loops.SMALLEST_TABLE_BITS, (2 * units - 1).bit_length())
+    slots = 2 << units.bit_length()  # at most half of them are ever taken
     return loops.Space(
         slots=np.empty(slots, np.uint32),
         units=np.empty((units, loops.RECORD), np.uint64),
-        context_slots=np.empty(slots if within else 1 << loops.SMALLEST_TABLE_BITS, np.uint32),
+        context_slots=np.empty(slots if within else 2, np.uint32),
         contexts=np.empty((contexts, loops.RECORD), np.uint64),
         context_U=np.empty(contexts, np.uint32),
         value_U=np.empty(units + 1),
+        row=np.empty(columns, np.int64),
         found=np.empty(2, np.int64),
         rollouts_S=np.empty(2, np.int64),
         lengths_S=np.empty(2, np.int64),
@@ -176,42 +175,38 @@ def _space(largest: int, columns: int, within: bool, most_S: np.ndarray) -> loop
     )
 
 
-class _Scores:
+class _Tables:
     """Strength, Cohen's h and their value of every (a, b), for the margins (n_T, n_F) that have come up."""
 
     def __init__(self, most_S: np.ndarray, config: KTAEConfig) -> None:
         self._config = config
-        self.tables = loops.Scores(np.full((most_S[1] + 1, most_S[0] + 1), -1, np.int64), *np.zeros((3, 0)))
+        self.tables = loops.Tables(np.full((most_S[1] + 1, most_S[0] + 1), -1, np.int64), *np.zeros((3, 0)))
 
     def add(self, missing: np.ndarray) -> None:
         """Adds the margins that are `missing`, which is cleared."""
         start, parts = self.tables.start, [np.stack(self.tables[1:])]
         for n_T, n_F in np.argwhere(missing).tolist():
             start[n_T, n_F] = sum(part.shape[1] for part in parts)
-            parts.append(_scores(n_T, n_F, self._config))
+            of_margin = strengths(n_T, n_F, self._config), cohens_h(n_T, n_F), values_without_tf(n_T, n_F, self._config)
+            parts.append(np.stack(of_margin).reshape(3, -1))
         missing[:] = False
-        self.tables = loops.Scores(start, *np.concatenate(parts, axis=1))
+        self.tables = loops.Tables(start, *np.concatenate(parts, axis=1))
 
 
-def _scores(n_T: int, n_F: int, config: KTAEConfig) -> np.ndarray:
-    """(3, (n_T + 1) (n_F + 1)) float64: strength, Cohen's h and tanh(strength * h / 2)."""
-    if n_T == 0 or n_F == 0:  # without both sides there is nothing to tell apart
-        return np.zeros((3, (n_T + 1) * (n_F + 1)))
-    fisher = exact_fisher_scores if config.fisher == "exact" else released_fisher_scores
-    h1, h2 = config.fisher_weight, config.information_gain_weight
-    strength = (h1 * fisher(n_T, n_F) + h2 * information_gains(n_T, n_F)) / (h1 + h2)
-    angle_T, angle_F = (np.arcsin(np.sqrt(np.arange(n + 1) / n)) for n in (n_T, n_F))
-    cohen = angle_T[:, None] - angle_F
-    return np.stack([strength, cohen, np.tanh(strength * cohen / 2)]).reshape(3, -1)
+class _Compilation(event.Listener):
+    """Says when Numba compiles the loops, rather than reading them from its cache, and counts the seconds."""
+
+    seconds = 0.0
+
+    def on_start(self, event: event.Event) -> None:
+        if event.data["dispatcher"] is loops.advantages:
+            _log.warning("compiling the estimator for this machine; later runs reuse the result")
+            self._start = time.perf_counter()
+
+    def on_end(self, event: event.Event) -> None:
+        if event.data["dispatcher"] is loops.advantages:
+            self.seconds += time.perf_counter() - self._start
 
 
-@contextlib.contextmanager
-def _announced_if_long() -> Iterator[None]:
-    message = "compiling the estimator for this machine; later runs reuse the result"
-    timer = threading.Timer(_SECONDS_BEFORE_A_MESSAGE, _log.warning, [message])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+compilation = _Compilation()
+event.register("numba:compile", compilation)

@@ -1,15 +1,11 @@
 """The compiled loops: group by group, count the units, value each, write the tokens' advantages.
 
-Units are found in an open-addressing hash table that grows with the group's distinct units, so the cost depends
-neither on the vocabulary nor on the size of the ids. A single token is its own key; a token in context has a 64-bit
-hash of itself and the tokens before it, rolled along the row. Two different keys of a group are the same number with a
-probability of about n^2 / 2^65, n being how many there are.
+They know no formula of their own: tables of scores come from `ktae.scores`, the arithmetic of term frequencies, values
+and hashes is that of `ktae.scores` and `ktae.units`, compiled. Units are found in a hash table, so the cost depends
+neither on the vocabulary nor on the size of the ids.
 
 Between counting and writing the output's memory holds each token's unit. What is written depends on integer counts
 alone, so neither the order of the rows nor the division of the groups among threads can change a bit of it.
-
-All loops are in this file because Numba's cache looks for changes in the file of the function it compiles, and in no
-other.
 
 Shape suffixes: _B one entry a rollout, _BT one a token, _G one a group, _S one a side (0 incorrect, 1
 correct), _U one a unit.
@@ -17,14 +13,16 @@ correct), _U one a unit.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from ktae.direction import BM25_B, BM25_K1, RATIO_EPS
+from ktae import scores, units
 
 # Columns of a unit's record. HELD and COUNT have the incorrect rollouts in their lower half, the correct ones in the
 # upper.
@@ -32,11 +30,8 @@ KEY, HELD, COUNT, LAST_ROW, RECORD = 0, 1, 2, 3, 4
 # What the output holds in between: nothing, a token that is counted but never valued, or a unit (from 1) + 1.
 NOT_COUNTED, EXCLUDED, FIRST_UNIT = 0, 1, 2
 INVALID = -1
-SMALLEST_TABLE_BITS = 6
 BLOCK = 512
-# Odd multipliers of well-mixed bits (splitmix64's); the tokens before a rollout's first one count as all ones.
-_STEP, _MIX = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_BEFORE_THE_FIRST = np.uint64(0xFFFFFFFFFFFFFFFF)
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio
 _ZERO, _ONE, _HALF, _LOWER = np.uint64(0), np.uint64(1), np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
@@ -49,6 +44,9 @@ class Tokens(NamedTuple):
     mask: np.ndarray
     mask_row: int
     mask_column: int
+    states: np.ndarray  # empty where there are none
+    states_row: int
+    states_column: int
     columns: int
 
 
@@ -64,7 +62,8 @@ class Settings(NamedTuple):
     """The configuration, as far as it is not in the scores."""
 
     context: int
-    within: bool
+    reach: int  # tokens before a token that its unit is made of; `context` of them are what it is compared within
+    within: bool  # compared within a context or a state, instead of in the group
     term_frequency_weight: float
     scale: float
     centered: bool
@@ -80,6 +79,7 @@ class Space(NamedTuple):
     contexts: np.ndarray
     context_U: np.ndarray
     value_U: np.ndarray
+    row: np.ndarray  # the tokens of the rollout in hand
     found: np.ndarray  # units, contexts
     rollouts_S: np.ndarray  # (incorrect, correct)
     lengths_S: np.ndarray
@@ -88,21 +88,33 @@ class Space(NamedTuple):
     missing: np.ndarray  # [n_T, n_F], margins that came up and have no scores yet
 
 
-class Scores(NamedTuple):
-    """Look-up tables: entry start[n_T, n_F] + a (n_F + 1) + b belongs to (a, b, n_T, n_F); start is -1 for none."""
+class Tables(NamedTuple):
+    """Scores: entry start[n_T, n_F] + a (n_F + 1) + b belongs to (a, b, n_T, n_F); start is -1 for none."""
 
     start: np.ndarray
     strength: np.ndarray
-    cohen: np.ndarray
+    cohens_h: np.ndarray
     value_without_tf: np.ndarray
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+# Numba's cache looks for changes in the file of the function it compiles, and in no other: the name tells the rest.
+_FORMULAS = hashlib.sha256(b"".join(Path(module.__file__).read_bytes() for module in (scores, units))).hexdigest()[:8]
+
+
+def _compiled(function: Callable[..., Any]) -> Any:
     """Machine code, kept on disk where a place for it can be written, that runs without Python's lock."""
+    function.__qualname__ += f"_{_FORMULAS}"
     try:
         return njit(nogil=True, cache=True)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache is writable
         return njit(nogil=True)(function)
+
+
+_joined = njit(units.joined)
+_frequency = njit(scores.term_frequency)
+_contrast = njit(scores.term_frequency_contrast)
+_value = njit(scores.value_by(math.tanh))
+_START = units.START
 
 
 @_compiled
@@ -113,7 +125,7 @@ def advantages(
     last: int,
     counted: bool,
     settings: Settings,
-    scores: Scores,
+    tables: Tables,
     rollout_B: np.ndarray,
     space: Space,
     index_BT: np.ndarray,
@@ -131,9 +143,9 @@ def advantages(
     for group in range(first, last):
         if not (counted and group == first) and not _count(tokens, groups, group, settings, space, index_BT):
             return INVALID
-        if _scores_are_missing(settings, scores, space):
+        if _scores_are_missing(settings, tables, space):
             return group
-        _value_units(settings, scores, space)
+        _value_units(settings, tables, space)
         for place in range(groups.start_G[group], groups.start_G[group + 1]):
             row = groups.rows[place]
             begin, end = space.span_B[place - groups.start_G[group]]
@@ -144,38 +156,25 @@ def advantages(
 @_compiled
 def _count(tokens, groups, group, settings, space, index_BT):
     """Counts the group's units and writes each token's unit to `index_BT`; False at an invalid mask or id."""
-    columns, masks, ids = tokens.columns, tokens.mask, tokens.ids
-    mask_step, id_step = tokens.mask_column, tokens.ids_column
-    context, within, excluded = settings.context, settings.within, settings.excluded
+    masks, ids, states = tokens.mask, tokens.ids, tokens.states
+    mask_step, id_step, state_step = tokens.mask_column, tokens.ids_column, tokens.states_column
+    context, reach, within = settings.context, settings.reach, settings.within
     slots, units, context_slots, contexts = space.slots, space.units, space.context_slots, space.contexts
-    start, stop = groups.start_G[group], groups.start_G[group + 1]
-    # Most tokens in context are units of their own.
-    bits = _first_bits((stop - start) * columns * (1 if context == 0 else 2))
-    context_bits = bits if within else SMALLEST_TABLE_BITS
-    slots[: 1 << bits] = 0
-    context_slots[: 1 << context_bits] = 0
+    slots[:] = 0
+    context_slots[:] = 0
     found = contexts_found = 0
     _clear(units, 1)
     _clear(contexts, 1)
     space.rollouts_S[:] = 0
     space.lengths_S[:] = 0
-    window = np.empty(context + 1, np.uint64)
-    leaving_weight = _ONE
-    for _ in range(context):
-        leaving_weight *= _STEP
-
+    start, stop = groups.start_G[group], groups.start_G[group + 1]
     for place in range(start, stop):
         row = groups.rows[place]
         side = groups.side_B[row]
         one, mark = _ONE << np.uint64(32 * max(side, 0)), np.uint64(1 + place - start)
-        begin, end, length = columns, 0, 0
-        before = _ZERO
-        for back in range(context):
-            window[back] = _mixed(_BEFORE_THE_FIRST)
-            before = before * _STEP + window[back]
-        oldest = 0
-        mask_at, id_at = row * tokens.mask_row, row * tokens.ids_row
-        for t in range(columns):
+        begin, end, length = tokens.columns, 0, 0
+        mask_at, id_at, state_at = row * tokens.mask_row, row * tokens.ids_row, row * tokens.states_row
+        for t in range(tokens.columns):
             mask = masks[mask_at + t * mask_step]
             if mask == 0:
                 continue
@@ -184,34 +183,33 @@ def _count(tokens, groups, group, settings, space, index_BT):
                 return False
             if side < 0:
                 continue
-            begin, end, length = min(begin, t), t + 1, length + 1
+            begin, end = min(begin, t), t + 1
 
-            key = np.uint64(token)
-            context_unit = 0
-            if context > 0:
+            key, context_unit = np.uint64(token), 0
+            if within or reach > 0:  # as in ktae.units.units
+                before = _joined(_START, np.int64(states[state_at + t * state_step])) if len(states) else _START
+                space.row[length] = token
+                for back in range(1, min(context, length) + 1):
+                    before = _joined(before, space.row[length - back])
                 if within:
-                    context_unit = _unit(context_slots, context_bits, contexts, contexts_found, before)
+                    context_key = np.uint64(before)
+                    context_unit = _unit(context_slots, contexts, contexts_found, context_key)
                     contexts_found = max(contexts_found, context_unit)
-                    _add(contexts, context_unit, before, mark, one)
+                    _add(contexts, context_unit, context_key, mark, one)
                     _clear(contexts, contexts_found + 1)
-                    if contexts_found << 1 > 1 << context_bits:
-                        context_bits = _grown(context_slots, context_bits, contexts, contexts_found)
-                token_hash = _mixed(key)
-                key = before * _STEP + token_hash
-                before = key - window[oldest] * leaving_weight
-                window[oldest] = token_hash
-                oldest = oldest + 1 if oldest + 1 < context else 0
+                for back in range(context + 1, min(reach, length) + 1):
+                    before = _joined(before, space.row[length - back])
+                key = np.uint64(_joined(before, token))
+            length += 1
 
-            unit = _unit(slots, bits, units, found, key)
+            unit = _unit(slots, units, found, key)
             found = max(found, unit)
             _add(units, unit, key, mark, one)
             _clear(units, found + 1)
-            if found << 1 > 1 << bits:
-                bits = _grown(slots, bits, units, found)
             if within:
                 space.context_U[unit] = context_unit
             shown = unit + 1
-            for other in excluded:
+            for other in settings.excluded:
                 if token == other:
                     shown = EXCLUDED
             index_BT[row, t] = shown
@@ -224,38 +222,18 @@ def _count(tokens, groups, group, settings, space, index_BT):
 
 
 @_compiled
-def _first_bits(tokens):
-    """As many slots as tokens: a table that is rarely outgrown, of no more bytes than int32 ids."""
-    bits = SMALLEST_TABLE_BITS
-    while 1 << bits < tokens:
-        bits += 1
-    return bits
-
-
-@_compiled
-def _mixed(x):
-    """A bijection of 64-bit integers that spreads every bit."""
-    x = (x ^ (x >> np.uint64(31))) * _MIX
-    return x ^ (x >> np.uint64(29))
-
-
-@_compiled
-def _slot(bits, key):
-    return np.int64(((key ^ (key >> _HALF)) * _STEP) >> np.uint64(64 - bits))
-
-
-@_compiled
-def _unit(slots, bits, records, found, key):
+def _unit(slots, records, found, key):
     """The unit of `key`; a new one is number `found` + 1.
 
     Units count from 1. Record 0 is a sentinel that holds the key looked for: empty slots need no branch of their own,
     and whether a token is new, which no processor can guess, decides nothing but a number.
     """
     records[0, KEY] = key
-    slot = _slot(bits, key)
+    last_slot = len(slots) - 1
+    slot = np.int64(((key ^ (key >> _HALF)) * _MULTIPLIER) >> _HALF) & last_slot
     unit = np.int64(slots[slot])
     while records[unit, KEY] != key:
-        slot = (slot + 1) & ((1 << bits) - 1)
+        slot = (slot + 1) & last_slot
         unit = np.int64(slots[slot])
     unit = found + 1 if unit == 0 else unit
     slots[slot] = unit
@@ -278,30 +256,16 @@ def _clear(records, unit):
 
 
 @_compiled
-def _grown(slots, bits, records, found):
-    """Spreads the table over twice as many slots; returns the new number of bits."""
-    bits += 1
-    slots[: 1 << bits] = 0
-    last_slot = (1 << bits) - 1
-    for unit in range(1, found + 1):
-        slot = _slot(bits, records[unit, KEY])
-        while slots[slot] != 0:
-            slot = (slot + 1) & last_slot
-        slots[slot] = unit
-    return bits
-
-
-@_compiled
-def _scores_are_missing(settings, scores, space):
+def _scores_are_missing(settings, tables, space):
     """Whether a margin (n_T, n_F) of the counted group has no scores; it is marked in `space.missing`."""
     if not settings.within:
         n_T, n_F = space.rollouts_S[1], space.rollouts_S[0]
-        space.missing[n_T, n_F] = scores.start[n_T, n_F] < 0
+        space.missing[n_T, n_F] = tables.start[n_T, n_F] < 0
         return space.missing[n_T, n_F]
     some = False
     for context in range(1, space.found[1] + 1):
         n_T, n_F = _halves(space.contexts[context, HELD])
-        if scores.start[n_T, n_F] < 0:
+        if tables.start[n_T, n_F] < 0:
             space.missing[n_T, n_F] = some = True
     return some
 
@@ -312,9 +276,9 @@ def _halves(packed):
 
 
 @_compiled
-def _value_units(settings, scores, space):
+def _value_units(settings, tables, space):
     """The value of each unit, without the scale, to `space.value_U`."""
-    start, strength, cohen, value_without_tf = scores
+    start, strength, cohens_h, value_without_tf = tables
     units, contexts, value_U = space.units, space.contexts, space.value_U
     n_T, n_F = space.rollouts_S[1], space.rollouts_S[0]
     length_T, length_F = space.lengths_S[1], space.lengths_S[0]
@@ -326,8 +290,9 @@ def _value_units(settings, scores, space):
             for b in range(n_F + 1):
                 at = a * (n_F + 1) + b
                 entry = start[n_T, n_F] + at
-                contrast = _contrast(a, b, length_T, length_F)
-                once[at] = math.tanh(strength[entry] * (cohen[entry] + weight * contrast) / 2)
+                tf_T, tf_F = _frequency(a, length_T, length_F), _frequency(b, length_F, length_T)
+                direction = cohens_h[entry] + weight * _contrast(tf_T, tf_F)
+                once[at] = _value(strength[entry], direction)
     value_U[:FIRST_UNIT] = 0.0
     for unit in range(1, space.found[0] + 1):
         a, b = _halves(units[unit, HELD])
@@ -345,24 +310,10 @@ def _value_units(settings, scores, space):
         else:
             entry = start[n_T, n_F] + at
             count_T, count_F = _halves(units[unit, COUNT])
-            contrast = _contrast(count_T, count_F, length_T, length_F)
-            value = math.tanh(strength[entry] * (cohen[entry] + weight * contrast) / 2)
+            tf_T, tf_F = _frequency(count_T, length_T, length_F), _frequency(count_F, length_F, length_T)
+            direction = cohens_h[entry] + weight * _contrast(tf_T, tf_F)
+            value = _value(strength[entry], direction)
         value_U[unit + 1] = value
-
-
-@_compiled
-def _contrast(count_T, count_F, length_T, length_F):
-    """As in `ktae.direction.term_frequency_contrast`."""
-    average = (length_T + length_F) / 2
-    tf_T = _term_frequency(count_T, length_T, average)
-    tf_F = _term_frequency(count_F, length_F, average)
-    return tf_T / (tf_F + RATIO_EPS) - tf_F / (tf_T + RATIO_EPS)
-
-
-@_compiled
-def _term_frequency(count, length, average):
-    f = count / max(length, 1)
-    return f * (BM25_K1 + 1) / (f + BM25_K1 * (1 - BM25_B + BM25_B * length / average))
 
 
 @_compiled
@@ -383,7 +334,7 @@ def _write(index_T, advantage_T, rollout, settings, space):
 @_compiled
 def _mean(index_T, value_U):
     """Mean over the valued tokens, summed as integers in units of 2^-40: in any order, the same bits."""
-    total, valued = 0, 0
+    total, valued = np.int64(0), np.int64(0)
     for index in index_T:
         if index >= FIRST_UNIT:
             total += np.int64(np.rint(value_U[index] * 2.0**40))
