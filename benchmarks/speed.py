@@ -36,7 +36,7 @@ from ktae import KTAEConfig, kernels, ktae_advantages
 
 VOCABULARY = 151_936
 PAPER_MEAN_LENGTH = 700
-CONTEXT = KTAEConfig(context=2, compare="context")
+CONTEXT = KTAEConfig(context=2)
 
 
 def batch(groups, columns, lengths="full", size=16, seed=0, first_id=0):

@@ -57,6 +57,15 @@ def batches(draw, rewards=tuple(REWARDS), unscored=(0.0, 0.0, 0.2, 0.6)):
     return Batch(*map(torch.from_numpy, (token_ids, mask, scores, rng.permutation(group_ids))))
 
 
+@st.composite
+def states(draw, batch):
+    """None, or a state of each token, of which there are few."""
+    if draw(st.booleans()):
+        return None
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    return torch.from_numpy(rng.choice([-(2**40), 0, 3], tuple(batch.mask.shape)))
+
+
 weights = st.just(0.0) | st.floats(0.01, 5.0)
 
 
@@ -75,6 +84,6 @@ def configs(draw, batch):
         "scale": draw(st.sampled_from([1.0, 0.25, 2.0])),
         "fisher": draw(st.sampled_from(["exact", "exact", "released"])),
         "context": context,
-        "compare": draw(st.sampled_from(["group", "context"])) if context else "group",
+        "ngram": draw(st.sampled_from([1, 1, context + 2, context + 4])),
         "centered": draw(st.booleans()),
     }

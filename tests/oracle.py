@@ -1,7 +1,7 @@
 """The slow, independent truth: KTAE written as plain loops over Python numbers.
 
 It follows the definitions one by one, a token of a group at a time, and shares nothing with the package: no
-tensors (but for one function, which says why), no look-up tables, SciPy for Fisher's exact test. Inputs are
+tensors, no look-up tables, SciPy for Fisher's exact test. Inputs are
 nested lists or NumPy arrays, outputs are NumPy float64.
 """
 
@@ -89,23 +89,48 @@ def fisher_p_value(a, b, n_t, n_f):
 
 @cache
 def released_p_value(a, b, n_t, n_f):
-    """The authors' float32 test: its rounding and the order of its sum decide whether p == 1.0.
+    """The authors' float32 test, each step computed in float64 and rounded; torch's order of summation.
 
-    The only torch in this file: both come from torch's float32 lgamma, exp and sum.
+    Rounding decides whether p == 1.0, and torch's own float32 operations round differently on some processors.
     """
-    import torch
-
-    n, containing = n_t + n_f, a + b
+    n, held = n_t + n_f, a + b
+    single = np.float32
 
     def log_comb(n, k):
-        n, k = torch.as_tensor(n, dtype=torch.float32), torch.as_tensor(k, dtype=torch.float32)
-        return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+        of_n, of_k, of_rest = (single(math.lgamma(count + 1)) for count in (n, k, n - k))
+        return single(single(of_n - of_k) - of_rest)
 
-    k = torch.arange(n_t + 1, dtype=torch.float32)
-    possible = (k >= max(0, containing - n_f)) & (k <= min(containing, n_t))
-    log_p = log_comb(n_t, k) + log_comb(n_f, containing - k) - log_comb(n, containing)
-    p = torch.where(possible, log_p.exp(), 0.0)
-    return torch.where(p <= p[a], p, 0.0).sum().item()
+    def probability(k):
+        if not max(0, held - n_f) <= k <= min(held, n_t):
+            return single(0)
+        log_p = single(single(log_comb(n_t, k) + log_comb(n_f, held - k)) - log_comb(n, held))
+        return single(math.exp(log_p))
+
+    terms = [p if p <= probability(a) else single(0) for p in map(probability, range(n_t + 1))]
+    return float(_sum_of_float32(terms))
+
+
+def _sum_of_float32(terms):
+    """Eight lanes, each in four parts; what is left over comes first. Fewer than eight terms are one lane."""
+    if len(terms) < 8:
+        return _sum_of_lane(terms)
+    whole = len(terms) - len(terms) % 8
+    total = np.float32(0)
+    for term in terms[whole:] + [_sum_of_lane(terms[lane:whole:8]) for lane in range(8)]:
+        total = np.float32(total + term)
+    return total
+
+
+def _sum_of_lane(terms):
+    whole = len(terms) - len(terms) % 4
+    parts = [np.float32(0)] * 4
+    for i, term in enumerate(terms):
+        part = i % 4 if i < whole else 0
+        parts[part] = np.float32(parts[part] + term)
+    total = parts[0]
+    for part in parts[1:]:
+        total = np.float32(total + part)
+    return total
 
 
 def information_gain(a, b, n_t, n_f):
@@ -167,31 +192,38 @@ def key_token_values(
     scale=1.0,
     fisher="exact",
     context=0,
-    compare="group",
+    ngram=1,
     centered=False,
+    states=None,
 ):
     """Excluded ids count like any other token in the tables and the lengths; only their value is 0."""
     rewards = [float(reward) for reward in rewards]
     values = np.zeros(np.shape(token_ids))
 
     def places(row):
-        """(column, context, token) of every token inside the mask."""
+        """(column, what it is compared within, unit, token) of every token inside the mask."""
         columns = [t for t, counts in enumerate(mask[row]) if counts]
         tokens = [int(token_ids[row][t]) for t in columns]
-        return [(t, tuple(tokens[max(0, i - context) : i]), tokens[i]) for i, t in enumerate(columns)]
+        found = []
+        for i, t in enumerate(columns):
+            state = None if states is None else int(states[row][t])
+            within = state, tuple(tokens[max(0, i - context) : i])
+            unit = within, tuple(tokens[max(0, i - ngram + 1) : i + 1]), tokens[i]
+            found.append((t, within, unit, tokens[i]))
+        return found
 
     for rows in _scored_rows(rewards, group_ids):
         correct = [places(row) for row in rows if rewards[row] > correct_above]
         incorrect = [places(row) for row in rows if not rewards[row] > correct_above]
 
-        def value(before, token, correct=correct, incorrect=incorrect):
-            held_t, held_f = (_holding(side, before, token) for side in (correct, incorrect))
-            if compare == "context":
-                all_t, all_f = (_holding(side, before) for side in (correct, incorrect))
+        def value(within, unit, correct=correct, incorrect=incorrect):
+            held_t, held_f = (_holding(side, 2, unit) for side in (correct, incorrect))
+            if context or states is not None:
+                all_t, all_f = (_holding(side, 1, within) for side in (correct, incorrect))
             else:
                 all_t, all_f = ([len(rollout) for rollout in side] for side in (correct, incorrect))
             a, b, n_t, n_f = len(held_t), len(held_f), len(all_t), len(all_f)
-            if n_t == 0 or n_f == 0 or token in exclude_token_ids:
+            if n_t == 0 or n_f == 0:
                 return 0.0
             strength = (
                 fisher_weight * fisher_score(a, b, n_t, n_f, fisher)
@@ -204,14 +236,14 @@ def key_token_values(
 
         value = cache(value)
         for row in rows:
-            credited = [(t, value(before, token)) for t, before, token in places(row) if token not in exclude_token_ids]
+            credited = [(t, value(*of)) for t, *of, token in places(row) if token not in exclude_token_ids]
             mean = math.fsum(v for _, v in credited) / len(credited) if centered and credited else 0.0
             for t, v in credited:
                 values[row, t] = v - mean
     return values
 
 
-def _holding(rollouts, before, token=None):
-    """Of each rollout that holds the context (and goes on with the token): how often it does."""
-    counts = [sum(c == before and token in (None, x) for _, c, x in rollout) for rollout in rollouts]
+def _holding(rollouts, field, wanted):
+    """Of each rollout that holds it: how often."""
+    counts = [sum(place[field] == wanted for place in rollout) for rollout in rollouts]
     return [count for count in counts if count]

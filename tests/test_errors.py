@@ -142,6 +142,11 @@ CONFIG = [  # field, value, met, expected
     *((name, value, str(value), ">= 0|non-neg") for name in WEIGHTS for value in (-1.0, -1e-9)),
     *((name, value, str(value), "finite") for name in [*WEIGHTS, "correct_above", "scale"]
       for value in (NAN, INF, -INF)),
+    *(("scale", value, str(value), "> 0") for value in (0, -1.0)),
+    *(("context", value, str(value), r"0\.\.64") for value in (-1, 65, 1.5, True)),
+    *(("ngram", value, str(value), r"1\.\.64") for value in (0, 65, 2.0)),
+    ("exclude_token_ids", 7, "7", "integers"),
+    ("exclude_token_ids", ("7",), "7", "integers"),
     ("fisher", "approximate", "approximate", "exact.*released"),
     ("fisher", "Exact", "Exact", "exact.*released"),
     ("fisher", None, "None", "exact.*released"),
@@ -169,9 +174,27 @@ def test_config_that_would_overflow(name):
     assert key_token_values(**inputs(), config=KTAEConfig(**{name: 1e30})).isfinite().all()
 
 
-def test_excluded_ids_must_be_several():
-    with check(TypeError, "exclude_token_ids", r"\b7\b", "integers"):
-        KTAEConfig(exclude_token_ids=7)
+@pytest.mark.parametrize("ngram", [2, 3])
+def test_an_ngram_within_the_context_would_change_nothing(ngram):
+    with check(ValueError, "ngram", rf"\b{ngram}\b", "more than context"):
+        KTAEConfig(context=2, ngram=ngram)
+    assert KTAEConfig(context=2, ngram=4).ngram == 4
+
+
+STATES = {  # value, error, met, expected
+    "list": ([[0] * 3] * 4, TypeError, "list", "tensor"),
+    "float": (torch.zeros(4, 3), TypeError, "float32", "int64"),
+    "one a rollout": (torch.zeros(4).long(), ValueError, shape(4), r"\(N, T\)"),
+    "narrow": (torch.zeros(4, 2).long(), ValueError, shape(4, 2), shape(4, 3)),
+}
+
+
+@pytest.mark.parametrize("function", [ktae_advantages, key_token_values], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("case", STATES.values(), ids=STATES)
+def test_states(function, case):
+    value, error, met, expected = case
+    with check(error, "states", met, expected):
+        function(**inputs(), states=value)
 
 
 @pytest.mark.parametrize("config", [None, {"scale": 2.0}, KTAEConfig], ids=["None", "dict", "the class"])

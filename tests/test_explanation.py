@@ -23,16 +23,17 @@ TABLES = settings(max_examples=60)
 
 
 def counted(batch, config):
-    """By plain loops, of scored rollouts: {(group, context, unit): Counter of rows}, the same of contexts, rows."""
+    """By plain loops, of scored rollouts: {(group, tokens before, unit): Counter of rows}, contexts alike, rows."""
     ids, mask, rewards, groups = (part.tolist() for part in batch)
+    reach = max(config.context, config.ngram - 1)
     units, contexts, rows = {}, {}, {}
     for row, (group, reward) in enumerate(zip(groups, rewards, strict=True)):
         if not math.isnan(reward):
             rows.setdefault(group, []).append(row)
             own = [unit for unit, counts in zip(ids[row], mask[row], strict=True) if counts]
             for place, unit in enumerate(own):
-                context = tuple(own[max(place - config.context, 0) : place])
-                units.setdefault((group, context, unit), Counter())[row] += 1
+                context, before = (tuple(own[max(place - length, 0) : place]) for length in (config.context, reach))
+                units.setdefault((group, before, unit), Counter())[row] += 1
                 contexts.setdefault((group, context), Counter())[row] += 1
     return units, contexts, rows
 
@@ -47,9 +48,10 @@ def test_counts_statistics_and_values(data):
     correct = (batch.rewards > config.correct_above).tolist()
     assert len(table) == len(units)
     for row in table.rows():
-        context = tuple(map(int, row["context"].split()))
-        held = units.pop((row["group"], context, row["unit"]))
-        among = contexts[row["group"], context] if config.compare == "context" else rows[row["group"]]
+        before = tuple(map(int, row["context"].split()))
+        held = units.pop((row["group"], before, row["unit"]))
+        context = before[len(before) - min(config.context, len(before)) :]
+        among = contexts[row["group"], context] if config.context else rows[row["group"]]
         n_T = sum(correct[i] for i in among)
         a = sum(correct[i] for i in held)
         assert (row["a"], row["b"]) == (a, len(held) - a)
@@ -110,7 +112,7 @@ def test_exact_permutation_p_values(data):
 
 def test_context_as_text():
     ids = torch.tensor([[5, 7, 9], [5, 9, 9]])
-    config = ktae.KTAEConfig(context=2, compare="context")
+    config = ktae.KTAEConfig(context=2)
     inputs = ids, torch.ones_like(ids), torch.tensor([1.0, 0.0]), torch.tensor([0, 0])
     table = ktae.explain(*inputs, config=config, texts={5: "it", 7: " is", 9: " was"})
     rows = {(row["context"], row["text"]): (row["a"], row["b"], row["c"], row["d"]) for row in table.rows()}

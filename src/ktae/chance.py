@@ -28,7 +28,6 @@ def permutation_p_values(
     context_K: Tensor | None,
     group_U: Tensor,
     group_B: Tensor,
-    scored_B: Tensor,
     correct_B: Tensor,
     value_U: Tensor,
     *,
@@ -42,7 +41,7 @@ def permutation_p_values(
         row_K, unit_K: rollout and unit of every counted token.
         context_K: its context, where tables compare within the context; None where they compare within the group.
         group_U, group_B: the group of each unit and rollout.
-        scored_B, correct_B: bool.
+        correct_B: bool.
         value_U: the observed values; units with 0 get p = 1.
         permutations: labellings looked at; all of them where there are no more.
         seed: of the random labellings.
@@ -55,7 +54,7 @@ def permutation_p_values(
     group_K = group_U[unit_K][order_K]
     numbers, sizes = torch.unique_consecutive(group_K, return_counts=True)
     for group, of_group_K in zip(numbers.tolist(), order_K.split(sizes.tolist()), strict=True):
-        members = torch.nonzero(scored_B & (group_B == group)).flatten()
+        members = torch.nonzero(group_B == group).flatten()
         units, column_K = torch.unique(unit_K[of_group_K], return_inverse=True)
         if not value_U[units].any():
             continue
@@ -123,7 +122,7 @@ def _one_group(
     for labels in labels_NP.split(max(_ENTRIES // len(counts_VN), 1), dim=1):
         table = _tables(counts_VN, reached_VN, among_VN, labels)
         hits_V += (values(table).abs().view(len(counts_VN), -1) >= threshold_V[:, None]).sum(dim=1)
-    p_V = hits_V.double() / labels_NP.shape[1] if exact else (1.0 + hits_V) / (1.0 + labels_NP.shape[1])
+    p_V = hits_V.double() / labels_NP.shape[1] if exact else (hits_V.double() + 1) / (labels_NP.shape[1] + 1)
     return torch.where(value_U != 0, p_V[kind_U], 1.0).numpy()
 
 
@@ -145,16 +144,14 @@ def _tables(counts_VN: Tensor, reached_XN: Tensor, among_XN: Tensor, labels_NP: 
 
     def sums(weights_XN: Tensor) -> tuple[Tensor, Tensor]:
         correct_XP = weights_XN @ labels_NP
-        incorrect_XP = weights_XN.sum(dim=1, keepdim=True) - correct_XP
-        return flat(correct_XP), flat(incorrect_XP)
+        return correct_XP.long().flatten(), (weights_XN.sum(dim=1, keepdim=True) - correct_XP).long().flatten()
 
-    def flat(sums_XP: Tensor) -> Tensor:
-        return sums_XP.long().expand(len(counts_VN), -1).flatten()
-
+    tables, compared = len(counts_VN) * labels_NP.shape[1], len(among_XN) * labels_NP.shape[1]
     return Contingency(
         *sums((counts_VN > 0).double()),
-        *sums(reached_XN),
         *sums(counts_VN),
+        torch.arange(tables) % compared,
+        *sums(reached_XN),
         *sums(among_XN),
         unit_index_BT=torch.empty(0, 0, dtype=torch.int64),  # they stand nowhere
     )

@@ -14,15 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ktae import checks
-from ktae.advantages import direction, strength, unit_tables
-from ktae.association import fisher_p_values, information_gain
+from ktae import checks, scores
 from ktae.chance import benjamini_hochberg, permutation_p_values
 from ktae.config import KTAEConfig
-from ktae.context import preceding
 from ktae.contingency import Contingency, contingency
-from ktae.direction import cohen, term_frequencies
 from ktae.extras import require
+from ktae.units import units
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,14 +30,14 @@ class KeyTokenTable:
         group: int64, the group's id.
         unit: int64, the token id.
         text: str, the token's text; "" if no texts were given.
-        context: str, the text of the `config.context` tokens before it, fewer at a rollout's start; their ids where
-            no texts were given; "" if the context does not count.
+        context: str, the text of the tokens before it that its unit is made of (`config.context`, `config.ngram`),
+            fewer at a rollout's start; their ids where no texts were given; "" if there are none.
         a, b: int64, correct and incorrect rollouts that hold it.
-        c, d: int64, correct and incorrect rollouts that lack it; with `config.compare` "context" those that reached
-            its context and went on with another token.
+        c, d: int64, correct and incorrect rollouts that lack it; with `config.context` or `states` those that reached
+            its context or state and went on with another token.
         fisher_p: float64 in (0, 1], Fisher's exact test of the 2x2 table, two-sided, whatever `config.fisher` says.
         information_gain: float64 in [0, 1], bits.
-        cohen_h: float64 in [-pi/2, pi/2], without the factor 2, as the formula uses it (`ktae.direction.cohen`).
+        cohen_h: float64 in [-pi/2, pi/2], without the factor 2, as the formula uses it (`ktae.scores.cohens_h`).
         tf_correct, tf_incorrect: float64 >= 0, BM25-normalised frequency among the tokens of the correct and of the
             incorrect rollouts.
         direction: float64, > 0 towards correct; cohen_h + h3 (tf contrast).
@@ -138,13 +135,14 @@ def explain(
     config: KTAEConfig = KTAEConfig(),  # noqa: B008 (frozen)
     texts: Mapping[int, str] | None = None,
     tokenizer: Any = None,
+    states: Tensor | None = None,
     permutations: int = 20_000,
     seed: int = 0,
 ) -> KeyTokenTable:
     """What made each token a key token: the table behind `ktae.key_token_values`, a row a (group, token id).
 
     Args:
-        token_ids, mask, rewards, group_ids, config: those of `ktae.ktae_advantages`, with its errors.
+        token_ids, mask, rewards, group_ids, config, states: those of `ktae.ktae_advantages`, with its errors.
         texts: the text of each token id; "" for those it lacks.
         tokenizer: in place of `texts`: anything whose `decode` takes a list of token ids.
         permutations: labellings looked at for permutation_p: all of them in groups that have no more, else so many
@@ -172,93 +170,80 @@ def explain(
     for name, value in (("permutations", permutations), ("seed", seed)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ValueError(f"{name} must be an integer >= 0, got {value!r}")
-    rewards_B = checks.rewards(rewards)
-    group_B, groups = checks.group_indices(group_ids, rewards_B)
-    ids_BT, mask_BT = checks.tokens_and_mask(token_ids, mask, rewards_B)
-    scored_B = ~rewards_B.isnan()
-    correct_B = rewards > config.correct_above
-    counted_BT = mask_BT & scored_B[:, None]
-    rollouts = correct_B, scored_B, group_B, groups
-    table = unit_tables(ids_BT, counted_BT, *rollouts, config=config)
-    context_K = None
-    if config.compare == "context":
-        contexts = contingency(preceding(ids_BT, counted_BT, config.context), counted_BT, *rollouts)
-        context_K = contexts.unit_index_BT[counted_BT].cpu()
+    with torch.device("cpu"):  # whatever the default device is
+        return _explain(token_ids, mask, rewards, group_ids, config, texts, tokenizer, states, permutations, seed)
 
-    row_K, _ = counted_BT.nonzero(as_tuple=True)
-    unit_K = table.unit_index_BT[counted_BT]
-    id_U = torch.empty_like(table.a_U)
-    id_U[unit_K] = ids_BT[counted_BT]
-    group_U = torch.empty_like(table.a_U)
+
+def _explain(
+    token_ids: Tensor,
+    mask: Tensor,
+    rewards: Tensor,
+    group_ids: Tensor,
+    config: KTAEConfig,
+    texts: Mapping[int, str] | None,
+    tokenizer: Any,
+    states: Tensor | None,
+    permutations: int,
+    seed: int,
+) -> KeyTokenTable:
+    rewards_B = checks.rewards(rewards)
+    all_groups_B = checks.group_indices(group_ids, rewards)
+    checks.token_types(token_ids, mask, rewards)
+    checks.states(states, token_ids)
+    scored_B = ~rewards_B.isnan()
+    all_ids_BT, all_mask_BT = token_ids.cpu().long(), checks.token_values(token_ids, mask).cpu()
+    ids_BT, mask_BT, group_B = all_ids_BT[scored_B], all_mask_BT[scored_B], all_groups_B[scored_B]
+    correct_B = (rewards.cpu() > config.correct_above)[scored_B]
+    states_BT = None if states is None else states.cpu()[scored_B].long()
+    units_BT, within_BT = units(ids_BT, mask_BT, states_BT, config)
+    table = contingency(units_BT, mask_BT, correct_B, group_B, within_BT)
+
+    row_K, _ = mask_BT.nonzero(as_tuple=True)
+    unit_K = table.unit_index_BT[mask_BT]
+    id_U, group_U = torch.empty_like(table.within_U), torch.empty_like(table.within_U)
+    id_U[unit_K] = ids_BT[mask_BT]
     group_U[unit_K] = group_B[row_K]
-    valued_U = ~torch.isin(id_U, torch.tensor(config.exclude_token_ids, dtype=torch.int64, device=id_U.device))
-    value_U = torch.where(valued_U, table_values(table, config), 0.0)
+    valued_U = ~torch.isin(id_U, torch.tensor(config.exclude_token_ids, dtype=torch.int64, device="cpu"))
+    value_U = torch.where(valued_U, config.scale * scores.key_token_values(table, config), 0.0)
+    unit_index_BT = torch.full_like(all_ids_BT, -1)
+    unit_index_BT[scored_B] = table.unit_index_BT
 
     permutation_p_U = np.full(len(id_U), np.nan)
     if permutations:
         permutation_p_U = permutation_p_values(
-            lambda permuted: (_values_in_one_group if context_K is None else table_values)(permuted, config),
-            row_K.cpu(),
-            unit_K.cpu(),
-            context_K,
-            *(tensor.cpu() for tensor in (group_U, group_B, scored_B, correct_B, value_U)),
+            lambda permuted: config.scale * scores.key_token_values(permuted, config),
+            *(row_K, unit_K, None if within_BT is None else table.within_U[unit_K]),
+            *(group_U, group_B, correct_B, value_U),
             permutations=permutations,
             seed=seed,
         )
     if tokenizer is not None:
         texts = {token_id: tokenizer.decode([token_id]) for token_id in torch.unique(id_U).tolist()}
-    labels = torch.unique(group_ids.long())
-    tf_T_U, tf_F_U = term_frequencies(table)
-
-    def array(tensor: Tensor) -> np.ndarray:
-        return tensor.cpu().numpy()
+    labels = torch.unique(group_ids.cpu().long())
+    tf_T_U, tf_F_U = scores.term_frequencies(table)
 
     whole = KeyTokenTable(
-        group=array(labels[group_U]),
-        unit=array(id_U),
+        group=labels[group_U].numpy(),
+        unit=id_U.numpy(),
         text=np.array([(texts or {}).get(token_id, "") for token_id in id_U.tolist()], dtype=object),
-        context=_contexts(ids_BT, counted_BT, table, config.context, texts),
-        a=array(table.a_U),
-        b=array(table.b_U),
-        c=array(table.n_T_U - table.a_U),
-        d=array(table.n_F_U - table.b_U),
-        fisher_p=_fisher_p(table),
-        information_gain=array(information_gain(table)),
-        cohen_h=array(cohen(table)),
-        tf_correct=array(tf_T_U),
-        tf_incorrect=array(tf_F_U),
-        direction=array(direction(table, config)),
-        value=array(value_U.float()),
-        occurrences=array(table.count_T_U + table.count_F_U),
+        context=_contexts(ids_BT, mask_BT, table, max(config.context, config.ngram - 1), texts),
+        a=table.a_U.numpy(),
+        b=table.b_U.numpy(),
+        c=(table.n_T_U - table.a_U).numpy(),
+        d=(table.n_F_U - table.b_U).numpy(),
+        fisher_p=scores.look_up(scores.fisher_p_values, table).numpy(),
+        information_gain=scores.look_up(scores.information_gains, table).numpy(),
+        cohen_h=scores.look_up(scores.cohens_h, table).numpy(),
+        tf_correct=tf_T_U.numpy(),
+        tf_incorrect=tf_F_U.numpy(),
+        direction=scores.directions(table, config).numpy(),
+        value=value_U.float().numpy(),
+        occurrences=(table.count_T_U + table.count_F_U).numpy(),
         permutation_p=permutation_p_U,
-        adjusted_p=benjamini_hochberg(permutation_p_U, array(group_U)),
-        unit_index=array(table.unit_index_BT),
+        adjusted_p=benjamini_hochberg(permutation_p_U, group_U.numpy()),
+        unit_index=unit_index_BT.numpy(),
     )
     return whole._take(np.lexsort((whole.unit, -whole.occurrences, -np.abs(whole.value), whole.group)))
-
-
-def table_values(table: Contingency, config: KTAEConfig) -> Tensor:
-    """The value of each of the U units, from its table and counts alone: what `ktae.key_token_values` spreads.
-
-    Returns:
-        (U,) float64.
-    """
-    return _values(strength(table, config), table, config)
-
-
-def _values_in_one_group(table: Contingency, config: KTAEConfig) -> Tensor:
-    """`table_values` of many tables with the same n_T and n_F: the strength of each possible one is found once."""
-    n_T, n_F = int(table.n_T_U[0]), int(table.n_F_U[0])
-    a_U, b_U = torch.arange((n_T + 1) * (n_F + 1)) // (n_F + 1), torch.arange((n_T + 1) * (n_F + 1)) % (n_F + 1)
-    all_of = {"n_T_U": torch.full_like(a_U, n_T), "n_F_U": torch.full_like(a_U, n_F)}
-    possible = replace(table, a_U=a_U, b_U=b_U, **all_of)
-    return _values(strength(possible, config)[table.a_U * (n_F + 1) + table.b_U], table, config)
-
-
-def _values(strength_U: Tensor, table: Contingency, config: KTAEConfig) -> Tensor:
-    value_U = torch.tanh(strength_U * direction(table, config) / 2)
-    mixed_U = (table.n_T_U > 0) & (table.n_F_U > 0)
-    return torch.where(mixed_U, config.scale * value_U, 0.0)
 
 
 def _contexts(
@@ -279,12 +264,3 @@ def _contexts(
             before = ids[max(begin, place - length) : place]
             context_U[unit] = " ".join(map(str, before)) if texts is None else "".join(texts.get(i, "") for i in before)
     return np.array(context_U, dtype=object)
-
-
-def _fisher_p(table: Contingency) -> np.ndarray:
-    a_U, b_U, n_T_U, n_F_U = (part.cpu().numpy() for part in (table.a_U, table.b_U, table.n_T_U, table.n_F_U))
-    p_U = np.empty(len(a_U))
-    for n_T, n_F in set(zip(n_T_U.tolist(), n_F_U.tolist(), strict=True)):
-        at = (n_T_U == n_T) & (n_F_U == n_F)
-        p_U[at] = fisher_p_values(n_T, n_F)[a_U[at], b_U[at]]
-    return p_U

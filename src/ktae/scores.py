@@ -43,7 +43,7 @@ def key_token_values(table: Contingency, config: KTAEConfig) -> Tensor:
 
 
 def value_by(tanh: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
-    """The value tanh(strength * direction / 2), which is 2 sigmoid(strength * direction) - 1, by torch's or C's tanh."""
+    """The value tanh(strength * direction / 2), which is 2 sigmoid(strength * direction) - 1, for any tanh."""
 
     def value(strength: Any, direction: Any) -> Any:
         return tanh(strength * direction / 2)

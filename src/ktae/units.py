@@ -43,8 +43,10 @@ def units(
         return token_ids_BT, None
     place_K = mask_BT.flatten().nonzero().squeeze(1)
     row_K, token_K = place_K // mask_BT.shape[1], token_ids_BT.flatten()[place_K].long()
-    hash_K = torch.full_like(token_K, START) if states_BT is None else joined(START, states_BT.flatten()[place_K])
-    within_K = hash_K if config.context == 0 else None
+    hash_K = torch.full_like(token_K, START)
+    if states_BT is not None:
+        hash_K = joined(hash_K, states_BT.flatten()[place_K].long())
+    within_K = hash_K
     for back in range(1, max(config.context, config.ngram - 1) + 1):
         # Nothing is added further back than the rollout's first token.
         reaches_K = row_K[back:] == row_K[:-back]
@@ -62,11 +64,11 @@ def units(
     return at_place(joined(hash_K, token_K)), None if in_group else at_place(within_K)
 
 
-def joined(first: Any, second: Any) -> Any:
-    """A hash of two 64-bit integers, tensors or Numba's numbers; their products wrap around.
+def joined(hashed: Any, number: Any) -> Any:
+    """A hash, or `START`, joined with one more 64-bit integer; tensors or Numba's numbers, whose products wrap around.
 
     A bijection in each of the two, so that nothing but chance makes two hashes alike. Shifted bits are masked because
     int64's own shift copies the sign.
     """
-    product = (first + second) * _MULTIPLIER
+    product = (hashed + number) * _MULTIPLIER
     return product ^ ((product >> 32) & _LOWER)

@@ -14,13 +14,14 @@ pytest.importorskip("numba")
 
 from ktae import KTAEConfig, kernels, key_token_values, ktae_advantages
 from ktae.kernels import batch as compiled
+from ktae.kernels import loops
 
 TOLERANCE = 1e-6
 CONFIGS = [
     KTAEConfig(),
     KTAEConfig.recommended(),
-    KTAEConfig(context=3, centered=True),
-    KTAEConfig(context=1, compare="context", fisher="released", exclude_token_ids=(1, 2)),
+    KTAEConfig(ngram=4, centered=True),
+    KTAEConfig(context=1, fisher="released", exclude_token_ids=(1, 2)),
 ]
 IDS = ["default", "recommended", "centered", "released"]
 
@@ -53,7 +54,7 @@ def test_tensor_path(data, batch):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
 @pytest.mark.parametrize("size", [5, 16, 65, 200])
-def test_tables_that_grow_and_groups_of_any_size(size, config):
+def test_groups_of_any_size(size, config):
     batch = zipf_batch(3, size, 300)
     values = ktae_advantages(*batch, config=config)
     close(values, tensor_path(batch, config))
@@ -61,9 +62,19 @@ def test_tables_that_grow_and_groups_of_any_size(size, config):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=IDS)
+def test_rows_longer_than_a_block(config):
+    """Rows are written 512 tokens at a time."""
+    batch = zipf_batch(2, 6, 1300)
+    assert batch.mask.sum(1).max() > 2 * loops.BLOCK
+    values = ktae_advantages(*batch, config=config)
+    close(values, tensor_path(batch, config))
+    assert values[:, 2 * loops.BLOCK :].any()
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=IDS)
 @pytest.mark.parametrize("columns", [64, 100])
 def test_no_id_twice_in_a_rollout(columns, config):
-    """The hash table is outgrown; every unit occurs in one or two rollouts."""
+    """The hash table is as full as it gets; every unit occurs in one or two rollouts."""
     first = torch.arange(8)[:, None] // 2 * columns
     rewards = torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
     batch = Batch(first + torch.arange(columns), torch.ones(8, columns), rewards, torch.arange(8) // 4)
@@ -122,7 +133,7 @@ def test_contexts_are_told_apart_by_every_token_in_them(seed, context):
     rng = np.random.default_rng(seed)
     ids = torch.from_numpy(rng.integers(0, 3, (8, 60)))
     batch = Batch(ids, torch.ones_like(ids).bool(), torch.arange(8) % 2.0, torch.zeros(8, dtype=torch.int64))
-    config = KTAEConfig(context=context, compare="context", term_frequency_weight=0.0)
+    config = KTAEConfig(context=context, term_frequency_weight=0.0)
     close(ktae_advantages(*batch, config=config), tensor_path(batch, config))
 
 

@@ -96,7 +96,7 @@ def token_advantages(
             tables.add(space.missing)
 
     def work() -> bool:
-        space, tables = _space(largest, columns, within, most_S), _Tables(most_S, config)
+        space, tables = _space(largest, columns, settings.reach, within, most_S), _Tables(most_S, config)
         while True:
             with lock:
                 chunk = next(waiting, None)
@@ -153,11 +153,11 @@ def _chunks(position_G: np.ndarray, largest: int) -> list[tuple[int, int]]:
     return chunks
 
 
-def _space(largest: int, columns: int, within: bool, most_S: np.ndarray) -> loops.Space:
+def _space(largest: int, columns: int, reach: int, within: bool, most_S: np.ndarray) -> loops.Space:
     """Room for the largest group; the system provides memory as it is touched."""
     units = largest * columns + 2
     contexts = units if within else 2
-    slots = 2 << units.bit_length()  # at most half of them are ever taken
+    slots = 1 << (2 * units if reach or within else 5 * units // 4).bit_length()  # most tokens in context are new units
     return loops.Space(
         slots=np.empty(slots, np.uint32),
         units=np.empty((units, loops.RECORD), np.uint64),
@@ -199,12 +199,12 @@ class _Compilation(event.Listener):
     seconds = 0.0
 
     def on_start(self, event: event.Event) -> None:
-        if event.data["dispatcher"] is loops.advantages:
+        if event.data is not None and event.data["dispatcher"] is loops.advantages:
             _log.warning("compiling the estimator for this machine; later runs reuse the result")
             self._start = time.perf_counter()
 
     def on_end(self, event: event.Event) -> None:
-        if event.data["dispatcher"] is loops.advantages:
+        if event.data is not None and event.data["dispatcher"] is loops.advantages:
             self.seconds += time.perf_counter() - self._start
 
 

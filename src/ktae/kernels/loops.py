@@ -98,7 +98,8 @@ class Tables(NamedTuple):
 
 
 # Numba's cache looks for changes in the file of the function it compiles, and in no other: the name tells the rest.
-_FORMULAS = hashlib.sha256(b"".join(Path(module.__file__).read_bytes() for module in (scores, units))).hexdigest()[:8]
+_SOURCES = (Path(module.__file__ or "").read_bytes() for module in (scores, units))
+_FORMULAS = hashlib.sha256(b"".join(_SOURCES)).hexdigest()[:8]
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
@@ -167,6 +168,7 @@ def _count(tokens, groups, group, settings, space, index_BT):
     _clear(contexts, 1)
     space.rollouts_S[:] = 0
     space.lengths_S[:] = 0
+    has_states, row_tokens = len(states) > 0, space.row
     start, stop = groups.start_G[group], groups.start_G[group + 1]
     for place in range(start, stop):
         row = groups.rows[place]
@@ -187,10 +189,10 @@ def _count(tokens, groups, group, settings, space, index_BT):
 
             key, context_unit = np.uint64(token), 0
             if within or reach > 0:  # as in ktae.units.units
-                before = _joined(_START, np.int64(states[state_at + t * state_step])) if len(states) else _START
-                space.row[length] = token
+                before = _joined(_START, np.int64(states[state_at + t * state_step])) if has_states else _START
+                row_tokens[length] = token
                 for back in range(1, min(context, length) + 1):
-                    before = _joined(before, space.row[length - back])
+                    before = _joined(before, row_tokens[length - back])
                 if within:
                     context_key = np.uint64(before)
                     context_unit = _unit(context_slots, contexts, contexts_found, context_key)
@@ -198,7 +200,7 @@ def _count(tokens, groups, group, settings, space, index_BT):
                     _add(contexts, context_unit, context_key, mark, one)
                     _clear(contexts, contexts_found + 1)
                 for back in range(context + 1, min(reach, length) + 1):
-                    before = _joined(before, space.row[length - back])
+                    before = _joined(before, row_tokens[length - back])
                 key = np.uint64(_joined(before, token))
             length += 1
 
