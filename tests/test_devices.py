@@ -59,14 +59,9 @@ def test_default_dtype_and_device(config):
             torch.set_default_device(device)
             table = explain(*batch, config=config, permutations=50)
             states = batch.token_ids // 10
-            results.append(
-                (
-                    ktae_advantages(*batch, config=config),
-                    key_token_values(*batch, config=config, states=states),
-                    torch.from_numpy(table.value),
-                    torch.from_numpy(table.permutation_p),
-                )
-            )
+            advantages = ktae_advantages(*batch, config=config)
+            values = key_token_values(*batch, config=config, states=states)
+            results.append((advantages, values, *map(torch.from_numpy, (table.value, table.permutation_p))))
         finally:
             torch.set_default_dtype(torch.float32)
             torch.set_default_device(None)

@@ -83,7 +83,7 @@ def contingency(
     held = _by_side(unit_index_K[starts_rollout_K], correct_K[starts_rollout_K], len(within_U))
     counts = _by_side(unit_index_K, correct_K, len(within_U))
     if within_BT is None:
-        groups = int(group_B.max()) + 1
+        groups = len(torch.bincount(group_B))
         among = *_by_side(group_B, correct_B, groups), *_by_side(group_K, correct_K, groups)
     else:
         contexts = contingency(within_BT, mask_BT, correct_B, group_B)

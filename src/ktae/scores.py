@@ -123,8 +123,7 @@ def information_gains(n_T: int, n_F: int) -> np.ndarray:
     """(n_T + 1, n_F + 1) information gains H(correct) - H(correct | unit held), in bits, entry [a, b]."""
     a = np.arange(n_T + 1.0)[:, None]
     b = np.arange(n_F + 1.0)[None, :]
-    total = n_T + n_F
-    held = (a + b) / total
+    held = (a + b) / max(n_T + n_F, 1)
     conditional = held * _entropy(a, b) + (1.0 - held) * _entropy(n_T - a, n_F - b)
     # Rounding leaves -1e-17 where the unit carries no information.
     return np.maximum(_entropy(np.array(n_T), np.array(n_F)) - conditional, 0.0)
