@@ -11,8 +11,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "ktae"
 LAYERS = (
     {"config", "extras", "seeds"},
     {"checks"},
-    {"contingency", "context", "rollout"},
-    {"association", "direction"},
+    {"units", "contingency", "rollout"},
+    {"scores"},
     {"kernels"},
     {"advantages"},
     {"chance"},

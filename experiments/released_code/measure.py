@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from ktae import KTAEConfig, key_token_values, ktae_advantages
-from ktae.association import exact_fisher_scores, fisher_p_values, released_fisher_scores
+from ktae.scores import fisher_p_values, fisher_scores, released_fisher_scores
 
 HERE = Path(__file__).parent
-GOLDEN = HERE.parents[2] / "shared" / "data" / "golden"
+GOLDEN = HERE.parents[1] / "tests" / "golden"
 G = 16
 
 
@@ -39,7 +39,7 @@ def fisher_tables() -> dict:
         "p_is_1": int(no_evidence),
         "p_is_1_but_scored_as_evidence": int(missed),
         "largest_error_of_p": float(worst),
-        "score_of_no_evidence": {"exact": float(exact_fisher_scores(8, 8)[4, 4]), "released": float(np.exp(-2))},
+        "score_of_no_evidence": {"exact": float(fisher_scores(8, 8)[4, 4]), "released": float(np.exp(-2))},
     }
 
 

@@ -117,7 +117,6 @@ def test_the_settings_of_an_algorithm(write):
     in_context = recipe.key_tokens("dapo_ktae_context")
     assert (in_context.correct_above, in_context.exclude_token_ids) == (0.5, (3,))
     assert in_context == replace(KTAEConfig.recommended(), correct_above=0.5, exclude_token_ids=(3,))
-    assert in_context.compare == "context"
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -55,11 +55,11 @@ def beyond_rollout(method: rivals.Method) -> Estimator:
 
 
 def _ngrams(length: int) -> Estimator:
-    return key_tokens(KTAEConfig(context=length - 1, term_frequency_weight=0.0))
+    return key_tokens(KTAEConfig(ngram=length, term_frequency_weight=0.0))
 
 
 def _in_context(length: int) -> Estimator:
-    return key_tokens(KTAEConfig(context=length, compare="context", term_frequency_weight=0.0))
+    return key_tokens(KTAEConfig(context=length, term_frequency_weight=0.0))
 
 
 REFERENCE = "ktae"  # the paper's formula: the others are compared with it

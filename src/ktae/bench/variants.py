@@ -13,10 +13,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ktae.association import fisher_p_values
 from ktae.bench.labelled import Rollouts
-from ktae.context import followed_by, preceding
-from ktae.contingency import Contingency, contingency, within
+from ktae.config import KTAEConfig
+from ktae.contingency import contingency
+from ktae.scores import fisher_p_values
+from ktae.units import units
 
 Statistic = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -126,17 +127,9 @@ def _values(rollouts: Rollouts, counted_BT: Tensor, statistic: Statistic, contex
 def _counts(rollouts: Rollouts, counted_BT: Tensor, context: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """a, b, n_T and n_F of each token's table, (N, T) float64, 0 where it is not counted."""
     correct_B = rollouts.rewards > 0
-    groups, group_B = torch.unique(rollouts.group_ids, return_inverse=True)
-    scored_B = torch.ones_like(correct_B)
-
-    def tables(units_BT: Tensor) -> Contingency:
-        return contingency(units_BT, counted_BT, correct_B, scored_B, group_B, len(groups))
-
-    if context:
-        context_BT = preceding(rollouts.token_ids, counted_BT, context)
-        table = within(tables(followed_by(context_BT, rollouts.token_ids)), tables(context_BT))
-    else:
-        table = tables(rollouts.token_ids)
+    group_B = torch.unique(rollouts.group_ids, return_inverse=True)[1]
+    units_BT, within_BT = units(rollouts.token_ids, counted_BT, None, KTAEConfig(context=context))
+    table = contingency(units_BT, counted_BT, correct_B, group_B, within_BT)
 
     def per_token(counts_U: Tensor) -> Tensor:
         return torch.cat([counts_U, counts_U.new_zeros(1)])[table.unit_index_BT].double()

@@ -2,7 +2,7 @@
 
     --advantage-estimator grpo
     --custom-advantage-function-path ktae.integrations.slime.advantages
-    --custom-config-path ktae.yaml    # optional; for example: "ktae: {context: 2, compare: context, scale: 8.0}"
+    --custom-config-path ktae.yaml    # optional; for example: "ktae: {context: 2, scale: 8.0}"
 
 slime splits a batch, and with it the groups, over the data-parallel ranks: they are gathered first.
 """

@@ -133,7 +133,7 @@ def ktae_config(settings: Mapping[str, Any] | DictConfig | None) -> KTAEConfig:
         ValueError, TypeError: a key is unknown or a value is out of range; the message names `algorithm.ktae.KEY`.
 
     >>> config = ktae_config({"preset": "recommended", "scale": 4.0})
-    >>> config.scale, config.context, config.compare
+    >>> config.scale, config.context, config.ngram
     (4.0, 2, 'context')
     """
     if isinstance(settings, DictConfig):

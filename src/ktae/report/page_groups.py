@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ktae.association import fisher_p_values
 from ktae.explanation import KeyTokenTable
+from ktae.scores import fisher_p_values
 
 _DIGITS = 6  # significant ones of every number in the page
 _SHOWN = 300  # characters of a prompt in the list of prompts; the chosen prompt is shown in full

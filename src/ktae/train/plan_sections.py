@@ -102,7 +102,7 @@ def algorithms_section(recipe: Recipe, configs: dict[str, Any]) -> Table:
         )
         excluded = f"; never {list(ktae.exclude_token_ids)}" if ktae.exclude_token_ids else ""
         released = "; released code's Fisher table" if ktae.fisher == "released" else ""
-        context = f"; after {ktae.context} tokens, compared with the {ktae.compare}" if ktae.context else ""
+        context = f"; compared after the same {ktae.context} tokens" if ktae.context else ""
         centered = "; centered" if ktae.centered else ""
         return f"{weights}; scale {ktae.scale:g}{context}{centered}{released}{excluded}"
 
