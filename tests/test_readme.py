@@ -12,7 +12,7 @@ from ktae.chain.model import CHECKPOINT
 ROOT = Path(__file__).parents[1]
 SNIPPETS = {
     f"{page.name}-{number}": code
-    for page in (ROOT / "README.md", ROOT / "docs" / "algorithm.md")
+    for page in (ROOT / "README.md", ROOT / "docs" / "algorithm.md", ROOT / "docs" / "states.md")
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
 }
 # What a reader has and this machine may not: the hub, a GPU, hours.
