@@ -3,16 +3,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 VERL := .venv-verl/bin
 
-.PHONY: quickstart test test-verl lint format install
+.PHONY: quickstart test test-all test-verl lint format install
 
 # GRPO and GRPO+KTAE, in two forms, from the same small model, on CPU; the table and the picture land in runs/quickstart.
 quickstart: install
 	$(BIN)/ktae train quickstart
 
 test: install .venv/.smollm2
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
 
-# The verl adapter through verl's own command line, on CPU; `make test` skips these.
+# What `make test` leaves out: a browser, several processes, more than a few seconds; and verl.
+test-all: install .venv/.smollm2
+	$(BIN)/python -m pytest -m slow
+	$(MAKE) test-verl
+
+# The verl adapter through verl's own command line, on CPU.
 test-verl: .venv-verl/.installed
 	$(VERL)/python -m pytest tests/verl src/ktae/integrations/verl.py
 
