@@ -10,9 +10,10 @@ import pytest
 
 from ktae.chain import problems as chain
 from ktae.cli import main
-from ktae.evaluation.run import Evaluation, evaluate
+from ktae.evaluation.evaluate import EvalSettings, evaluate
 from ktae.evaluation.tasks import TASKS
 from ktae.files.json_lines import read
+from ktae.models.generate import Sampling
 
 MODEL = "python:ktae/chain/weights"
 SAMPLED = ["-n", "3", "--temperature", "1", "--max-tokens", "64", "--batch-tokens", "600"]
@@ -108,7 +109,7 @@ def test_tasks_from_a_folder(tmp_path):
     for name in ("aime24", "minerva"):
         rows = [{"problem": f"{n % 97} S1 +1 ?", "answers": [n + 1]} for n in range(TASKS[name].size)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = Evaluation(MODEL, ("aime24", "minerva"), tmp_path / "out", data_dir=tmp_path, limit=4)
+    settings = EvalSettings(MODEL, ("aime24", "minerva"), tmp_path / "out", Sampling(), data_dir=tmp_path, limit=4)
     results = evaluate(settings)
     assert results["about"]["known_defects"] == {"minerva": 0}
     assert results["tasks"]["aime24"]["problems"] == results["tasks"]["minerva"]["problems"] == 4

@@ -64,9 +64,8 @@ def answer(
     backend = TransformersBackend(model, tokenizer)
     for number, start in enumerate(range(0, len(tasks), batch_size)):
         batch = tasks[start : start + batch_size]
-        completions = backend.complete(
-            [texts[i] for i in batch], sampling, derived_seed(seed, number), special_tokens=not chat
-        )
+        seeds = [derived_seed(seed, number)] * len(batch)
+        completions = backend.complete([texts[i] for i in batch], sampling, seeds, special_tokens=not chat)
         columns = {name: [rows[i][name] for i in batch] for name in rows.column_names if name != "prompt"}
         written = [completion.text for completion in completions]
         rewards = reward(
