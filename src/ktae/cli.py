@@ -142,6 +142,7 @@ def _run(run: Callable[[argparse.Namespace], Any], arguments: argparse.Namespace
         return _failed(str(error))
     if work is not None:
         work()
+    sys.stdout.flush()
     return 0
 
 

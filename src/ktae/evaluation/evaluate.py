@@ -94,9 +94,9 @@ def check(settings: EvalSettings) -> Callable[[], dict[str, Any]]:
     from ktae.models.load import check_available
 
     backend = choose_backend(settings.backend)
+    named = resolve_tasks(list(settings.tasks))
     check_available(settings.model)
-    tasks = [load_task(task, settings.data_dir) for task in resolve_tasks(list(settings.tasks))]
-    tasks = [(task, problems[: settings.limit]) for task, problems in tasks]
+    tasks = [(task, problems[: settings.limit]) for task, problems in (load_task(t, settings.data_dir) for t in named)]
     items = [(task, problem, n) for task, problems in tasks for problem in problems for n in range(settings.samples)]
     about = _about(settings, backend)
     found = _found(settings.out / GENERATIONS, items)

@@ -207,7 +207,9 @@ def read_generation_config(config: Any, tokenizer: Any) -> tuple[list[int], dict
     ends = config.eos_token_id  # one id, several or None
     end_ids = sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
     said = config.to_diff_dict().items()
-    return end_ids, {name: value for name, value in said if not re.match(r"_|output_|use_cache|\w+_(id|version)$", name)}
+    return end_ids, {
+        name: value for name, value in said if not re.match(r"_|output_|use_cache|\w+_(id|version)$", name)
+    }
 
 
 def choose_backend(backend: Literal["auto", "vllm", "transformers"]) -> str:
