@@ -113,7 +113,7 @@ def check_available(path: str) -> None:
     """
     resolved = resolve(path)
     if Path(resolved).exists():
-        if Path(resolved).is_dir() and not (Path(resolved) / "config.json").exists():
+        if Path(resolved).is_dir() and not any(Path(resolved).glob("*config.json")):  # or adapter_config.json
             raise FileNotFoundError(f"the folder {path} holds no model: there is no config.json in it")
         return
     hub = require("huggingface_hub", extra="train")
