@@ -172,7 +172,7 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
         )
         if name == command:
             importlib.import_module(module).add_arguments(its_parser)
-            its_parser.description = textwrap.fill(its_parser.description, 79)
+            its_parser.description = textwrap.fill(its_parser.description or summary, 79)
             if its_parser.epilog != epilog:
                 its_parser.epilog = f"{its_parser.epilog}\n\n{epilog}"
     return parser

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -18,6 +18,9 @@ from ktae.files import json_lines
 
 # Settings that change what one and the same model answers; beside the seed, which changes the draws only.
 _DECODING = ("sampling.temperature", "sampling.top_p", "sampling.max_tokens", "system")
+
+
+Table = tuple[str, list[str], list[list[str]]]  # title, header, lines
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,6 @@ class Comparison:
     def rows(self) -> tuple[Difference, ...]:
         """The tasks, and the average if there is one."""
         return (*self.tasks, *filter(None, (self.macro,)))
-
-    @property
-    def findings(self) -> list[str]:
-        """A sentence a row."""
-        return [f"{d.task}: {d.finding}" for d in self.rows]
 
 
 def compare(folder_a: Path, folder_b: Path, tasks: Sequence[str] | None = None) -> Comparison:
@@ -94,12 +92,12 @@ def compare(folder_a: Path, folder_b: Path, tasks: Sequence[str] | None = None) 
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """The table, a sentence a row, and the notes."""
-    parts = [f"# {comparison.b} against {comparison.a}", f"A is {comparison.a}, B is {comparison.b}."]
-    parts += filter(None, [comparison.decoding])
-    for title, header, lines in _tables(comparison):
-        parts += [f"{title[0].upper()}{title[1:]}:", markdown_table(header, lines)]
-    return "\n\n".join([*parts, *comparison.findings, *comparison.notes]) + "\n"
+    """The tables, a sentence a row, and the notes."""
+    shown = [
+        block if isinstance(block, str) else f"{block[0]}:\n\n{markdown_table(*block[1:])}"
+        for block in _blocks(comparison)
+    ]
+    return "\n\n".join([f"# {comparison.b} against {comparison.a}", *shown]) + "\n"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,17 +112,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Runs the command."""
     console = require("rich.console", extra="train").Console()
-
-    def say(*lines: str) -> None:
-        for line in lines:
-            console.print(line, highlight=False, markup=False)
-
     tasks = None if arguments.tasks is None else list(filter(None, arguments.tasks.split(",")))
     comparison = compare(arguments.a, arguments.b, tasks)
-    say(f"A is {comparison.a}\nB is {comparison.b}", *filter(None, [comparison.decoding]))
-    for title, header, lines in _tables(comparison):
-        console.print(rich_table(title, header, lines, tasks=len(comparison.tasks)))
-    say(*comparison.findings, "", *comparison.notes)
+    for block in _blocks(comparison):
+        shown = block if isinstance(block, str) else rich_table(*block, tasks=len(comparison.tasks))
+        console.print(shown, highlight=False, markup=False)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / "comparison.json").write_text(json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n")
@@ -230,8 +222,12 @@ def _changed(about_a: dict[str, Any], about_b: dict[str, Any]) -> list[str]:
     return [f"What differs between A and B: {', '.join(changed)}."] if about_a and about_b and changed else []
 
 
-def _tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, header and lines of the table of accuracies and, if any are known, of that of lengths."""
+def _blocks(comparison: Comparison) -> Iterator[str | Table]:
+    """What is shown, in order."""
+    rows = comparison.rows
+    yield f"A is {comparison.a}, the baseline.\nB is {comparison.b}."
+    if comparison.decoding:
+        yield comparison.decoding
     accuracies = [
         [
             d.task,
@@ -242,21 +238,17 @@ def _tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]
             "" if d.b_better is None else f"{d.b_better} / {d.a_better}",
             format_p(d.p_value, name=""),
         ]
-        for d in comparison.rows
+        for d in rows
     ]
     header = ["task", "problems", "A", "B", "B - A", "B / A better", "p"]
-    tables = [("accuracy, % [95 % interval]", header, accuracies)]
-    if any(d.length_a is not None and d.length_b is not None for d in comparison.rows):
-        lengths = [
-            [
-                d.task,
-                *("-" if mean is None else f"{mean:.0f}" for mean in (d.length_a, d.length_b)),
-                "-" if d.length is None else _interval(d.length, 1, ".0f"),
-            ]
-            for d in comparison.rows
-        ]
-        tables.append(("mean length, tokens [95 % interval]", ["task", "A", "B", "B - A"], lengths))
-    return tables
+    yield "Accuracy, % [95 % interval]", header, accuracies
+    if any(d.length_a is not None and d.length_b is not None for d in rows):
+        means = [["-" if x is None else f"{x:.0f}" for x in (d.length_a, d.length_b)] for d in rows]
+        differences = ["-" if d.length is None else _interval(d.length, 1, ".0f") for d in rows]
+        lengths = [[d.task, *mean, length] for d, mean, length in zip(rows, means, differences, strict=True)]
+        yield "Mean length, tokens [95 % interval]", ["task", "A", "B", "B - A"], lengths
+    yield from (f"{d.task}: {d.finding}" for d in rows)
+    yield from comparison.notes
 
 
 def _interval(difference: Estimate, scale: int, form: str) -> str:

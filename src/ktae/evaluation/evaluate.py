@@ -121,9 +121,8 @@ def _evaluate(
 
     console, out = Console(), settings.out
     out.mkdir(parents=True, exist_ok=True)
-    unfinished = out / "about.json.tmp"
-    unfinished.write_text(json.dumps(about, indent=1) + "\n")
-    unfinished.replace(out / "about.json")
+    (out / "about.json.tmp").write_text(json.dumps(about, indent=1) + "\n")
+    (out / "about.json.tmp").replace(out / "about.json")
     if not_used := about.get(_GENERATION, {}).get("not_used"):
         said = ", ".join(f"{name} {value}" for name, value in not_used.items())
         console.print(f"Not used of the checkpoint's generation settings: {said}", highlight=False, markup=False)
@@ -209,22 +208,15 @@ def _generate(
     from ktae.models.generate import generate, render
 
     sampling = settings.sampling
-    systems = [task.system if settings.system is None else settings.system for task, _, _ in items]
+    system = settings.system
     texts = [
-        render(engine.tokenizer, problem.text, system) for (_, problem, _), system in zip(items, systems, strict=True)
+        render(engine.tokenizer, problem.text, task.system if system is None else system) for task, problem, _ in items
     ]
     seeds = [derived_seed(sampling.seed, task.name, problem.id, sample) for task, problem, sample in items]
     budget = settings.batch_tokens or (131072 if torch.accelerator.is_available() else 16384)
-    with progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.fields[length]}"),
-        progress.TimeElapsedColumn(),
-        progress.TextColumn("left"),
-        progress.TimeRemainingColumn(),
-        console=console,
-    ) as shown:
+    counted = progress.BarColumn(), progress.MofNCompleteColumn(), "{task.fields[length]}"
+    timed = progress.TimeElapsedColumn(), "left", progress.TimeRemainingColumn()
+    with progress.Progress("{task.description}", *counted, *timed, console=console) as shown:
         bar = shown.add_task(f"answers ({engine.name})", total=len(items), completed=len(found), length="")
         tokens = number = 0
         for part in generate(engine, texts, sampling, seeds, budget=budget, done=frozenset(found)):
@@ -237,9 +229,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to a parser; `run` takes what it makes of them."""
     add = parser.add_argument
     add("model", help="a Hugging Face id, a folder, a .gguf file or python:PACKAGE/PATH")
-    add(
-        "--tasks", default="paper", help="names separated by commas: tasks, suites, .jsonl files (default: %(default)s)"
-    )
+    add("--tasks", default="paper", help="tasks, suites, .jsonl files, separated by commas (default: %(default)s)")
     add("--out", type=Path, help="the folder for the results (default: evals/MODEL)")
     add("--data-dir", type=Path, metavar="DIR", help="read DIR/NAME.jsonl instead of the hub")
     add("-n", type=int, default=1, dest="samples", help="completions a problem (default: %(default)s)")

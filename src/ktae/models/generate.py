@@ -111,7 +111,7 @@ class TransformersBackend:
     def complete(
         self, texts: list[str], sampling: Sampling, seeds: Sequence[int], *, special_tokens: bool = False
     ) -> list[Completion]:
-        """One completion of each text; torch's global generators and the model's own settings are left as they were.
+        """One completion of each text; torch's generators and the model's generation settings stay as they were.
 
         Args:
             texts: what the model reads.
@@ -119,22 +119,15 @@ class TransformersBackend:
             seeds: one a text. All draws come from one generator, which gets the first.
             special_tokens: let the tokenizer add its special tokens, as it should where no chat template has.
         """
-        how: dict[str, Any] = {"do_sample": False}
+        how: dict[str, Any] = {"max_new_tokens": sampling.max_tokens, "do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:
-            how = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": sampling.top_p}
-        inputs = self.tokenizer(
-            texts,
-            padding=True,
-            return_tensors="pt",
-            return_token_type_ids=False,
-            add_special_tokens=special_tokens,
-        ).to(self.model.device)
+            how |= {"temperature": sampling.temperature, "top_k": 0, "top_p": sampling.top_p}
         config = require("transformers", extra="train").GenerationConfig(
-            max_new_tokens=sampling.max_tokens,
-            eos_token_id=self.end_ids or None,
-            pad_token_id=self.tokenizer.pad_token_id,
-            **how,
+            eos_token_id=self.end_ids or None, pad_token_id=self.tokenizer.pad_token_id, **how
         )
+        inputs = self.tokenizer(
+            texts, padding=True, return_tensors="pt", return_token_type_ids=False, add_special_tokens=special_tokens
+        ).to(self.model.device)
         own = self._generator.generation_config
         try:
             self._generator.generation_config = config  # transformers fills what an argument leaves open from here
@@ -176,16 +169,8 @@ class VllmBackend:
     ) -> list[Completion]:
         """As `TransformersBackend.complete`, but each text's draws are its own: they depend on its seed alone."""
         ids = self.tokenizer(texts, add_special_tokens=special_tokens)["input_ids"]
-        parameters = [
-            self._vllm.SamplingParams(
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=sampling.max_tokens,
-                stop_token_ids=self.end_ids,
-                seed=seed,
-            )
-            for seed in seeds
-        ]
+        how = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
+        parameters = [self._vllm.SamplingParams(**how, stop_token_ids=self.end_ids, seed=seed) for seed in seeds]
         outputs = self._engine.generate([{"prompt_token_ids": row} for row in ids], parameters, use_tqdm=False)
         firsts = [output.outputs[0] for output in outputs]
         return [Completion(out.text, len(out.token_ids), out.finish_reason == "length") for out in firsts]
