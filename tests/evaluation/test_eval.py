@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import documented_vllm
 import pytest
 
 from ktae.chain import problems as chain
@@ -59,6 +60,19 @@ def test_what_it_leaves(finished):
     for picture in ("accuracy.png", "length.png"):
         assert (folder / "whole" / picture).read_bytes().startswith(b"\x89PNG")
     assert "72/72" in stdout
+
+
+def test_vllm_answers_every_sample_anew(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", documented_vllm)
+    monkeypatch.setattr("ktae.models.generate.choose_backend", lambda backend: "vllm")
+    tasks = (str(chains(tmp_path / "chains.jsonl", 2)),)
+    answers = {}
+    for samples in (8, 32):
+        out = tmp_path / str(samples)
+        evaluate(EvalSettings(MODEL, tasks, out, Sampling(1.0), samples=samples))
+        answers[samples] = {(row["id"], row["sample"]): row["completion"] for row in read(out / "samples.jsonl")}
+    assert len(set(answers[32].values())) == 64
+    assert answers[8].items() < answers[32].items(), "more samples begin with the same ones"
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])

@@ -1,12 +1,10 @@
 """Batches, and completions by transformers: the shipped quickstart model and a tiny one."""
 
 import math
-import random
 import sys
-from dataclasses import dataclass
 from itertools import pairwise
-from types import SimpleNamespace
 
+import documented_vllm
 import pytest
 import torch
 from hypothesis import given
@@ -131,42 +129,10 @@ def test_a_model_that_never_ends():
     assert all(c.truncated and c.length == 4 for c in backend.complete(["a", "b c"], Sampling(max_tokens=4), [0, 0]))
 
 
-@dataclass
-class SamplingParams:
-    """The fields of vLLM 0.33's own that matter, with its defaults."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    max_tokens: int | None = 16
-    stop_token_ids: list[int] | None = None
-    seed: int | None = None
-
-
-class LLM:
-    """As vLLM documents it: a list of SamplingParams is paired with the prompts, a single one goes to each of them."""
-
-    def __init__(self, model, dtype, generation_config="auto"):
-        self.settings = model, dtype, generation_config
-
-    def generate(self, prompts, sampling_params, use_tqdm=True):
-        if isinstance(sampling_params, SamplingParams):
-            sampling_params = [sampling_params] * len(prompts)
-        assert len(sampling_params) == len(prompts)
-        self.sampling_params = sampling_params
-        for prompt, params in zip(prompts, sampling_params, strict=True):
-            drawn = random.Random(params.seed).choices(range(10**6), k=3)
-            text = " ".join(map(str, (*prompt["prompt_token_ids"], *drawn)))
-            reason = "length" if params.max_tokens == 3 else "stop"
-            yield SimpleNamespace(outputs=[SimpleNamespace(text=text, token_ids=drawn, finish_reason=reason)])
-
-
 @pytest.fixture
 def vllm(monkeypatch, tmp_path):
     """Its documented behaviour; vLLM itself needs a GPU and has not been run."""
-    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=LLM, SamplingParams=SamplingParams))
+    monkeypatch.setitem(sys.modules, "vllm", documented_vllm)
     llama = model()
     llama.generation_config.update(temperature=0.6, do_sample=True, repetition_penalty=1.1)
     llama.save_pretrained(tmp_path)
@@ -186,7 +152,7 @@ def test_vllm_gets_nothing_of_the_checkpoint_but_the_ends(vllm):
     ends = sorted({IDS[EOS], IDS[STOP]})
     assert vllm._engine.settings[2] == "vllm"
     assert vllm._engine.sampling_params == [
-        SamplingParams(0.7, 0.9, max_tokens=3, stop_token_ids=ends, seed=seed) for seed in (4, 5)
+        documented_vllm.SamplingParams(0.7, 0.9, max_tokens=3, stop_token_ids=ends, seed=seed) for seed in (4, 5)
     ]
     assert vllm.not_used == {"temperature": 0.6, "do_sample": True, "repetition_penalty": 1.1}
 
