@@ -117,7 +117,8 @@ def prepare(settings: Prepare) -> Counts:
         too_long = _too_long(settings.tokenizer, settings.max_prompt_tokens, settings.system)
     columns = {name: getattr(settings, f"{name}_column") for name in COLUMNS}
     source = SOURCES.get(settings.source) or other_source(settings.source, columns)
-    table = load_rows(source, settings.split, settings.file)
+    instead = "--file PATH" if settings.source in SOURCES else "the file's path as SOURCE"
+    table = load_rows(source, settings.split, settings.file, instead=instead)
     if settings.levels is not None and not set(source.levels) & set(table.column_names):
         raise ValueError(f"--levels needs a column of levels, which {source.name} has not: {table.column_names}")
     problems, counts = select(

@@ -212,13 +212,14 @@ def read_problem_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield where, row
 
 
-def load_rows(source: Source, split: str, file: Path | None = None) -> Any:
+def load_rows(source: Source, split: str, file: Path | None = None, *, instead: str = "--file PATH") -> Any:
     """A source's rows as they are.
 
     Args:
         source: what to load. Its columns are checked.
         split: of a hub id or a folder; a file has only one.
         file: read this file instead of what is at `source.path`.
+        instead: the option that names a local file, for the message when the hub cannot be reached.
 
     Returns:
         A `datasets.Dataset`.
@@ -245,8 +246,7 @@ def load_rows(source: Source, split: str, file: Path | None = None) -> Any:
     except (OSError, RuntimeError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         if kind is None and isinstance(error, OSError):
-            option = "--file PATH" if source.name in SOURCES else "the file's path as SOURCE"
-            raise OSError(f"cannot load {path}: {reason}. Its rows in a local file do as well: {option}") from error
+            raise OSError(f"cannot load {path}: {reason}. Its rows in a local file do as well: {instead}") from error
         raise ValueError(f"cannot read {path}: {reason}") from error
     source.check_columns(rows.column_names)
     return rows

@@ -146,7 +146,7 @@ def load_task(task: Task | str, data_dir: Path | None = None) -> tuple[Task, lis
         if len(problems) != task.size:
             raise ValueError(f"{data_dir / task.name}.jsonl has {len(problems)} problems, but {task.name} {task.size}")
         return task, problems
-    rows = [task.source.read(row) for row in load_rows(task.source, task.split)]
+    rows = [task.source.read(row) for row in load_rows(task.source, task.split, instead="--data-dir DIR")]
     return task, _checked(rows, task.name)
 
 
