@@ -16,8 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ktae.extras import require
-
 Z95 = 1.959964
 Z80 = 0.841621  # for a power of 80 %
 
@@ -87,7 +85,7 @@ def mean_interval(value_P: np.ndarray) -> Estimate:
     value_P = np.asarray(value_P, dtype=float)
     if value_P.ndim != 1 or len(value_P) < 2:
         raise ValueError(f"value_P must have shape (P,) with at least 2 problems, got {value_P.shape}")
-    quantile = float(require("scipy.special", extra="train").stdtrit(len(value_P) - 1, 0.975))
+    quantile = _student95(len(value_P) - 1)
     mean, half = float(value_P.mean()), quantile * float(value_P.std(ddof=1)) / math.sqrt(len(value_P))
     return Estimate(mean, mean - half, mean + half)
 
@@ -240,3 +238,20 @@ def _differences(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> np.ndarray:
     if len(correct_PS) != len(baseline_PS):
         raise ValueError(f"both must have the same problems, got {len(correct_PS)} and {len(baseline_PS)}")
     return correct_PS.mean(axis=1) - baseline_PS.mean(axis=1)
+
+
+def _student95(freedom: int) -> float:
+    """97.5 % quantile of Student's t: Abramowitz and Stegun 26.7.5, within 0.2 % from 3 degrees of freedom on.
+
+    Closed forms for 1 and 2. No SciPy: it would be a dependency for this alone.
+    """
+    if freedom <= 2:
+        return {1: 12.706205, 2: 4.302653}[freedom]
+    z = Z95
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / freedom**i for i, term in enumerate(terms, start=1))
