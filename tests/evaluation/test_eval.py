@@ -64,7 +64,7 @@ def test_what_it_leaves(finished):
 
 def test_vllm_answers_every_sample_anew(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", documented_vllm)
-    monkeypatch.setattr("ktae.models.generate.choose_backend", lambda backend: "vllm")
+    monkeypatch.setattr("ktae.models.generate.choose_backend", lambda *asked: "vllm")
     tasks = (str(chains(tmp_path / "chains.jsonl", 2)),)
     answers = {}
     for samples in (8, 32):

@@ -163,10 +163,15 @@ def test_vllm_cut_off_or_ended(vllm):
         assert (completion.length, completion.truncated) == (3, truncated)
 
 
-def test_backends():
-    assert choose_backend("transformers") == "transformers"
-    if not torch.cuda.is_available():
-        assert choose_backend("auto") == "transformers"
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("installed", [False, True])
+def test_backends(gpu, installed, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    assert choose_backend("auto", "a/b") == ("vllm" if gpu and installed else "transformers")
+    assert choose_backend("auto", "a.gguf") == choose_backend("transformers", "a/b") == "transformers"
+    with pytest.raises(ValueError, match="reads no GGUF files such as a.gguf" if installed else "not installed"):
+        choose_backend("vllm", "a.gguf")
 
 
 @pytest.mark.parametrize(

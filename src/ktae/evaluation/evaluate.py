@@ -93,7 +93,7 @@ def check(settings: EvalSettings) -> Callable[[], dict[str, Any]]:
     from ktae.models.generate import choose_backend
     from ktae.models.load import check_available
 
-    backend = choose_backend(settings.backend)
+    backend = choose_backend(settings.backend, settings.model)
     named = resolve_tasks(list(settings.tasks))
     check_available(settings.model)
     tasks = [(task, problems[: settings.limit]) for task, problems in (load_task(t, settings.data_dir) for t in named)]

@@ -197,18 +197,20 @@ def read_generation_config(config: Any, tokenizer: Any) -> tuple[list[int], dict
     }
 
 
-def choose_backend(backend: Literal["auto", "vllm", "transformers"]) -> str:
-    """`vllm` or `transformers`; `auto` takes vLLM where it is installed and there is a GPU.
+def choose_backend(backend: Literal["auto", "vllm", "transformers"], model: str) -> str:
+    """`vllm` or `transformers`; `auto` takes vLLM where it is installed, there is a GPU, and the model is no GGUF file.
 
     Raises:
-        ValueError: vLLM is asked for and not installed.
+        ValueError: vLLM is asked for and not installed, or for a GGUF file.
     """
-    installed = importlib.util.find_spec("vllm") is not None
+    installed, gguf = importlib.util.find_spec("vllm") is not None, model.endswith(".gguf")
     if backend == "vllm" and not installed:
         raise ValueError("--backend vllm: vLLM is not installed (pip install vllm)")
+    if backend == "vllm" and gguf:
+        raise ValueError(f"--backend vllm reads no GGUF files such as {model}; --backend transformers does")
     if backend != "auto":
         return backend
-    return "vllm" if installed and torch.cuda.is_available() else "transformers"
+    return "vllm" if installed and torch.cuda.is_available() and not gguf else "transformers"
 
 
 def generate(
