@@ -37,10 +37,9 @@ class Prepare:
         out: the file to write, `.jsonl` or `.parquet`, which must not exist yet.
         file: read the rows of `math`, `gsm8k` or `svamp` from this file instead of the hub.
         split: of a hub id or a folder.
-        problem_column: of a source other than these three: the column of the problem's text; None for `problem`.
-        answer_column: the same for the answer, a text, a number or a list of them; None for `answer`.
-        level_column: the same for the level, such as `3` or `Level 3`; None for `level`, which may be missing.
-        id_column: the same for its own ids; None for `id`, which may be missing. An empty text: it has no ids.
+        problem_column, answer_column, level_column, id_column: columns of a source other than these three; None for
+            `problem`, `answer` (a text, a number or a list of them), `level` (such as `3` or `Level 3`) and `id`, of
+            which the last two may be missing. An empty `id_column`: it has no ids.
         system: system message; empty for none.
         levels: keep these only; None keeps all.
         max_prompt_tokens: keep only prompts of at most so many tokens, the chat template included.
@@ -91,13 +90,7 @@ class Prepare:
 def prepare(settings: Prepare) -> Counts:
     """Writes `settings.out`, and next to it `<out>.info.json`: settings, counts, SHA-256 of the file.
 
-    The same rows in another order give the same file; see `ktae.data.selection.select`.
-
-    Args:
-        settings: see there.
-
-    Returns:
-        How many rows were written, and left out for which reason.
+    The same rows in another order give the same file; see `ktae.data.selection.select`, which makes the counts.
 
     Raises:
         FileExistsError: one of the two files exists.
@@ -110,7 +103,7 @@ def prepare(settings: Prepare) -> Counts:
     for path in (settings.out, info):
         if path.exists():
             raise FileExistsError(f"{path} exists and is not overwritten; remove it or give another --out")
-    # What is quick to check comes before what may be long to load.
+    # What is quick to check comes first.
     benchmarks = read_benchmarks(settings.benchmarks) if settings.benchmarks is not None else None
     too_long = None
     if settings.tokenizer is not None and settings.max_prompt_tokens is not None:
@@ -130,14 +123,9 @@ def prepare(settings: Prepare) -> Counts:
         limit=settings.limit,
     )
     rows = [
-        {
-            "prompt": _prompt(problem, settings.system),
-            "answers": list(problem.answers),
-            "id": problem.id,
-            "source": source.name,
-            "level": problem.level,
-        }
-        for problem in problems
+        {"prompt": _prompt(p, settings.system), "answers": list(p.answers), "id": p.id}
+        | {"source": source.name, "level": p.level}
+        for p in problems
     ]
     _write(rows, settings, counts, info)
     return counts
@@ -218,13 +206,8 @@ def _write(rows: list[dict[str, Any]], settings: Prepare, counts: Counts, info: 
         else:
             text = datasets.Value("string")
             # Spelled out, since levels that are all None would otherwise have no type.
-            features = datasets.Features(
-                prompt=[{"role": text, "content": text}],
-                answers=datasets.List(text),
-                id=text,
-                source=text,
-                level=datasets.Value("int64"),
-            )
+            columns = {"answers": datasets.List(text), "id": text, "source": text, "level": datasets.Value("int64")}
+            features = datasets.Features(prompt=[{"role": text, "content": text}], **columns)
             datasets.Dataset.from_list(rows, features=features).to_parquet(data)
         about = {
             "settings": dataclasses.asdict(settings),

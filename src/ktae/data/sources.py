@@ -111,7 +111,8 @@ class Source:
         levels = (read(row[column]) for column, read in self.levels.items() if row.get(column) is not None)
         own = plain(row[self.id]) if self.id and row.get(self.id) is not None else None
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return Problem(text, answers, own or f"{self.name}-{digest[:16]}", next(filter(_known, levels), None))
+        level = next((level for level in levels if level is not None), None)
+        return Problem(text, answers, own or f"{self.name}-{digest[:16]}", level)
 
     def _answers(self, row: Mapping[str, Any], column: str) -> tuple[str, ...]:
         value = row.get(column)
@@ -138,10 +139,6 @@ class Source:
                 raise ValueError(
                     f"{self.name} needs the column {' or '.join(map(repr, wanted))}, got {columns}{hint}{options}"
                 )
-
-
-def _known(level: int | None) -> bool:
-    return level is not None
 
 
 SOURCES = {
