@@ -63,9 +63,9 @@ def test_the_last_line_needs_no_newline_and_blank_lines_are_no_problems(tmp_path
     [
         ("", r"the benchmark .*a.jsonl is empty"),
         ('{"problem": "x"}\n{"problem": ', r"a.jsonl, line 2: Expecting value"),
-        ('{"question": "x"}', r"a.jsonl, line 1: expected an object with a text 'problem', got \{'question': 'x'\}"),
-        ('{"problem": "?"}', r"a.jsonl, line 1: the problem has no word"),
-        ("[1]", r"a.jsonl, line 1: expected an object with a text 'problem', got \[1\]"),
+        ('{"question": "x"}', r"a.jsonl, line 1, must be an object with a text 'problem', got \['question'\]"),
+        ('{"problem": "?"}', r"a.jsonl, line 1, must be an object with a text 'problem'"),
+        ("[1]", r"a.jsonl, line 1, must be an object with a text 'problem', got list"),
     ],
 )
 def test_errors(tmp_path, lines, message):

@@ -133,19 +133,38 @@ def test_columns_that_may_be_missing():
 ROWS = [{"problem": "P?", "answer": "1", "level": 2.0}, {"problem": "Q?", "answer": "2", "level": None}]
 
 
-LINES, LIST = "".join(json.dumps(row) + "\n" for row in ROWS).encode(), json.dumps(ROWS).encode()
-FILES = {
-    "a.jsonl": lambda path: path.write_bytes(LINES),
-    "a.json": lambda path: path.write_bytes(LIST),
-    "a.jsonl.gz": lambda path: path.write_bytes(gzip.compress(LINES)),
-    "a.json.gz": lambda path: path.write_bytes(gzip.compress(LIST)),
-    "a.parquet": lambda path: Dataset.from_list(ROWS).to_parquet(path),
-}
+def as_lines(path):
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_files(tmp_path, name):
-    FILES[name](tmp_path / name)
+def as_list(path):
+    path.write_text(json.dumps(ROWS))
+
+
+def as_lines_gz(path):
+    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in ROWS).encode()))
+
+
+def as_list_gz(path):
+    path.write_bytes(gzip.compress(json.dumps(ROWS).encode()))
+
+
+def as_parquet(path):
+    Dataset.from_list(ROWS).to_parquet(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.jsonl", as_lines),
+        ("a.json", as_list),
+        ("a.jsonl.gz", as_lines_gz),
+        ("a.json.gz", as_list_gz),
+        ("a.parquet", as_parquet),
+    ],
+)
+def test_files(tmp_path, name, write):
+    write(tmp_path / name)
     source = other(tmp_path / name)
     assert source.name == name
     assert [row["problem"] for row in load_rows(source, "train")] == ["P?", "Q?"]
@@ -153,18 +172,21 @@ def test_files(tmp_path, name):
 
 
 def test_a_folder_goes_the_way_of_a_hub_id(tmp_path):
-    for split in ("train", "test"):
-        (tmp_path / f"{split}.jsonl").write_bytes(LINES)
+    as_lines(tmp_path / "train.jsonl")
+    as_lines(tmp_path / "test.jsonl")
     assert load_rows(other(tmp_path), "test")["answer"] == ["1", "2"]
     with pytest.raises(ValueError, match=r"^cannot read .*: Unknown split \"tset\". Should be one of"):
         load_rows(other(tmp_path), "tset")
 
 
-def test_no_hub(monkeypatch):
+@pytest.mark.parametrize(
+    ("source", "option"), [(SOURCES["gsm8k"], "--file PATH"), (other("some/set"), "the file's path as SOURCE")]
+)
+def test_no_hub(monkeypatch, source, option):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(OSError, match=r"^cannot load some/set: [^\n]*local file do as well: --data-dir DIR$") as caught:
-        load_rows(other("some/set"), "train", instead="--data-dir DIR")
-    assert caught.value.filename is None, "the message is the whole line"
+    with pytest.raises(OSError, match=f"^cannot load {source.path}: [^\n]*local file do as well: {option}$") as caught:
+        load_rows(source, "train")
+    assert caught.value.filename is None, "for the command line a mistake in the input, not a failure of the system"
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,7 @@ def test_a_file_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"problem": "1"}', "line 1: expected 'answers', a list of texts and numbers, got None"),
-        ('{"problem": "1", "answers": [["1"]]}', "line 1: expected 'answers', a list of texts and numbers, got"),
-        ("[" * 100_000, "line 1: "),
+        ('{"problem": "1"}', r"line 1: expected 'problem' \(a text\) and 'answers' \(a list\)"),
         ('{"problem": "1", "answers": ["1"]}\n{"problem"', "line 2: "),
         ("[1]", "line 1: expected"),
         ("", "has no problems"),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-
-from ktae.data.sources import read_problem_lines
 
 WORDS = 13
 EXACT, RUN = "exact text", f"{WORDS} words"
@@ -55,14 +54,10 @@ def read_benchmarks(folder: Path) -> Benchmarks:
     files = sorted(folder.glob("*.jsonl"))
     if not files:
         raise ValueError(f"the folder of benchmarks {folder} holds no *.jsonl file")
-    texts = {}
-    for file in files:
-        by_place = {where: normalise(row["problem"]) for where, row in read_problem_lines(file)}
-        if not by_place:
-            raise ValueError(f"the benchmark {file} is empty")
-        if wordless := [where for where, text in by_place.items() if not text]:
-            raise ValueError(f"{wordless[0]}: the problem has no word")
-        texts[file.stem] = frozenset(by_place.values())
+    texts = {file.stem: frozenset(_problems(file)) for file in files}
+    for name, problems in texts.items():
+        if not problems:
+            raise ValueError(f"the benchmark {folder / name}.jsonl is empty")
     runs = {name: frozenset[str]().union(*map(word_runs, problems)) for name, problems in texts.items()}
     return Benchmarks(texts, runs)
 
@@ -83,3 +78,21 @@ def word_runs(text: str) -> set[str]:
     """Every run of `WORDS` words in a normalised text; none if it is shorter."""
     words = text.split()
     return {" ".join(words[start : start + WORDS]) for start in range(len(words) - WORDS + 1)}
+
+
+def _problems(file: Path) -> list[str]:
+    problems = []
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{file}, line {number}: {error}") from None
+            problem = row.get("problem") if isinstance(row, dict) else None
+            if not isinstance(problem, str) or not normalise(problem):
+                found = sorted(row) if isinstance(row, dict) else type(row).__name__
+                raise ValueError(f"{file}, line {number}, must be an object with a text 'problem', got {found}")
+            problems.append(normalise(problem))
+    return problems

@@ -110,8 +110,7 @@ def prepare(settings: Prepare) -> Counts:
         too_long = _too_long(settings.tokenizer, settings.max_prompt_tokens, settings.system)
     columns = {name: getattr(settings, f"{name}_column") for name in COLUMNS}
     source = SOURCES.get(settings.source) or other_source(settings.source, columns)
-    instead = "--file PATH" if settings.source in SOURCES else "the file's path as SOURCE"
-    table = load_rows(source, settings.split, settings.file, instead=instead)
+    table = load_rows(source, settings.split, settings.file)
     if settings.levels is not None and not set(source.levels) & set(table.column_names):
         raise ValueError(f"--levels needs a column of levels, which {source.name} has not: {table.column_names}")
     problems, counts = select(
@@ -143,7 +142,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     named = ", ".join(SOURCES)
-    add("source", metavar="SOURCE", help=f"{named}, another hub id, a .jsonl or .json file (also .gz), or .parquet")
+    add(
+        "source",
+        metavar="SOURCE",
+        help=f"{named}, another hub id, or a .jsonl, .json (either also .gz) or .parquet file",
+    )
     add("--out", type=Path, required=True, metavar="PATH", help="the .jsonl or .parquet file to write")
     add("--file", type=Path, metavar="PATH", help=f"a local copy of {named} to read instead of the hub")
     add("--split", default="train", help="of a hub id (default: %(default)s)")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,37 +91,46 @@ class Source:
     required: tuple[str, ...] = ()
 
     def read(self, row: Mapping[str, Any]) -> Problem:
-        """A row as a problem, with an empty text if one of the text's columns is empty.
+        """A row as a problem.
 
         The id is the source's own, otherwise the source's name and a hash of the problem's text: the row's number
         would change with the order of the rows.
 
+        Args:
+            row: by column; `check_columns` has passed.
+
+        Returns:
+            The problem; with an empty text if one of its columns is empty.
+
         Raises:
             ValueError: a column does not hold what it should.
         """
-        for column in self.problem:
-            if not isinstance(row[column], str | None):
-                raise ValueError(
-                    f"the column {column!r} of {self.name} must hold a problem's text, got {row[column]!r:.80}"
-                )
-        parts = [(row[column] or "").strip() for column in self.problem]
+        parts = [self._text(row, column) for column in self.problem]
         text = " ".join(parts) if all(parts) else ""
         answers = next(filter(None, (self._answers(row, column) for column in self.answers)), ())
         levels = (read(row[column]) for column, read in self.levels.items() if row.get(column) is not None)
-        own = plain(row[self.id]) if self.id and row.get(self.id) is not None else None
+        own = row.get(self.id) if self.id else None
         digest = hashlib.sha256(text.encode()).hexdigest()
-        level = next((level for level in levels if level is not None), None)
-        return Problem(text, answers, own or f"{self.name}-{digest[:16]}", level)
+        name = (None if own is None else plain(own)) or f"{self.name}-{digest[:16]}"
+        return Problem(text, answers, name, next((level for level in levels if level is not None), None))
+
+    def _text(self, row: Mapping[str, Any], column: str) -> str:
+        value = row[column]
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"the column {column!r} of {self.name} must hold a problem's text, got {value!r:.80}")
+        return (value or "").strip()
 
     def _answers(self, row: Mapping[str, Any], column: str) -> tuple[str, ...]:
         value = row.get(column)
-        accepted = [answer for answer in (value if isinstance(value, list) else [value]) if answer is not None]
-        if not all(isinstance(answer, str | int | float) for answer in accepted):
-            raise ValueError(
-                f"the column {column!r} of {self.name} must hold an answer, a text or a number, or a list of them, "
-                f"got {value!r:.80}"
-            )
-        return tuple(dict.fromkeys(filter(None, map(self.answers[column], accepted))))
+        accepted = value if isinstance(value, list) else [value]
+        for answer in accepted:
+            if answer is not None and not isinstance(answer, str | int | float):
+                raise ValueError(
+                    f"the column {column!r} of {self.name} must hold an answer, a text or a number, or a list of them, "
+                    f"got {value!r:.80}"
+                )
+        read = (self.answers[column](answer) for answer in accepted if answer is not None)
+        return tuple(dict.fromkeys(filter(None, read)))
 
     def check_columns(self, columns: Iterable[str]) -> None:
         """Checks that the columns are there.
@@ -187,36 +195,13 @@ def file_kind(path: str | Path) -> str | None:
     return FILES.get(Path(str(path).removesuffix(".gz")).suffix)
 
 
-def read_problem_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON-lines file, which all hold a text `problem`; each with where it stands, for messages.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line is something else; the message has its number.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist (looked in {Path.cwd()})")
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where}: {error}") from None
-        if not isinstance(row, dict) or not isinstance(row.get("problem"), str):
-            raise ValueError(f"{where}: expected an object with a text 'problem', got {row!r:.80}")
-        yield where, row
-
-
-def load_rows(source: Source, split: str, file: Path | None = None, *, instead: str = "--file PATH") -> Any:
+def load_rows(source: Source, split: str, file: Path | None = None) -> Any:
     """A source's rows as they are.
 
     Args:
         source: what to load. Its columns are checked.
         split: of a hub id or a folder; a file has only one.
         file: read this file instead of what is at `source.path`.
-        instead: the option that names a local file, for the message when the hub cannot be reached.
 
     Returns:
         A `datasets.Dataset`.
@@ -243,7 +228,8 @@ def load_rows(source: Source, split: str, file: Path | None = None, *, instead: 
     except (OSError, RuntimeError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         if kind is None and isinstance(error, OSError):
-            raise OSError(f"cannot load {path}: {reason}. Its rows in a local file do as well: {instead}") from error
+            option = "--file PATH" if source.name in SOURCES else "the file's path as SOURCE"
+            raise OSError(f"cannot load {path}: {reason}. Its rows in a local file do as well: {option}") from error
         raise ValueError(f"cannot read {path}: {reason}") from error
     source.check_columns(rows.column_names)
     return rows

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ktae.data.sources import SOURCES, Problem, Source, load_rows, read_problem_lines
+from ktae.data.sources import SOURCES, Problem, Source, load_rows
 from ktae.files.columns import plain
 
 BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -146,7 +147,7 @@ def load_task(task: Task | str, data_dir: Path | None = None) -> tuple[Task, lis
         if len(problems) != task.size:
             raise ValueError(f"{data_dir / task.name}.jsonl has {len(problems)} problems, but {task.name} {task.size}")
         return task, problems
-    rows = [task.source.read(row) for row in load_rows(task.source, task.split, instead="--data-dir DIR")]
+    rows = [task.source.read(row) for row in load_rows(task.source, task.split)]
     return task, _checked(rows, task.name)
 
 
@@ -157,13 +158,24 @@ def read_problems(path: Path) -> list[Problem]:
         FileNotFoundError: the file does not exist.
         ValueError: a line is not of that form; the message has its number.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist (looked in {Path.cwd()})")
     problems = []
-    for number, (where, row) in enumerate(read_problem_lines(path)):
-        given = row.get("answers")
-        if not isinstance(given, list) or not all(isinstance(answer, str | int | float) for answer in given):
-            raise ValueError(f"{where}: expected 'answers', a list of texts and numbers, got {given!r:.80}")
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+        text = row.get("problem") if isinstance(row, dict) else None
+        given = row.get("answers") if isinstance(row, dict) else None
+        if not (isinstance(text, str) and text.strip() and isinstance(given, list)):
+            raise ValueError(
+                f"{path}, line {number}: expected 'problem' (a text) and 'answers' (a list), got {row!r:.80}"
+            )
         answers = tuple(filter(None, map(plain, given)))
-        problems.append(Problem(row["problem"].strip(), answers, str(row.get("id", number)), None))
+        problems.append(Problem(text.strip(), answers, str(row.get("id", number - 1)), None))
     return _checked(problems, str(path))
 
 
