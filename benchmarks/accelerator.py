@@ -108,10 +108,12 @@ def golden(device: torch.device) -> Part:
     for path in files:
         with np.load(path) as arrays:
             batch = tuple(torch.from_numpy(arrays[name]) for name in INPUTS)
-            columns = {name: torch.from_numpy(arrays[name]) for name in RECORDED}
-        for name, column in columns.items():
+            # Two processors were recorded, whose float32 rounds differently.
+            columns = {name: [torch.from_numpy(arrays[n]) for n in arrays if n.startswith(name)] for name in RECORDED}
+        for name, of_processors in columns.items():
             found = by_tensors(to(device, batch), RECORDED[name])
-            recorded = max(recorded, apart(found, column))
+            nearest = torch.stack([(found.cpu() - column).abs() for column in of_processors]).amin(dim=0)
+            recorded = max(recorded, apart(nearest, torch.zeros_like(nearest)))
             reference = max(reference, apart(found, on_host(batch, RECORDED[name])))
     passed = recorded <= OF_RECORDED and reference <= tolerance(device)
     said = f"{len(files)} files: {recorded:.1e} from the recordings, {reference:.1e} from the reference"

@@ -126,3 +126,28 @@ def check_available(path: str) -> None:
         raise OSError(
             f"the model {path} is no local folder, and the Hugging Face hub does not give it: {reason}"
         ) from error
+
+
+def check_model(model: Model) -> tuple[Any, Any]:
+    """Loads all of a model but its weights: finds out in seconds whether `load_model` can work.
+
+    Returns:
+        transformers' configuration and the tokenizer.
+
+    Raises:
+        FileNotFoundError, OSError: see `check_available`; or a folder holds no weights.
+        ValueError: the configuration or the tokenizer cannot be loaded, or the tokenizer has no end-of-sequence token.
+    """
+    check_available(model.path)
+    located, options = _located(model.path)
+    folder = Path(located)
+    if folder.is_dir() and not options and not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+        raise FileNotFoundError(f"the folder {model.path} holds no weights: no .safetensors or .bin file is in it")
+    try:
+        config = require("transformers", extra="train").AutoConfig.from_pretrained(located, **options)
+        tokenizer = load_tokenizer(model.path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the model {model.path} cannot be loaded: {' '.join(str(error).split())}") from error
+    if tokenizer.eos_token is None:
+        raise ValueError(f"the tokenizer of {model.path} has no end-of-sequence token, so completions cannot end")
+    return config, tokenizer
