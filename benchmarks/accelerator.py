@@ -19,7 +19,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from unittest import mock
 
@@ -39,8 +39,8 @@ CONFIGS = {
     "default": KTAEConfig(),
     "released": KTAEConfig.released(),
     "recommended": KTAEConfig.recommended(),
-    "centered": KTAEConfig(context=3, centered=True),
-    "excluded": KTAEConfig(context=1, compare="context", exclude_token_ids=(0, 1, 10**12)),
+    "centered": replace(KTAEConfig.recommended(), centered=True),
+    "excluded": replace(KTAEConfig.recommended(), term_frequency_weight=1.0, exclude_token_ids=(0, 1, 10**12)),
 }
 VOCABULARY = 151_936
 PASSED, FAILED, MEASURED, NOT_DONE = "passed", "failed", "measured", "not done"
