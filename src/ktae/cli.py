@@ -1,6 +1,8 @@
 # PYTHON_ARGCOMPLETE_OK
 """The command line. Each command is a module with `add_arguments(parser)` and `run(arguments)`.
 
+The shell completes commands and options after `pip install argcomplete; eval "$(register-python-argcomplete ktae)"`.
+
 Those modules import what takes long, torch above all, inside functions: `ktae COMMAND --help` is to come at once.
 """
 
@@ -59,10 +61,7 @@ COMMANDS = {
     "score": Command(
         "ktae.report.score",
         "token advantages for saved rollouts",
-        (
-            "ktae score rollouts.jsonl --tokenizer Qwen/Qwen2.5-Math-1.5B",
-            "ktae score runs/mine/samples.jsonl --tokenizer words",
-        ),
+        ("ktae score rollouts.jsonl --tokenizer Qwen/Qwen2.5-Math-1.5B",),
         "reports.md",
     ),
     "explain": Command(
@@ -156,7 +155,7 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ktae",
         description="Key-token advantage estimation for RLVR.",
-        epilog=f"`ktae COMMAND --help` has the options and examples of a command. More in {DOCS}",
+        epilog=f"`ktae COMMAND --help` has the options and examples of a command; more is in {DOCS}",
     )
     parser.add_argument("--version", action="version", version=f"ktae {ktae.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
