@@ -25,6 +25,7 @@ LAYERS = (
     {"train"},
     {"bench", "report"},
     {"cli"},
+    {"__main__"},
 )
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path.relative_to(SOURCE).with_suffix("").as_posix().replace("/", ".") for path in SOURCE.rglob("*.py"))

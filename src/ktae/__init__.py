@@ -25,3 +25,7 @@ def __getattr__(name: str) -> Any:
         case "rollout":
             return importlib.import_module("ktae.rollout")
     raise AttributeError(f"module 'ktae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

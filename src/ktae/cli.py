@@ -1,58 +1,180 @@
-"""The command line. Each command is a module with `add_arguments(parser)` and `run(arguments)`."""
+# PYTHON_ARGCOMPLETE_OK
+"""The command line. Each command is a module with `add_arguments(parser)` and `run(arguments)`.
+
+The shell completes commands and options after `pip install argcomplete; eval "$(register-python-argcomplete ktae)"`.
+
+Those modules import what takes long, torch above all, inside functions: `ktae COMMAND --help` is to come at once.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import os
+import signal
 import sys
+import textwrap
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import ktae
+
+DOCS = "docs/"
+
+
+class Command(NamedTuple):
+    """One command: where it is, what it does in a line, examples, and the page to read on."""
+
+    module: str
+    summary: str
+    examples: tuple[str, ...]
+    page: str
+
 
 COMMANDS = {
-    "train": ("ktae.train.command", "train one or several algorithms on a recipe"),
-    "eval": ("ktae.evaluation.run", "let a model answer benchmarks, and grade it"),
-    "grade": ("ktae.evaluation.regrade", "grade saved outputs"),
-    "compare": ("ktae.evaluation.compare", "compare two evaluations"),
-    "score": ("ktae.report.score", "token advantages for saved rollouts"),
-    "explain": ("ktae.report.terminal", "one group's rollouts and key tokens, in the terminal"),
-    "plot": ("ktae.report.figures", "pictures of key tokens and of training"),
-    "data": ("ktae.data.prepare", "prepare problems to train on"),
-    "export": ("ktae.train.export", "a trained model, or a checkpoint, as a plain Hugging Face folder"),
-    "report": ("ktae.report.page", "one HTML page of a run or of saved rollouts"),
-    "bench": ("ktae.bench.command", "benchmark estimators, apart from training"),
+    "train": Command(
+        "ktae.train.command",
+        "train one or several algorithms on a recipe",
+        ("ktae train recipe.yaml --dry-run", "ktae train recipe.yaml --resume"),
+        "training.md",
+    ),
+    "eval": Command(
+        "ktae.evaluation.evaluate",
+        "let a model answer benchmarks, and grade it",
+        (
+            "ktae eval MODEL --tasks paper",
+            "ktae eval MODEL --tasks aime24,aime25 -n 32 --temperature 0.6",
+            "ktae eval MODEL --tasks problems.jsonl",
+        ),
+        "evaluation.md",
+    ),
+    "grade": Command(
+        "ktae.evaluation.regrade", "grade saved outputs", ("ktae grade outputs.jsonl --out graded",), "grading.md"
+    ),
+    "compare": Command(
+        "ktae.evaluation.compare",
+        "compare two evaluations of the same problems: B minus A, paired by problem",
+        ("ktae compare evals/base evals/trained --out comparison",),
+        "evaluation.md",
+    ),
+    "score": Command(
+        "ktae.report.score",
+        "token advantages for saved rollouts",
+        ("ktae score rollouts.jsonl --tokenizer Qwen/Qwen2.5-Math-1.5B",),
+        "reports.md",
+    ),
+    "explain": Command(
+        "ktae.report.terminal",
+        "one group's rollouts and key tokens, in the terminal",
+        ("ktae explain rollouts.jsonl --tokenizer words --group 17",),
+        "reading-a-report.md",
+    ),
+    "plot": Command(
+        "ktae.report.figures",
+        "pictures of key tokens and of training",
+        ("ktae plot heatmap rollouts.jsonl --tokenizer words --group 17 --out heatmap.pdf",),
+        "reports.md",
+    ),
+    "data": Command(
+        "ktae.data.prepare",
+        "prepare problems to train on",
+        ("ktae data prepare math --levels 3-5 --benchmarks suite --out math_3to5.jsonl",),
+        "training.md",
+    ),
+    "export": Command(
+        "ktae.train.export",
+        "a trained model, or a checkpoint, as a plain Hugging Face folder",
+        ("ktae export runs/mine --algorithm grpo_ktae --out model",),
+        "training.md",
+    ),
+    "report": Command(
+        "ktae.report.page",
+        "one HTML page of a run or of saved rollouts",
+        ("ktae report runs/quickstart",),
+        "reading-a-report.md",
+    ),
+    "bench": Command(
+        "ktae.bench.command",
+        "benchmark estimators, apart from training",
+        ("ktae bench credit --quick",),
+        "credit-assignment.md",
+    ),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns the process's exit status.
+    """Runs one command; returns the process's exit status: 0, 2 after a mistake, 130 after Ctrl-C.
 
-    A command's `run` checks its input and either does the work or returns what is left to do once nothing can be the
-    input's fault any more. A mistake in the input is one line, not a traceback.
+    A command's `run` checks its input and does the work, or returns the work as a function. A mistake in the input,
+    and at any time what the system refuses (a missing file, a full disk), is one line. Any other error of the work is
+    a fault of ours and keeps its traceback.
     """
     # Before torch is loaded: idle threads that spin, the default, can make small models ten times slower on a
     # machine that is doing anything else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="ktae", description="Key-token advantage estimation for RLVR.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, (module, summary) in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, allow_abbrev=False)
-        if argv[:1] == [name]:  # the modules of the others need not be loaded
-            importlib.import_module(module).add_arguments(command)
+    named = os.environ.get("COMP_LINE", "").split()[1:] if "_ARGCOMPLETE" in os.environ else argv
+    parser = build_parser(named[0] if named else "")
+    if "_ARGCOMPLETE" in os.environ and importlib.util.find_spec("argcomplete"):
+        importlib.import_module("argcomplete").autocomplete(parser)  # the shell asks what may come next
     arguments, rest = parser.parse_known_args(argv)
     if arguments.command == "train":
         arguments.overrides = rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        go_on = importlib.import_module(COMMANDS[arguments.command][0]).run(arguments)
-    except (ValueError, OSError, ImportError) as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            raise  # the system's, not ours: a traceback helps
-        print(f"ktae: {error}", file=sys.stderr)
-        return 2
-    if go_on is not None:
-        go_on()
+        return _run(importlib.import_module(COMMANDS[arguments.command].module).run, arguments)
+    except BrokenPipeError:  # the reader of our output has seen enough: ktae explain ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        return _failed(f"{error.filename}: {error.strerror}" if error.filename is not None else str(error))
+    except KeyboardInterrupt:
+        return _failed("interrupted", status=130)
+
+
+def _run(run: Callable[[argparse.Namespace], Any], arguments: argparse.Namespace) -> int:
+    try:
+        work = run(arguments)
+    except (ValueError, ImportError) as error:
+        return _failed(str(error))
+    if work is not None:
+        work()
+    sys.stdout.flush()
     return 0
+
+
+def _failed(message: str, status: int = 2) -> int:
+    print(f"ktae: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def build_parser(command: str = "") -> argparse.ArgumentParser:
+    """The parser of `ktae`, with the arguments of one command: the modules of the others are not loaded."""
+    parser = argparse.ArgumentParser(
+        prog="ktae",
+        description="Key-token advantage estimation for RLVR.",
+        epilog=f"`ktae COMMAND --help` has the options and examples of a command; more is in {DOCS}",
+    )
+    parser.add_argument("--version", action="version", version=f"ktae {ktae.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, summary, examples, page) in COMMANDS.items():
+        epilog = "\n  ".join(["examples:", *examples]) + f"\n\nread on: {DOCS}{page}"
+        its_parser = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        if name == command:
+            importlib.import_module(module).add_arguments(its_parser)
+            its_parser.description = textwrap.fill(its_parser.description or summary, 79)
+            if its_parser.epilog != epilog:
+                its_parser.epilog = f"{its_parser.epilog}\n\n{epilog}"
+    return parser
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import hashlib
 
 
-def derived_seed(*parts: int) -> int:
+def derived_seed(*parts: int | str) -> int:
     """A seed for a part of the work, such as one batch of a run with a seed.
 
     Hashed rather than added or shifted: neighbouring parts must not share draws, and torch's CPU generator looks at

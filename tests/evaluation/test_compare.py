@@ -179,6 +179,34 @@ def test_settings_that_differ_are_noted(pair):
     )
 
 
+SAME = {"a": [[1], [0]]}
+SAMPLED = {"sampling": {"temperature": 0.6, "top_p": 1.0, "seed": 1}}
+GREEDY = {"sampling": {"temperature": 0.0, "top_p": 1.0, "seed": 0}}
+
+
+@pytest.mark.parametrize("other", ["x", "y"])
+def test_what_was_decoded_differently_is_said_first(pair, other, capsys):
+    a, b = pair(SAME, SAME, {"model": "x", **GREEDY}, {"model": other, **SAMPLED})
+    found = compare(a, b)
+    assert "temperature 0.0 and 0.6" in found.decoding
+    assert as_markdown(found).split("\n\n")[2] == found.decoding
+    assert main(["compare", str(a), str(b)]) == 0
+    assert capsys.readouterr().out.index("decoded differently") < 200 + len(str(a) + str(b))
+    if other == "x":
+        assert found.decoding.startswith("A and B are one model")
+        assert not any("two models" in note for note in found.notes)
+    else:
+        assert "models and decoding together" in found.decoding
+        assert "these two models, each as it was decoded, on problems" in found.notes[0]
+
+
+def test_another_seed_is_no_other_decoding(pair):
+    other_seed = {"sampling": {**GREEDY["sampling"], "seed": 2}}
+    found = compare(*pair(SAME, SAME, {"model": "x", **GREEDY}, {"model": "x", **other_seed}))
+    assert found.decoding == ""
+    assert found.notes[-1] == "What differs between A and B: sampling.seed (0 and 2)."
+
+
 def test_undecided_answers_are_noted(tmp_path):
     a = evaluation(tmp_path / "a", [row(id="0"), row(id="1", status="timeout")])
     b = evaluation(tmp_path / "b", [row(id="0"), row(id="1")])

@@ -1,25 +1,28 @@
 """`ktae eval` and `ktae grade` as a user runs them."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import documented_vllm
 import pytest
 
 from ktae.chain import problems as chain
 from ktae.cli import main
-from ktae.evaluation.run import Evaluation, evaluate
+from ktae.evaluation.evaluate import EvalSettings, evaluate
 from ktae.evaluation.tasks import TASKS
 from ktae.files.json_lines import read
+from ktae.models.generate import Sampling
 
 MODEL = "python:ktae/chain/weights"
 SAMPLED = ["-n", "3", "--temperature", "1", "--max-tokens", "64", "--batch-tokens", "600"]
 
 
 def ktae(*arguments, cwd, **options):
-    command = [sys.executable, "-m", "ktae.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "ktae", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, **options)
 
 
@@ -52,35 +55,59 @@ def test_what_it_leaves(finished):
     assert task["accuracy"] == pytest.approx(sum(row["status"] == "correct" for row in rows) / 72)
     assert results["about"]["versions"]["torch"]
     assert results["about"]["model"] == MODEL
+    generation = results["about"]["generation"]
+    assert generation == {"end_ids": [2], "not_used": {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}}
     for picture in ("accuracy.png", "length.png"):
         assert (folder / "whole" / picture).read_bytes().startswith(b"\x89PNG")
     assert "72/72" in stdout
 
 
-def test_killed_and_run_again_is_the_same(finished):
+def test_vllm_answers_every_sample_anew(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", documented_vllm)
+    monkeypatch.setattr("ktae.models.generate.choose_backend", lambda *asked: "vllm")
+    tasks = (str(chains(tmp_path / "chains.jsonl", 2)),)
+    answers = {}
+    for samples in (8, 32):
+        out = tmp_path / str(samples)
+        evaluate(EvalSettings(MODEL, tasks, out, Sampling(1.0), samples=samples))
+        answers[samples] = {(row["id"], row["sample"]): row["completion"] for row in read(out / "samples.jsonl")}
+    assert len(set(answers[32].values())) == 64
+    assert answers[8].items() < answers[32].items(), "more samples begin with the same ones"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_cut_off_and_run_again_is_the_same(finished, sent):
     folder, _ = finished
-    command = ["eval", MODEL, "--tasks", "chains.jsonl", *SAMPLED, "--out", "killed"]
+    out = f"cut-off-{sent}"
+    command = ["eval", MODEL, "--tasks", "chains.jsonl", *SAMPLED, "--out", out]
     process = subprocess.Popen(
-        [sys.executable, "-m", "ktae.cli", *command], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "ktae", *command],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    generations = folder / "killed" / "generations.jsonl"
+    generations = folder / out / "generations.jsonl"
     while len(read(generations)) < 8:
-        assert process.poll() is None, "ended before it could be killed"
+        assert process.poll() is None, "ended before it could be stopped"
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.send_signal(sent)
+    _, stderr = process.communicate()
+    if sent == signal.SIGINT:
+        assert (process.returncode, stderr.splitlines()[-1]) == (130, "ktae: interrupted")
+        assert "Traceback" not in stderr
     with generations.open("a") as file:
         file.write('{"task": "chai')
     again = ktae(*command, cwd=folder)
     assert again.returncode == 0, again.stderr
     assert "of 72 completions are there already" in again.stdout
-    assert read(folder / "killed" / "samples.jsonl") == read(folder / "whole" / "samples.jsonl")
+    assert read(folder / out / "samples.jsonl") == read(folder / "whole" / "samples.jsonl")
 
 
 def test_other_settings_are_refused(finished):
     folder, _ = finished
     result = ktae("eval", MODEL, "--tasks", "chains.jsonl", "--out", "whole", cwd=folder)
-    assert result.returncode == 2 or "Traceback" in result.stderr
+    assert result.returncode == 2
     assert "holds an evaluation with other settings (batch_tokens, samples, sampling)" in result.stderr
 
 
@@ -94,21 +121,50 @@ def test_other_settings_are_refused(finished):
         (["--limit", "0"], "--limit must be at least 1"),
         (["--backend", "vllm"], "vLLM is not installed"),
         (["--data-dir", "none"], "aime24.jsonl does not exist"),
+        (["--tasks", ","], "--tasks names no task"),
+        (["--tasks", "chains.jsonl", "--out", "other"], "other is not an empty folder and holds no evaluation"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, arguments, message, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    chains(tmp_path / "chains.jsonl")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
     assert main(["eval", MODEL, *arguments]) == 2
-    stderr = capsys.readouterr().err
-    assert message in stderr
-    assert "Traceback" not in stderr
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "evals").exists()
+
+
+@pytest.mark.parametrize("model", ["runs/mistyped/model", "./mistyped", "mistyped"])
+def test_a_mistyped_model_is_told_at_once_and_leaves_no_folder(tmp_path, model, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    chains(tmp_path / "chains.jsonl")
+    begun = time.monotonic()
+    assert main(["eval", model, "--tasks", "chains.jsonl"]) == 2
+    assert time.monotonic() - begun < 10
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ktae: the model {model} ")
+    assert [path.name for path in tmp_path.iterdir()] == ["chains.jsonl"]
+
+
+def test_what_is_no_completion_is_named(finished):
+    folder, _ = finished
+    broken = folder / "broken"
+    broken.mkdir()
+    shutil.copy(folder / "whole" / "about.json", broken)
+    (broken / "generations.jsonl").write_text('{"task": "chains", "id": "99", "sample": 0}\n')
+    result = ktae("eval", MODEL, "--tasks", "chains.jsonl", *SAMPLED, "--out", "broken", cwd=folder)
+    assert result.returncode == 2
+    assert "broken/generations.jsonl, line 1, is no completion of these tasks" in result.stderr
 
 
 def test_tasks_from_a_folder(tmp_path):
     for name in ("aime24", "minerva"):
         rows = [{"problem": f"{n % 97} S1 +1 ?", "answers": [n + 1]} for n in range(TASKS[name].size)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = Evaluation(MODEL, ("aime24", "minerva"), tmp_path / "out", data_dir=tmp_path, limit=4)
+    settings = EvalSettings(MODEL, ("aime24", "minerva"), tmp_path / "out", Sampling(), data_dir=tmp_path, limit=4)
     results = evaluate(settings)
     assert results["about"]["known_defects"] == {"minerva": 0}
     assert results["tasks"]["aime24"]["problems"] == results["tasks"]["minerva"]["problems"] == 4

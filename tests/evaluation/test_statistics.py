@@ -44,11 +44,6 @@ def sampled(generator, chance_P1, samples):
     return (generator.random((len(chance_P1), samples)) < chance_P1).astype(int)
 
 
-def resampled(value_P, generator, draws=4000):
-    """The bootstrap over problems: standard error of the mean."""
-    return value_P[generator.integers(0, len(value_P), (draws, len(value_P)))].mean(axis=1).std()
-
-
 def width(estimate):
     return estimate.high - estimate.low
 
@@ -77,9 +72,11 @@ def test_samples_that_average_out_add_certainty():
 
 @pytest.mark.parametrize("ab", BENCHMARKS.values(), ids=BENCHMARKS)
 def test_many_problems_agree_with_the_bootstrap(ab):
+    """Nor is the interval too wide."""
     generator = np.random.default_rng(0)
     share_P = sampled(generator, beta(generator, ab, 1500), 8).mean(axis=1)
-    assert width(share_interval(share_P)) / (2 * Z95) == pytest.approx(resampled(share_P, generator), rel=0.05)
+    spread = share_P[generator.integers(0, 1500, (4000, 1500))].mean(axis=1).std()
+    assert width(share_interval(share_P)) / (2 * Z95) == pytest.approx(spread, rel=0.05)
 
 
 @pytest.mark.parametrize("samples", [1, 4, 16])
@@ -217,16 +214,6 @@ def test_one_sample_a_problem_is_the_interval_of_bonett_and_price(arrays):
     assert (found.low, found.high) == pytest.approx((max(p - q - half, -1), min(p - q + half, 1)), abs=1e-6)
 
 
-def test_many_problems_agree_with_the_paired_bootstrap():
-    """The same problems are drawn for both."""
-    generator = np.random.default_rng(0)
-    chance_P1 = beta(generator, (0.3, 0.3), 1500)
-    ours_PS, theirs_PS = sampled(generator, chance_P1**0.9, 4), sampled(generator, chance_P1, 4)
-    drawn = generator.integers(0, 1500, (4000, 1500))
-    spread = (ours_PS.mean(axis=1)[drawn] - theirs_PS.mean(axis=1)[drawn]).mean(axis=1).std()
-    assert width(paired_difference(ours_PS, theirs_PS)) / (2 * Z95) == pytest.approx(spread, rel=0.05)
-
-
 @pytest.mark.parametrize("samples", [(1, 1), (4, 4), (16, 16), (1, 16)])
 @pytest.mark.parametrize("problems", [30, 100, 500])
 def test_coverage_of_a_difference(problems, samples):
@@ -260,13 +247,6 @@ def test_properties_of_a_difference(arrays, random):
     assert paired_p_value(ours[order], theirs[order]) == pytest.approx(paired_p_value(ours, theirs))
 
 
-def test_an_array_against_itself():
-    same = np.ones((30, 1))
-    assert paired_difference(same, same).value == 0
-    assert paired_difference(same, same).low == pytest.approx(-paired_difference(same, same).high)
-    assert paired_p_value(same, same) == 1
-
-
 @pytest.mark.parametrize(
     ("ours", "theirs", "message"),
     [
@@ -298,16 +278,6 @@ def test_one_sample_a_problem_is_mcnemars_exact_test(won, lost):
     ours[won : won + lost] = 0
     expected = stats.binomtest(won, won + lost).pvalue if won + lost else 1
     assert paired_p_value(ours, theirs) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("samples", [1, 8])
-def test_false_alarms_of_the_exact_test(samples):
-    generator = np.random.default_rng(0)
-    alarms = 0
-    for _ in range(SIMULATIONS):
-        chance_P1 = beta(generator, MIXED, 100)
-        alarms += paired_p_value(sampled(generator, chance_P1, samples), sampled(generator, chance_P1, samples)) < 0.05
-    assert alarms / SIMULATIONS <= 0.07
 
 
 def test_the_exact_test_wants_as_many_samples_of_both():

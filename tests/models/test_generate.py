@@ -1,23 +1,30 @@
 """Batches, and completions by transformers: the shipped quickstart model and a tiny one."""
 
+import math
+import sys
 from itertools import pairwise
 
+import documented_vllm
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import model, tokenizer
+from peft import LoraConfig, get_peft_model
+from tiny import EOS, IDS, STOP, model, tokenizer
+from transformers import GenerationConfig
 
 from ktae.chain import problems as chain
 from ktae.models.generate import (
     Sampling,
     TransformersBackend,
+    VllmBackend,
     choose_backend,
     generate,
     plan_batches,
     render,
 )
 from ktae.models.load import Model, load_model
+from ktae.seeds import derived_seed
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 20), st.integers(1, 300))
@@ -41,8 +48,9 @@ def backend():
 PROMPTS = [problem["prompt"] for problem in chain.test_problems()[:12]]
 
 
-def everything(backend, texts, sampling, **kwargs):
-    return {i: c for part in generate(backend, texts, sampling, **kwargs) for i, c in part.items()}
+def everything(backend, texts, sampling, *, seed=0, **kwargs):
+    seeds = [derived_seed(seed, i) for i in range(len(texts))]
+    return {i: c for part in generate(backend, texts, sampling, seeds, **kwargs) for i, c in part.items()}
 
 
 def test_greedy_does_not_depend_on_the_batches(backend):
@@ -54,16 +62,18 @@ def test_greedy_does_not_depend_on_the_batches(backend):
 
 
 def test_sampling_is_seeded_and_can_go_on(backend):
-    sampling = Sampling(temperature=1.0, max_tokens=40, seed=3)
+    sampling = Sampling(temperature=1.0, max_tokens=40)
     before = torch.get_rng_state()
-    parts = list(generate(backend, PROMPTS, sampling, budget=300))
+    parts = list(generate(backend, PROMPTS, sampling, range(12), budget=300))
     assert len(parts) > 2
     assert torch.equal(torch.get_rng_state(), before)
     whole = {i: c for part in parts for i, c in part.items()}
     done = frozenset(parts[0]) | set(list(parts[1])[:1])
-    rest = everything(backend, PROMPTS, sampling, budget=300, done=done)
+    rest = {
+        i: c for part in generate(backend, PROMPTS, sampling, range(12), budget=300, done=done) for i, c in part.items()
+    }
     assert rest == {i: c for i, c in whole.items() if i not in done}
-    assert everything(backend, PROMPTS, Sampling(1.0, 1.0, 40, 4), budget=300) != whole
+    assert everything(backend, PROMPTS, sampling, seed=4, budget=300) != whole
 
 
 def test_lengths_and_truncation():
@@ -88,16 +98,87 @@ def test_prompts_are_rendered_as_the_model_expects():
     assert render(words, "a b", "") == "<user>a b>"
 
 
-def test_backends():
-    assert choose_backend("transformers") == "transformers"
-    if not torch.cuda.is_available():
-        assert choose_backend("auto") == "transformers"
+CHECKPOINTS_OWN = {"do_sample": True, "temperature": 0.3, "top_k": 2, "repetition_penalty": 5.0, "suppress_tokens": [3]}
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("adapters", [False, True])
+def test_the_checkpoints_generation_settings_play_no_part(temperature, adapters):
+    """Except the ids that end a completion."""
+    sampling, words = Sampling(temperature, max_tokens=6), tokenizer()
+    plain = everything(TransformersBackend(model(), words), ["a b c"] * 20, sampling, budget=10**6)
+    llama = model()
+    own = GenerationConfig(eos_token_id=llama.generation_config.eos_token_id, **CHECKPOINTS_OWN)
+    llama.generation_config = own
+    if adapters:
+        llama = get_peft_model(llama, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    backend = TransformersBackend(llama, words)
+    assert everything(backend, ["a b c"] * 20, sampling, budget=10**6) == plain
+    assert backend.end_ids == sorted({IDS[EOS], IDS[STOP]})
+    assert backend.not_used == CHECKPOINTS_OWN
+    inner = llama.get_base_model() if adapters else llama
+    assert inner.generation_config is own
+
+
+def test_a_model_that_never_ends():
+    words, llama = tokenizer(), model()
+    llama.generation_config.eos_token_id = words.eos_token = None
+    backend = TransformersBackend(llama, words)
+    assert backend.end_ids == []
+    assert all(c.truncated and c.length == 4 for c in backend.complete(["a", "b c"], Sampling(max_tokens=4), [0, 0]))
+
+
+@pytest.fixture
+def vllm(monkeypatch, tmp_path):
+    """Its documented behaviour; vLLM itself needs a GPU and has not been run."""
+    monkeypatch.setitem(sys.modules, "vllm", documented_vllm)
+    llama = model()
+    llama.generation_config.update(temperature=0.6, do_sample=True, repetition_penalty=1.1)
+    llama.save_pretrained(tmp_path)
+    return VllmBackend(str(tmp_path), tokenizer(), "auto")
+
+
+def test_vllm_draws_every_sample_with_a_seed_of_its_own(vllm):
+    texts, sampling = ["a"] * 32 + ["b"] * 32, Sampling(1.0, 0.9, 8)
+    whole = everything(vllm, texts, sampling, budget=10**6)
+    assert len({c.text for c in whole.values()}) == 64
+    assert everything(vllm, texts, sampling, budget=40) == whole, "the batches do not matter"
+    assert everything(vllm, texts, sampling, seed=1, budget=10**6) != whole
+
+
+def test_vllm_gets_nothing_of_the_checkpoint_but_the_ends(vllm):
+    vllm.complete(["a", "b"], Sampling(0.7, 0.9, 3), [4, 5])
+    ends = sorted({IDS[EOS], IDS[STOP]})
+    assert vllm._engine.settings[2] == "vllm"
+    assert vllm._engine.sampling_params == [
+        documented_vllm.SamplingParams(0.7, 0.9, max_tokens=3, stop_token_ids=ends, seed=seed) for seed in (4, 5)
+    ]
+    assert vllm.not_used == {"temperature": 0.6, "do_sample": True, "repetition_penalty": 1.1}
+
+
+def test_vllm_cut_off_or_ended(vllm):
+    for most, truncated in ((3, True), (9, False)):
+        (completion,) = vllm.complete(["a"], Sampling(max_tokens=most), [0])
+        assert (completion.length, completion.truncated) == (3, truncated)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("installed", [False, True])
+def test_backends(gpu, installed, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    assert choose_backend("auto", "a/b") == ("vllm" if gpu and installed else "transformers")
+    assert choose_backend("auto", "a.gguf") == choose_backend("transformers", "a/b") == "transformers"
+    with pytest.raises(ValueError, match="reads no GGUF files such as a.gguf" if installed else "not installed"):
+        choose_backend("vllm", "a.gguf")
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": -0.1}, "temperature must be at least 0, got -0.1"),
+        ({"temperature": -0.1}, "temperature must be at least 0 and finite, got -0.1"),
+        ({"temperature": math.nan}, "temperature must be at least 0 and finite, got nan"),
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1, got 0.0"),
         ({"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
     ],

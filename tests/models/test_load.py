@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ktae.chain.model import CHECKPOINT
-from ktae.models.load import Model, load_model, resolve
+from ktae.models.load import Model, check_available, load_model, resolve
 
 
 def test_folder():
@@ -23,11 +23,32 @@ def test_file_of_a_package():
     [
         ("python:no_such_package/x", "the Python package 'no_such_package' is not installed"),
         ("python:ktae/no/such/file", "no/such/file does not exist"),
+        ("runs/mistyped/model", "the model runs/mistyped/model does not exist .looked in "),
+        ("runs/mistyped", "the model runs/mistyped does not exist"),
+        ("./model", "the model ./model does not exist"),
+        ("model.gguf", "the model model.gguf does not exist"),
+        ("runs", "the folder runs holds no model: there is no config.json in it"),
     ],
 )
-def test_missing(path, message):
+def test_missing(path, message, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=message):
-        resolve(path)
+        check_available(path)
+
+
+@pytest.mark.parametrize("path", ["gpt2", "Qwen/Qwen2.5-Math-1.5B"])
+def test_what_can_be_on_the_hub_is_left_to_it(path, monkeypatch):
+    assert resolve(path) == path
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match=f"^the model {path} is no local folder, and .* hub does not give it: [^\n]+$"):
+        check_available(path)
+
+
+def test_what_is_there_is_not_asked_for(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    check_available("python:ktae/chain/weights")
+    check_available(str(CHECKPOINT))
 
 
 def test_tokenizer_without_padding_pads_with_the_end(tmp_path):

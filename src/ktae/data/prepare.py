@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from ktae.data.selection import Counts, parse_levels, select
 from ktae.data.sources import COLUMNS, FILES, SOURCES, Problem, file_kind, load_rows, other_source
 from ktae.extras import require
 from ktae.files import json_lines
-from ktae.models.load import resolve
+from ktae.models.load import load_tokenizer
 
 SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."
 
@@ -36,10 +37,9 @@ class Prepare:
         out: the file to write, `.jsonl` or `.parquet`, which must not exist yet.
         file: read the rows of `math`, `gsm8k` or `svamp` from this file instead of the hub.
         split: of a hub id or a folder.
-        problem_column: of a source other than these three: the column of the problem's text; None for `problem`.
-        answer_column: the same for the answer, a text, a number or a list of them; None for `answer`.
-        level_column: the same for the level, such as `3` or `Level 3`; None for `level`, which may be missing.
-        id_column: the same for its own ids; None for `id`, which may be missing. An empty text: it has no ids.
+        problem_column, answer_column, level_column, id_column: columns of a source other than these three; None for
+            `problem`, `answer` (a text, a number or a list of them), `level` (such as `3` or `Level 3`) and `id`, of
+            which the last two may be missing. An empty `id_column`: it has no ids.
         system: system message; empty for none.
         levels: keep these only; None keeps all.
         max_prompt_tokens: keep only prompts of at most so many tokens, the chat template included.
@@ -90,13 +90,7 @@ class Prepare:
 def prepare(settings: Prepare) -> Counts:
     """Writes `settings.out`, and next to it `<out>.info.json`: settings, counts, SHA-256 of the file.
 
-    The same rows in another order give the same file; see `ktae.data.selection.select`.
-
-    Args:
-        settings: see there.
-
-    Returns:
-        How many rows were written, and left out for which reason.
+    The same rows in another order give the same file; see `ktae.data.selection.select`, which makes the counts.
 
     Raises:
         FileExistsError: one of the two files exists.
@@ -109,10 +103,9 @@ def prepare(settings: Prepare) -> Counts:
     for path in (settings.out, info):
         if path.exists():
             raise FileExistsError(f"{path} exists and is not overwritten; remove it or give another --out")
-    # What is quick to check comes before what may be long to load.
-    benchmarks = too_long = None
-    if settings.benchmarks is not None:
-        benchmarks = read_benchmarks(settings.benchmarks)
+    # What is quick to check comes first.
+    benchmarks = read_benchmarks(settings.benchmarks) if settings.benchmarks is not None else None
+    too_long = None
     if settings.tokenizer is not None and settings.max_prompt_tokens is not None:
         too_long = _too_long(settings.tokenizer, settings.max_prompt_tokens, settings.system)
     columns = {name: getattr(settings, f"{name}_column") for name in COLUMNS}
@@ -129,14 +122,9 @@ def prepare(settings: Prepare) -> Counts:
         limit=settings.limit,
     )
     rows = [
-        {
-            "prompt": _prompt(problem, settings.system),
-            "answers": list(problem.answers),
-            "id": problem.id,
-            "source": source.name,
-            "level": problem.level,
-        }
-        for problem in problems
+        {"prompt": _prompt(p, settings.system), "answers": list(p.answers), "id": p.id}
+        | {"source": source.name, "level": p.level}
+        for p in problems
     ]
     _write(rows, settings, counts, info)
     return counts
@@ -148,6 +136,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "prepare",
         help="a problem collection in the form that recipes read",
         description="Turns a problem collection into prompts and answers; filtered, decontaminated, shuffled.",
+        epilog=parser.epilog,
+        formatter_class=parser.formatter_class,
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -172,11 +162,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Runs the command and prints what became of the rows.
-
-    Raises:
-        ValueError, OSError, ImportError: as `parse_levels`, `Prepare` and `prepare` do.
-    """
+    """Runs the command and prints what became of the rows."""
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Prepare)}
     given["levels"] = None if arguments.levels is None else parse_levels(arguments.levels)
     settings = Prepare(**given)
@@ -190,16 +176,11 @@ def _prompt(problem: Problem, system: str) -> list[dict[str, str]]:
 
 def _too_long(name: str, most: int, system: str) -> Callable[[Problem], bool]:
     """Whether a problem's prompt has more than `most` tokens of the tokenizer `name`."""
-    transformers, jinja2 = require("transformers", extra="train"), require("jinja2", extra="train")
-    path, options = resolve(name), {}
-    if path.endswith(".gguf"):
-        require("gguf", extra="train")
-        path, options = str(Path(path).parent), {"gguf_file": Path(path).name}
+    jinja2 = require("jinja2", extra="train")
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path, **options)
+        tokenizer = load_tokenizer(name)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"--tokenizer {name} cannot be loaded: {reason}") from error
+        raise ValueError(f"--tokenizer {name} cannot be loaded: {' '.join(str(error).split())}") from error
     if tokenizer.chat_template is None:
         raise ValueError(f"--tokenizer {name} has no chat template, which --max-prompt-tokens needs")
 
@@ -220,32 +201,23 @@ def _too_long(name: str, most: int, system: str) -> Callable[[Problem], bool]:
 def _write(rows: list[dict[str, Any]], settings: Prepare, counts: Counts, info: Path) -> None:
     """Both files or none; the data comes last, so that it is never there without its info."""
     datasets = require("datasets", extra="train")
-    unfinished = settings.out.with_name(settings.out.name + ".tmp")
-    unfinished_info = info.with_name(info.name + ".tmp")
     settings.out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        if settings.out.suffix == ".jsonl":
-            json_lines.write(unfinished, rows)
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=settings.out.parent) as folder:
+        data = Path(folder) / settings.out.name
+        if data.suffix == ".jsonl":
+            json_lines.write(data, rows)
         else:
             text = datasets.Value("string")
             # Spelled out, since levels that are all None would otherwise have no type.
-            features = datasets.Features(
-                prompt=[{"role": text, "content": text}],
-                answers=datasets.List(text),
-                id=text,
-                source=text,
-                level=datasets.Value("int64"),
-            )
-            datasets.Dataset.from_list(rows, features=features).to_parquet(unfinished)
+            columns = {"answers": datasets.List(text), "id": text, "source": text, "level": datasets.Value("int64")}
+            features = datasets.Features(prompt=[{"role": text, "content": text}], **columns)
+            datasets.Dataset.from_list(rows, features=features).to_parquet(data)
         about = {
             "settings": dataclasses.asdict(settings),
             "counts": dataclasses.asdict(counts),
-            "sha256": hashlib.sha256(unfinished.read_bytes()).hexdigest(),
+            "sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
             "datasets": datasets.__version__,
         }
-        unfinished_info.write_text(json.dumps(about, indent=2, default=str) + "\n")
-        unfinished_info.replace(info)
-        unfinished.replace(settings.out)
-    finally:
-        unfinished.unlink(missing_ok=True)
-        unfinished_info.unlink(missing_ok=True)
+        (Path(folder) / info.name).write_text(json.dumps(about, indent=2, default=str) + "\n")
+        (Path(folder) / info.name).replace(info)
+        data.replace(settings.out)

@@ -82,9 +82,7 @@ def _majority_chance(groups: tuple[tuple[int, float], ...], silent: int, k: int)
     """
     won = 0.0
     for chosen, (size, share) in enumerate(groups):
-        if share == 0:
-            continue
-        for m in range(1, min(size, k) + 1):
+        for m in range(1, min(size, k) + 1) if share else ():
             rest = k - m
             ways = np.zeros((rest // m + 1, rest + 1))  # [other answers with m votes too, samples taken]
             ways[0] = [math.comb(silent, i) for i in range(rest + 1)]

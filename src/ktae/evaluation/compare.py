@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ktae.evaluation.differences import ALPHA, Difference, finding, format_p, macro_difference, task_difference
-from ktae.evaluation.plots import plot_accuracy, plot_length
 from ktae.evaluation.results import UNDECIDED, Problems, by_task, markdown_table, rich_table, summarize
 from ktae.evaluation.statistics import Estimate, holm
 from ktae.extras import require
 from ktae.files import json_lines
+
+# Settings that change what one and the same model answers; beside the seed, which changes the draws only.
+_DECODING = ("sampling.temperature", "sampling.top_p", "sampling.max_tokens", "system")
+
+
+Table = tuple[str, list[str], list[list[str]]]  # title, header, lines
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Comparison:
 
     Attributes:
         a, b: their folders.
+        decoding: a sentence, to be read first, if the two were decoded differently; otherwise empty.
         tasks: one difference a task.
         macro: of the plain average over the tasks, None with one task.
         notes: what to know when reading the numbers.
@@ -31,9 +37,15 @@ class Comparison:
 
     a: str
     b: str
+    decoding: str
     tasks: tuple[Difference, ...]
     macro: Difference | None
     notes: tuple[str, ...]
+
+    @property
+    def rows(self) -> tuple[Difference, ...]:
+        """The tasks, and the average if there is one."""
+        return (*self.tasks, *filter(None, (self.macro,)))
 
 
 def compare(folder_a: Path, folder_b: Path, tasks: Sequence[str] | None = None) -> Comparison:
@@ -49,42 +61,47 @@ def compare(folder_a: Path, folder_b: Path, tasks: Sequence[str] | None = None) 
         ValueError: the tasks, the problems or their accepted answers differ (the message names them), or the samples
             are not as they should be, see `by_task`.
     """
-    tasks_a, tasks_b = (_read(folder, tasks) for folder in (folder_a, folder_b))
-    _check_same(set(tasks_a), set(tasks_b), "", "tasks", (folder_a, folder_b), "; --tasks picks those to compare")
-    for task in tasks_a:
-        _check_same(set(tasks_a[task]), set(tasks_b[task]), f"{task}: ", "problems", (folder_a, folder_b))
-        for id, samples in tasks_a[task].items():
+    folders = (folder_a, folder_b)
+    tasks_a, tasks_b = (_read(folder, tasks) for folder in folders)
+    _check_same(tasks_a, tasks_b, "the tasks", folders, "; --tasks picks those to compare")
+    for task, problems_a in tasks_a.items():
+        _check_same(problems_a, tasks_b[task], f"{task}: the problems", folders)
+        for id, samples in problems_a.items():
             answers_a, answers_b = samples[0]["answers"], tasks_b[task][id][0]["answers"]
             if answers_a != answers_b:
                 raise ValueError(
                     f"{task}, problem {id!r}: the accepted answers differ, {answers_a} in {folder_a} "
                     f"and {answers_b} in {folder_b}"
                 )
-        tasks_b[task] = {id: tasks_b[task][id] for id in tasks_a[task]}
+        tasks_b[task] = {id: tasks_b[task][id] for id in problems_a}
     differences = [task_difference(task, tasks_a[task], tasks_b[task]) for task in tasks_a]
-    adjusted = holm([difference.p_value for difference in differences])
+    macro = macro_difference(differences) if len(differences) > 1 else None
+    adjusted = holm([d.p_value for d in differences])
     differences = [replace(d, adjusted=p) for d, p in zip(differences, adjusted, strict=True)]
     differences = [replace(d, finding=finding(d, len(differences))) for d in differences]
-    macro = None
-    if len(differences) > 1:
-        macro = macro_difference(differences)
-        macro = replace(macro, finding=finding(macro, 1))
-    notes = _notes(folder_a, folder_b, tasks_a, tasks_b, differences)
-    return Comparison(str(folder_a), str(folder_b), tuple(differences), macro, tuple(notes))
+    about_a, about_b = map(_about, folders)
+    decoding, speak_of = _decoding(about_a, about_b)
+    return Comparison(
+        str(folder_a),
+        str(folder_b),
+        decoding,
+        tuple(differences),
+        macro and replace(macro, finding=finding(macro, 1)),
+        (speak_of, *_notes(tasks_a, tasks_b), *_changed(about_a, about_b)),
+    )
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """The table, a sentence a row, and the notes."""
-    parts = [f"# {comparison.b} against {comparison.a}", f"A is {comparison.a}, B is {comparison.b}."]
-    for title, header, lines in _tables(comparison):
-        parts += [f"{title[0].upper()}{title[1:]}:", markdown_table(header, lines)]
-    parts += [*_findings(comparison), *comparison.notes]
-    return "\n\n".join(parts) + "\n"
+    """The tables, a sentence a row, and the notes."""
+    shown = [
+        block if isinstance(block, str) else f"{block[0]}:\n\n{markdown_table(*block[1:])}"
+        for block in _blocks(comparison)
+    ]
+    return "\n\n".join([f"# {comparison.b} against {comparison.a}", *shown]) + "\n"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to a parser."""
-    parser.description = "Compares two evaluations of the same problems: B minus A, paired by problem."
     add = parser.add_argument
     add("a", type=Path, metavar="A", help="folder of ktae eval or ktae grade: the baseline")
     add("b", type=Path, metavar="B", help="the other one")
@@ -97,11 +114,9 @@ def run(arguments: argparse.Namespace) -> None:
     console = require("rich.console", extra="train").Console()
     tasks = None if arguments.tasks is None else list(filter(None, arguments.tasks.split(",")))
     comparison = compare(arguments.a, arguments.b, tasks)
-    console.print(f"A is {comparison.a}\nB is {comparison.b}", highlight=False, markup=False)
-    for title, header, lines in _tables(comparison):
-        console.print(rich_table(title, header, lines, tasks=len(comparison.tasks)))
-    for line in (*_findings(comparison), "", *comparison.notes):
-        console.print(line, highlight=False, markup=False)
+    for block in _blocks(comparison):
+        shown = block if isinstance(block, str) else rich_table(*block, tasks=len(comparison.tasks))
+        console.print(shown, highlight=False, markup=False)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / "comparison.json").write_text(json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n")
@@ -111,6 +126,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _plot(arguments: argparse.Namespace, comparison: Comparison) -> None:
+    from ktae.evaluation.plots import plot_accuracy, plot_length
+
     names = [d.task for d in comparison.tasks]
     results = {
         str(folder): summarize([row for problems in _read(folder, names).values() for row in chain(*problems.values())])
@@ -138,51 +155,14 @@ def _read(folder: Path, names: Sequence[str] | None) -> dict[str, Problems]:
     return {name: tasks[name] for name in names}
 
 
-def _check_same(a: set[str], b: set[str], where: str, what: str, folders: tuple[Path, Path], hint: str = "") -> None:
-    if a == b:
-        return
+def _check_same(a: dict[str, Any], b: dict[str, Any], what: str, folders: tuple[Path, Path], hint: str = "") -> None:
     sides = []
-    for names, folder in ((a - b, folders[0]), (b - a, folders[1])):
+    for names, folder in ((a.keys() - b, folders[0]), (b.keys() - a, folders[1])):
         if names:
-            shown = ", ".join(sorted(names)[:10])
             more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-            sides.append(f"only {folder} has {shown}{more}")
-    raise ValueError(f"{where}the {what} differ: {'; '.join(sides)}{hint}")
-
-
-def _notes(
-    folder_a: Path,
-    folder_b: Path,
-    tasks_a: dict[str, Problems],
-    tasks_b: dict[str, Problems],
-    differences: Sequence[Difference],
-) -> list[str]:
-    notes = [
-        "The data speak of these two models on problems like these. Whether another training run would do the same "
-        "takes runs with other seeds."
-    ]
-    if (family := len(differences)) > 1:
-        chance = 1 - (1 - ALPHA) ** family
-        notes.append(
-            f"If nothing differed, at least one of {family} intervals would leave out zero in {chance:.0%} of all such "
-            "comparisons. The sentences on tasks use p after Holm's correction; the average is one test and needs none."
-        )
-    a, b = (sum(_undecided(problems) for problems in tasks.values()) for tasks in (tasks_a, tasks_b))
-    if a or b:
-        notes.append(f"Answers that could not be judged count as wrong: {a} of A, {b} of B.")
-    about_a, about_b = _about(folder_a), _about(folder_b)
-    changed = [
-        f"{key} ({about_a.get(key, 'not given')} and {about_b.get(key, 'not given')})"
-        for key in dict.fromkeys([*about_a, *about_b])
-        if about_a.get(key) != about_b.get(key)
-    ]
-    if about_a and about_b and changed:
-        notes.append(f"What differs between A and B: {', '.join(changed)}.")
-    return notes
-
-
-def _undecided(problems: Problems) -> int:
-    return sum(row["status"] in UNDECIDED for samples in problems.values() for row in samples)
+            sides.append(f"only {folder} has {', '.join(sorted(names)[:10])}{more}")
+    if sides:
+        raise ValueError(f"{what} differ: {'; '.join(sides)}{hint}")
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -194,9 +174,60 @@ def _about(folder: Path) -> dict[str, Any]:
     return flat
 
 
-def _tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, header and lines of the table of accuracies and, if any are known, of that of lengths."""
-    rows = _rows(comparison)
+def _decoding(about_a: dict[str, Any], about_b: dict[str, Any]) -> tuple[str, str]:
+    """What to say first if the two were decoded differently, and what the data speak of."""
+    of_models = (
+        "The data speak of these two models{} on problems like these. Whether another training run would do the same "
+        "takes runs with other seeds."
+    )
+    changed = ", ".join(
+        f"{key.removeprefix('sampling.')} {about_a[key]} and {about_b[key]}"
+        for key in _DECODING
+        if key in about_a and key in about_b and about_a[key] != about_b[key]
+    )
+    if not changed:
+        return "", of_models.format("")
+    if about_a.get("model") == about_b.get("model"):
+        return (
+            f"A and B are one model, decoded differently ({changed}): what follows is about decoding, not models.",
+            "The data speak of two ways to decode this model on problems like these.",
+        )
+    return (
+        f"A and B were decoded differently ({changed}): what follows is about models and decoding together.",
+        of_models.format(", each as it was decoded,"),
+    )
+
+
+def _notes(tasks_a: dict[str, Problems], tasks_b: dict[str, Problems]) -> list[str]:
+    notes = []
+    if (family := len(tasks_a)) > 1:
+        chance = 1 - (1 - ALPHA) ** family
+        notes.append(
+            f"If nothing differed, at least one of {family} intervals would leave out zero in {chance:.0%} of all such "
+            "comparisons. The sentences on tasks use p after Holm's correction; the average is one test and needs none."
+        )
+    a, b = (
+        sum(row["status"] in UNDECIDED for problems in tasks.values() for row in chain(*problems.values()))
+        for tasks in (tasks_a, tasks_b)
+    )
+    return notes + [f"Answers that could not be judged count as wrong: {a} of A, {b} of B."] * bool(a or b)
+
+
+def _changed(about_a: dict[str, Any], about_b: dict[str, Any]) -> list[str]:
+    changed = [
+        f"{key} ({about_a.get(key, 'not given')} and {about_b.get(key, 'not given')})"
+        for key in dict.fromkeys([*about_a, *about_b])
+        if about_a.get(key) != about_b.get(key) and not key.startswith("generation.")
+    ]
+    return [f"What differs between A and B: {', '.join(changed)}."] if about_a and about_b and changed else []
+
+
+def _blocks(comparison: Comparison) -> Iterator[str | Table]:
+    """What is shown, in order."""
+    rows = comparison.rows
+    yield f"A is {comparison.a}, the baseline.\nB is {comparison.b}."
+    if comparison.decoding:
+        yield comparison.decoding
     accuracies = [
         [
             d.task,
@@ -210,27 +241,14 @@ def _tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]
         for d in rows
     ]
     header = ["task", "problems", "A", "B", "B - A", "B / A better", "p"]
-    tables = [("accuracy, % [95 % interval]", header, accuracies)]
+    yield "Accuracy, % [95 % interval]", header, accuracies
     if any(d.length_a is not None and d.length_b is not None for d in rows):
-        lengths = [
-            [
-                d.task,
-                "-" if d.length_a is None else f"{d.length_a:.0f}",
-                "-" if d.length_b is None else f"{d.length_b:.0f}",
-                "-" if d.length is None else _interval(d.length, 1, ".0f"),
-            ]
-            for d in rows
-        ]
-        tables.append(("mean length, tokens [95 % interval]", ["task", "A", "B", "B - A"], lengths))
-    return tables
-
-
-def _rows(comparison: Comparison) -> tuple[Difference, ...]:
-    return (*comparison.tasks, *filter(None, (comparison.macro,)))
-
-
-def _findings(comparison: Comparison) -> list[str]:
-    return [f"{d.task}: {d.finding}" for d in _rows(comparison)]
+        means = [["-" if x is None else f"{x:.0f}" for x in (d.length_a, d.length_b)] for d in rows]
+        differences = ["-" if d.length is None else _interval(d.length, 1, ".0f") for d in rows]
+        lengths = [[d.task, *mean, length] for d, mean, length in zip(rows, means, differences, strict=True)]
+        yield "Mean length, tokens [95 % interval]", ["task", "A", "B", "B - A"], lengths
+    yield from (f"{d.task}: {d.finding}" for d in rows)
+    yield from comparison.notes
 
 
 def _interval(difference: Estimate, scale: int, form: str) -> str:

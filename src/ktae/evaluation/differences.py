@@ -68,6 +68,7 @@ def task_difference(task: str, problems_a: Problems, problems_b: Problems) -> Di
     a_P, b_P = a_PS.mean(axis=1), b_PS.mean(axis=1)
     accuracy = paired_difference(b_PS, a_PS)
     exact = a_PS.shape == b_PS.shape
+    p_value = paired_p_value(b_PS, a_PS) if exact else normal_p_value(accuracy)
     length_a_PS, length_b_PS = lengths(problems_a), lengths(problems_b)
     length = None
     if length_a_PS is not None and length_b_PS is not None and len(a_P) > 1:
@@ -80,7 +81,7 @@ def task_difference(task: str, problems_a: Problems, problems_b: Problems) -> Di
         accuracy_a=share_interval(a_P),
         accuracy_b=share_interval(b_P),
         accuracy=accuracy,
-        p_value=(p_value := paired_p_value(b_PS, a_PS) if exact else normal_p_value(accuracy)),
+        p_value=p_value,
         adjusted=p_value,
         test=("McNemar" if a_PS.shape[1] == 1 else "exact permutation") if exact else "normal",
         b_better=int((b_P > a_P).sum()),
@@ -93,13 +94,14 @@ def task_difference(task: str, problems_a: Problems, problems_b: Problems) -> Di
 
 
 def macro_difference(differences: Sequence[Difference]) -> Difference:
-    """The difference of the plain averages over tasks."""
+    """The difference of the plain averages over tasks; a length that a task does not know is unknown."""
+
+    def mean(name: str) -> float | None:
+        known = [x for d in differences if (x := getattr(d, name)) is not None]
+        return sum(known) / len(known) if len(known) == len(differences) else None
+
     accuracy = average([d.accuracy for d in differences])
-    lengths_a, lengths_b, differences_of_length = (
-        [x for x in column if x is not None]
-        for column in zip(*((d.length_a, d.length_b, d.length) for d in differences), strict=True)
-    )
-    everywhere = len(differences)
+    known = [d.length for d in differences if d.length is not None]
     return Difference(
         MACRO,
         problems=sum(d.problems for d in differences),
@@ -108,15 +110,15 @@ def macro_difference(differences: Sequence[Difference]) -> Difference:
         accuracy_a=average([d.accuracy_a for d in differences]),
         accuracy_b=average([d.accuracy_b for d in differences]),
         accuracy=accuracy,
-        p_value=(p_value := normal_p_value(accuracy)),
-        adjusted=p_value,
+        p_value=normal_p_value(accuracy),
+        adjusted=normal_p_value(accuracy),
         test="normal",
         b_better=None,
         a_better=None,
         detectable=detectable_difference(accuracy),
-        length_a=sum(lengths_a) / everywhere if len(lengths_a) == everywhere else None,
-        length_b=sum(lengths_b) / everywhere if len(lengths_b) == everywhere else None,
-        length=average(differences_of_length) if len(differences_of_length) == everywhere else None,
+        length_a=mean("length_a"),
+        length_b=mean("length_b"),
+        length=average(known) if len(known) == len(differences) else None,
     )
 
 
@@ -124,23 +126,22 @@ def finding(d: Difference, family: int) -> str:
     """A sentence or two on a difference that is one of `family` that were tested."""
     low, high = d.accuracy.low, d.accuracy.high
     direction = "better" if d.accuracy.value > 0 else "worse"
-    size = " to ".join(f"{100 * end:.1f}" for end in sorted((abs(low), abs(high))))
     leaves_out_zero = not low <= 0 <= high
+    holm = f" after Holm's correction for {family} tasks" if family > 1 else ""
     if (d.p_value < ALPHA) != leaves_out_zero:
         zero = "leaves out 0" if leaves_out_zero else "holds 0"
         return f"On the edge: the interval {zero}, and the exact {format_p(d.p_value)}. More problems would tell."
     if d.adjusted < ALPHA:
-        return f"B is {direction} by {size} points ({format_p(d.adjusted)}{_after_holm(family)})."
+        size = " to ".join(f"{100 * end:.1f}" for end in sorted((abs(low), abs(high))))
+        return f"B is {direction} by {size} points ({format_p(d.adjusted)}{holm})."
     if leaves_out_zero:
         return (
             f"B is {direction} here ({format_p(d.p_value)}), but among {family} tasks chance alone often does that: "
-            f"{format_p(d.adjusted)}{_after_holm(family)}."
+            f"{format_p(d.adjusted)}{holm}."
         )
-    seen = (
-        f"a difference below {100 * d.detectable:.0f} points is missed in more than one of five comparisons"
-        if d.detectable < 1
-        else "no difference can be seen reliably"
-    )
+    seen = "no difference can be seen reliably"
+    if d.detectable < 1:
+        seen = f"a difference below {100 * d.detectable:.0f} points is missed in more than one of five comparisons"
     return (
         f"Not distinguishable: B may be worse by up to {-100 * low:.1f} points or better by up to {100 * high:.1f}. "
         f"With {d.problems} problem{'s' * (d.problems > 1)} {seen}."
@@ -153,10 +154,4 @@ def format_p(p: float, name: str = "p ") -> str:
     >>> format_p(0.012), format_p(0.0001), format_p(0.012, name="")
     ('p = 0.012', 'p < 0.001', '0.012')
     """
-    if p < 0.001:
-        return f"{name}< 0.001"
-    return f"{name}{'= ' if name else ''}{p:.3f}"
-
-
-def _after_holm(family: int) -> str:
-    return f" after Holm's correction for {family} tasks" if family > 1 else ""
+    return f"{name}< 0.001" if p < 0.001 else f"{name}{'= ' if name else ''}{p:.3f}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -100,11 +100,10 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
 
     Returns:
         `tasks`: for each task `problems`, `samples_per_problem`; `accuracy` (over all samples, avg@n) with `low` and
-        `high`, its 95 % interval; `pass_at_k` and `maj_at_k` with `value`, `low`, `high` for k (a text, as in JSON) in
-        the powers of two up to the number of samples, maj up to 64; `length` in tokens (`mean` with `low` and `high`
-        (None with one problem), `median`, `max`, and `mean_correct` and `mean_incorrect`, None if there are no such
-        samples), None if it is unknown; `formatted`, the share of completions with a complete box; `truncated`, the
-        share that was cut off, None if unknown; `verdicts`, the number of each.
+        `high`, its 95 % interval; `pass_at_k` and `maj_at_k` with `value`, `low`, `high` for the powers of two up to
+        the number of samples, maj up to 64; `length` in tokens, None if unknown: `mean`, `low`, `high`, `median`,
+        `max`, `mean_correct`, `mean_incorrect` (None where there is no such sample, or no interval with one problem);
+        `formatted` and `truncated` (None if unknown), shares of completions; `verdicts`, the number of each.
         `macro`: `accuracy`, `low`, `high` of the plain average over `tasks` tasks, None if there is one only.
         `notes`: sentences.
 
@@ -152,13 +151,7 @@ def write_results(
 
 def versions() -> dict[str, str]:
     """Versions of the installed libraries that figures can depend on."""
-    found = {}
-    for library in _LIBRARIES:
-        try:
-            found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return {d.name: d.version for d in importlib.metadata.distributions() if d.name in _LIBRARIES}
 
 
 def as_markdown(results: dict[str, Any]) -> str:
@@ -169,50 +162,47 @@ def as_markdown(results: dict[str, Any]) -> str:
 
 def markdown_table(header: list[str], lines: list[list[str]]) -> str:
     """A table whose first column is text and whose others are numbers."""
-    rows = [header, ["---"] + ["---:"] * (len(header) - 1), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] + ["---:"] * (len(header) - 1), *lines))
 
 
 def rich_table(title: str, header: list[str], lines: list[list[str]], tasks: int) -> Any:
     """The same for a terminal; lines after the first `tasks` are set apart. Narrow: 80 columns are common in logs."""
-    from rich import box
-    from rich.table import Table
+    from rich import box, table
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    shown = table.Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for i, name in enumerate(header):
-        table.add_column(name, justify="right" if i else "left", no_wrap=i < 3)
+        shown.add_column(name, justify="right" if i else "left", no_wrap=i < 3)
     for number, line in enumerate(lines, start=1):
-        table.add_row(*line, end_section=number == tasks)
-    return table
+        shown.add_row(*line, end_section=number == tasks)
+    return shown
 
 
 def print_table(results: dict[str, Any], console: Any) -> None:
     """Prints the table and the notes on a rich console."""
     title = "accuracy with its 95 % interval, mean length in tokens"
     console.print(rich_table(title, *_table(results), tasks=len(results["tasks"])))
-    for note in results["notes"]:
-        console.print(note, highlight=False, markup=False)
+    console.print(*results["notes"], sep="\n", highlight=False, markup=False)
 
 
 def _summary(problems: Problems) -> dict[str, Any]:
-    correct_PS, length_PS = correct(problems), lengths(problems)
-    samples = correct_PS.shape[1]
+    correct_PS, answer_PS, length_PS = correct(problems), _answers(problems), lengths(problems)
     rows = [row for samples in problems.values() for row in samples]
     accuracy = share_interval(correct_PS.mean(axis=1))
-    answer_PS = _answers(problems)
-    powers = [2**i for i in range(samples.bit_length())]
+    powers = [2**i for i in range(correct_PS.shape[1].bit_length())]
     counts = Counter(row["status"] for row in rows)
     truncated = [row["truncated"] for row in rows]
+
+    def at_k(chance_P: Callable[[int], np.ndarray], most: int) -> dict[str, Any]:
+        return {str(k): asdict(share_interval(chance_P(k))) for k in powers if k <= most}
+
     return {
         "problems": len(problems),
-        "samples_per_problem": samples,
+        "samples_per_problem": correct_PS.shape[1],
         "accuracy": accuracy.value,
         "low": accuracy.low,
         "high": accuracy.high,
-        "pass_at_k": {str(k): asdict(share_interval(pass_at_k(correct_PS, k))) for k in powers},
-        "maj_at_k": {
-            str(k): asdict(share_interval(majority_at_k(answer_PS, correct_PS, k))) for k in powers if k <= _MOST_VOTES
-        },
+        "pass_at_k": at_k(lambda k: pass_at_k(correct_PS, k), powers[-1]),
+        "maj_at_k": at_k(lambda k: majority_at_k(answer_PS, correct_PS, k), _MOST_VOTES),
         "length": None if length_PS is None else _length(length_PS, correct_PS == 1),
         "formatted": float(np.mean([row["formatted"] for row in rows])),
         "truncated": None if None in truncated else float(np.mean(truncated)),
@@ -222,21 +212,21 @@ def _summary(problems: Problems) -> dict[str, Any]:
 
 def _answers(problems: Problems) -> np.ndarray:
     """(problems, samples): the number of the answer among its problem's different ones, -1 for none."""
-    answer_PS = np.full((len(problems), len(next(iter(problems.values())))), -1)
-    for answer_S, samples in zip(answer_PS, problems.values(), strict=True):
+
+    def numbered(samples: list[Row]) -> list[int]:
         numbers: dict[Any, int] = {}
-        for i, row in enumerate(samples):
-            if row["extracted"] is not None:
-                answer_S[i] = numbers.setdefault(answer_key(row["extracted"]), len(numbers))
-    return answer_PS
+        answers = [row["extracted"] for row in samples]
+        return [-1 if answer is None else numbers.setdefault(answer_key(answer), len(numbers)) for answer in answers]
+
+    return np.array([numbered(samples) for samples in problems.values()])
 
 
 def _length(length_PS: np.ndarray, correct_PS: np.ndarray) -> dict[str, Any]:
     mean = mean_interval(length_PS.mean(axis=1)) if len(length_PS) > 1 else None
     return {
         "mean": float(length_PS.mean()),
-        "low": mean.low if mean else None,
-        "high": mean.high if mean else None,
+        "low": mean and mean.low,
+        "high": mean and mean.high,
         "median": float(np.median(length_PS)),
         "max": int(length_PS.max()),
         "mean_correct": float(length_PS[correct_PS].mean()) if correct_PS.any() else None,

@@ -102,8 +102,10 @@ def resolve_tasks(names: list[str]) -> list[Task | str]:
     """Tasks by name; suites become their tasks, and names of local files stay for `load_task`.
 
     Raises:
-        ValueError: a name is unknown or comes twice.
+        ValueError: there is no name, or one is unknown or comes twice.
     """
+    if not names:
+        raise ValueError("--tasks names no task")
     resolved: list[Task | str] = []
     for name in names:
         if name in SUITES:

@@ -1,20 +1,22 @@
 """Completions of many prompts: with vLLM where it is installed, otherwise with transformers.
 
 What a run produces depends on the model, the prompts and the settings, not on when it was interrupted: the work is cut
-into batches beforehand, and each batch has a seed of its own.
+into batches beforehand, and each text has a seed of its own.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
-from ktae.seeds import derived_seed
+from ktae.extras import require
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature must be at least 0 and finite, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if self.max_tokens < 1:
@@ -89,44 +91,53 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, budget: int) -> list[l
 
 
 class TransformersBackend:
-    """Generates with transformers on whatever device there is."""
+    """Generates with transformers on whatever device there is.
+
+    Attributes:
+        end_ids: tokens that end a completion: the tokenizer's, and those of the checkpoint's generation settings.
+        not_used: what else the checkpoint's generation settings say.
+    """
 
     name = "transformers"
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model, self.tokenizer = model.eval(), tokenizer
-        ends = model.generation_config.eos_token_id  # one id, several or None: chat models often have more than one
-        ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
-        self._ends = torch.tensor(sorted(ends), device=model.device)
+        self.tokenizer = tokenizer
+        self.model = model.eval()
+        # LoRA's wrapper would keep the settings of one call for the next.
+        self._generator = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.end_ids, self.not_used = read_generation_config(self._generator.generation_config, tokenizer)
 
     @torch.no_grad()
     def complete(
-        self, texts: list[str], sampling: Sampling, seed: int, *, special_tokens: bool = False
+        self, texts: list[str], sampling: Sampling, seeds: Sequence[int], *, special_tokens: bool = False
     ) -> list[Completion]:
-        """One completion of each text; torch's global generators are left as they were.
+        """One completion of each text; torch's generators and the model's generation settings stay as they were.
 
         Args:
             texts: what the model reads.
             sampling: how; its own seed is not used.
-            seed: of these draws.
+            seeds: one a text. All draws come from one generator, which gets the first.
             special_tokens: let the tokenizer add its special tokens, as it should where no chat template has.
         """
-        how: dict[str, Any] = {"do_sample": False}
+        how: dict[str, Any] = {"max_new_tokens": sampling.max_tokens, "do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:
-            how = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": sampling.top_p}
+            how |= {"temperature": sampling.temperature, "top_k": 0, "top_p": sampling.top_p}
+        config = require("transformers", extra="train").GenerationConfig(
+            eos_token_id=self.end_ids or None, pad_token_id=self.tokenizer.pad_token_id, **how
+        )
         inputs = self.tokenizer(
-            texts,
-            padding=True,
-            return_tensors="pt",
-            return_token_type_ids=False,
-            add_special_tokens=special_tokens,
+            texts, padding=True, return_tensors="pt", return_token_type_ids=False, add_special_tokens=special_tokens
         ).to(self.model.device)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            tokens = self.model.generate(
-                **inputs, max_new_tokens=sampling.max_tokens, pad_token_id=self.tokenizer.pad_token_id, **how
-            )[:, inputs["input_ids"].shape[1] :]
-        ended = torch.isin(tokens, self._ends)
+        own = self._generator.generation_config
+        try:
+            self._generator.generation_config = config  # transformers fills what an argument leaves open from here
+            with torch.random.fork_rng():
+                torch.manual_seed(seeds[0])
+                tokens = self._generator.generate(**inputs, generation_config=config)
+        finally:
+            self._generator.generation_config = own
+        tokens = tokens[:, inputs["input_ids"].shape[1] :]
+        ended = torch.isin(tokens, torch.tensor(self.end_ids, dtype=torch.long, device=tokens.device))
         lengths = (ended.cumsum(dim=1) - ended.long() == 0).sum(dim=1).tolist()
         truncated = (~ended.any(dim=1)).tolist()
         decoded = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
@@ -134,51 +145,90 @@ class TransformersBackend:
 
 
 class VllmBackend:
-    """Generates with vLLM. Written from its documentation; not run by us, who have no GPU."""
+    """Generates with vLLM; attributes are those of `TransformersBackend`.
+
+    Written from vLLM's documentation and its own `SamplingParams` (0.33); not run by us, who have no GPU.
+    """
 
     name = "vllm"
 
     def __init__(self, path: str, tokenizer: Any, dtype: str) -> None:
+        transformers = require("transformers", extra="train")
         self.tokenizer = tokenizer
+        try:
+            config = transformers.GenerationConfig.from_pretrained(path)
+        except OSError:  # the checkpoint has none
+            config = transformers.GenerationConfig.from_model_config(transformers.AutoConfig.from_pretrained(path))
+        self.end_ids, self.not_used = read_generation_config(config, tokenizer)
         self._vllm = importlib.import_module("vllm")
-        self._engine = self._vllm.LLM(model=path, dtype=dtype)
+        # "vllm": no settings from the checkpoint.
+        self._engine = self._vllm.LLM(model=path, dtype=dtype, generation_config="vllm")
 
     def complete(
-        self, texts: list[str], sampling: Sampling, seed: int, *, special_tokens: bool = False
+        self, texts: list[str], sampling: Sampling, seeds: Sequence[int], *, special_tokens: bool = False
     ) -> list[Completion]:
-        """As `TransformersBackend.complete`."""
+        """As `TransformersBackend.complete`, but each text's draws are its own: they depend on its seed alone."""
         ids = self.tokenizer(texts, add_special_tokens=special_tokens)["input_ids"]
-        parameters = self._vllm.SamplingParams(
-            temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens, seed=seed
-        )
+        how = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
+        parameters = [self._vllm.SamplingParams(**how, stop_token_ids=self.end_ids, seed=seed) for seed in seeds]
         outputs = self._engine.generate([{"prompt_token_ids": row} for row in ids], parameters, use_tqdm=False)
         firsts = [output.outputs[0] for output in outputs]
         return [Completion(out.text, len(out.token_ids), out.finish_reason == "length") for out in firsts]
 
 
-def choose_backend(backend: Literal["auto", "vllm", "transformers"]) -> str:
-    """`vllm` or `transformers`; `auto` takes vLLM where it is installed and there is a GPU.
+def read_generation_config(config: Any, tokenizer: Any) -> tuple[list[int], dict[str, Any]]:
+    """What a checkpoint's generation settings are good for, and what of them is left out.
+
+    A checkpoint can bring a temperature, a repetition penalty and more. None of it is used: two models would be decoded
+    differently, and greedy would not be greedy.
+
+    Args:
+        config: a `transformers.GenerationConfig`.
+        tokenizer: the model's.
+
+    Returns:
+        The ids that end a completion, sorted (chat models often have several), and the other settings by name.
+    """
+    ends = config.eos_token_id  # one id, several or None
+    end_ids = sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
+    said = config.to_diff_dict().items()
+    return end_ids, {
+        name: value for name, value in said if not re.match(r"_|output_|use_cache|\w+_(id|version)$", name)
+    }
+
+
+def choose_backend(backend: Literal["auto", "vllm", "transformers"], model: str) -> str:
+    """`vllm` or `transformers`; `auto` takes vLLM where it is installed, there is a GPU, and the model is no GGUF file.
 
     Raises:
-        ValueError: vLLM is asked for and not installed.
+        ValueError: vLLM is asked for and not installed, or for a GGUF file.
     """
-    installed = importlib.util.find_spec("vllm") is not None
+    installed, gguf = importlib.util.find_spec("vllm") is not None, model.endswith(".gguf")
     if backend == "vllm" and not installed:
         raise ValueError("--backend vllm: vLLM is not installed (pip install vllm)")
+    if backend == "vllm" and gguf:
+        raise ValueError(f"--backend vllm reads no GGUF files such as {model}; --backend transformers does")
     if backend != "auto":
         return backend
-    return "vllm" if installed and torch.cuda.is_available() else "transformers"
+    return "vllm" if installed and torch.cuda.is_available() and not gguf else "transformers"
 
 
 def generate(
-    backend: Any, texts: Sequence[str], sampling: Sampling, *, budget: int, done: frozenset[int] = frozenset()
+    backend: Any,
+    texts: Sequence[str],
+    sampling: Sampling,
+    seeds: Sequence[int],
+    *,
+    budget: int,
+    done: frozenset[int] = frozenset(),
 ) -> Iterator[dict[int, Completion]]:
     """Completes every text, batch by batch.
 
     Args:
         backend: `TransformersBackend` or `VllmBackend`.
         texts: what the model reads, chat templates applied.
-        sampling: how; the seed of a batch is made of its seed and the batch's number.
+        sampling: how; its own seed is not used.
+        seeds: one a text.
         budget: tokens a batch may come to; see `plan_batches`.
         done: texts that need nothing any more. A batch with others in it is generated whole all the same, since its
             draws belong together.
@@ -187,13 +237,9 @@ def generate(
         For each batch, the completions by the text's index, without those that are `done`.
     """
     lengths = [len(ids) for ids in backend.tokenizer(list(texts))["input_ids"]]
-    for number, batch in enumerate(plan_batches(lengths, sampling.max_tokens, budget)):
-        if done.issuperset(batch):
-            continue
-        completions = backend.complete(
-            [texts[i] for i in batch],
-            sampling,
-            derived_seed(sampling.seed, number),
-            special_tokens=backend.tokenizer.chat_template is None,
-        )
-        yield {i: completion for i, completion in zip(batch, completions, strict=True) if i not in done}
+    special_tokens = backend.tokenizer.chat_template is None
+    for batch in plan_batches(lengths, sampling.max_tokens, budget):
+        if not done.issuperset(batch):
+            chosen, their_seeds = [texts[i] for i in batch], [seeds[i] for i in batch]
+            completions = backend.complete(chosen, sampling, their_seeds, special_tokens=special_tokens)
+            yield {i: completion for i, completion in zip(batch, completions, strict=True) if i not in done}

@@ -57,30 +57,24 @@ def answer(
     """
     sampling = Sampling(temperature=0.0 if samples is None else 1.0, max_tokens=max_completion_length)
     tasks = [index for index in range(len(rows)) for _ in range(samples or 1)]
-    texts = [_text(tokenizer, prompt, chat_template_kwargs or {}) for prompt in rows["prompt"]]
     chat = not isinstance(rows[0]["prompt"], str)
+    texts = rows["prompt"]
+    if chat:
+        how = {"tokenize": False, "add_generation_prompt": True, **(chat_template_kwargs or {})}
+        texts = [tokenizer.apply_chat_template(prompt, **how) for prompt in texts]
     answers: list[Answer] = []
     was_training = model.training
     backend = TransformersBackend(model, tokenizer)
     for number, start in enumerate(range(0, len(tasks), batch_size)):
         batch = tasks[start : start + batch_size]
-        completions = backend.complete(
-            [texts[i] for i in batch], sampling, derived_seed(seed, number), special_tokens=not chat
-        )
-        columns = {name: [rows[i][name] for i in batch] for name in rows.column_names if name != "prompt"}
+        seeds = [derived_seed(seed, number)] * len(batch)
+        completions = backend.complete([texts[i] for i in batch], sampling, seeds, special_tokens=not chat)
         written = [completion.text for completion in completions]
         rewards = reward(
             prompts=[rows[i]["prompt"] for i in batch],
             completions=[[{"role": "assistant", "content": text}] for text in written] if chat else written,
-            **columns,
+            **{name: [rows[i][name] for i in batch] for name in rows.column_names if name != "prompt"},
         )
-        lengths = [completion.length for completion in completions]
-        answers += map(Answer, batch, written, lengths, rewards)
+        answers += map(Answer, batch, written, [completion.length for completion in completions], rewards)
     model.train(was_training)
     return answers
-
-
-def _text(tokenizer: Any, prompt: Any, chat_template_kwargs: dict[str, Any]) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **chat_template_kwargs)

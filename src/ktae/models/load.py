@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,26 +37,39 @@ def load_model(model: Model, trained: Path | None = None) -> tuple[Any, Any]:
         token pads with its end-of-sequence token.
 
     Raises:
-        FileNotFoundError: `model.path` names a package or a file that is not there.
+        FileNotFoundError: `model.path` names a package, a file or a folder that is not there.
         ValueError: the tokenizer has neither a padding nor an end-of-sequence token.
     """
     transformers = require("transformers", extra="train")
     if trained is not None and (trained / "adapter_config.json").exists():
         base, tokenizer = load_model(model)
         return require("peft", extra="train").PeftModel.from_pretrained(base, str(trained)), tokenizer
-    path = str(trained) if trained is not None else resolve(model.path)
-    options = {}
-    if path.endswith(".gguf"):
-        require("gguf", extra="train")
-        path, options = str(Path(path).parent), {"gguf_file": Path(path).name}
-    tokenizer = transformers.AutoTokenizer.from_pretrained(path, padding_side="left", **options)
-    if options:  # weights kept in their quantized blocks, the default, cannot be trained
-        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    path = str(trained) if trained is not None else model.path
+    tokenizer = load_tokenizer(path)
     if tokenizer.eos_token is None:
         raise ValueError(f"the tokenizer of {model.path} has no end-of-sequence token, so completions cannot end")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    path, options = _located(path)
+    if options:  # weights kept in their quantized blocks, the default, cannot be trained
+        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     return transformers.AutoModelForCausalLM.from_pretrained(path, dtype=model.dtype, **options), tokenizer
+
+
+def load_tokenizer(path: str) -> Any:
+    """The tokenizer of a model, padding on the left; errors are those of `resolve` and transformers."""
+    located, options = _located(path)
+    auto = require("transformers", extra="train").AutoTokenizer
+    return auto.from_pretrained(located, padding_side="left", **options)
+
+
+def _located(path: str) -> tuple[str, dict[str, Any]]:
+    """A path as transformers takes it, and the arguments that go with it: a GGUF file is named in its folder."""
+    path = resolve(path)
+    if not path.endswith(".gguf"):
+        return path, {}
+    require("gguf", extra="train")
+    return str(Path(path).parent), {"gguf_file": Path(path).name}
 
 
 def resolve(path: str) -> str:
@@ -63,10 +77,15 @@ def resolve(path: str) -> str:
 
     The package is located without importing it.
 
+    Raises:
+        FileNotFoundError: the package, or a path that can only be a local one, does not exist.
+
     >>> resolve("Qwen/Qwen2.5-Math-1.5B")
     'Qwen/Qwen2.5-Math-1.5B'
     """
     if not path.startswith("python:"):
+        if not Path(path).exists() and not _is_hub_id(path):
+            raise FileNotFoundError(f"the model {path} does not exist (looked in {Path.cwd()})")
         return path
     package, _, inside = path.removeprefix("python:").partition("/")
     spec = importlib.util.find_spec(package)
@@ -76,3 +95,59 @@ def resolve(path: str) -> str:
     if not resolved.exists():
         raise FileNotFoundError(f"{path}: {resolved} does not exist")
     return str(resolved)
+
+
+def _is_hub_id(path: str) -> bool:
+    """Whether it can be NAME or OWNER/NAME on the hub. `runs/mine` is none where there is a folder `runs`."""
+    owner, slash, _ = path.partition("/")
+    is_id = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path) is not None
+    return is_id and not path.endswith(".gguf") and not (slash and Path(owner).is_dir())
+
+
+def check_available(path: str) -> None:
+    """Checks that a model can be loaded, as far as one request tells: transformers would try for a minute.
+
+    Raises:
+        FileNotFoundError: see `resolve`; or a folder holds no model.
+        OSError: it is not in the hub's cache, and the hub has no such model or cannot be reached.
+    """
+    resolved = resolve(path)
+    if Path(resolved).exists():
+        if Path(resolved).is_dir() and not any(Path(resolved).glob("*config.json")):  # or adapter_config.json
+            raise FileNotFoundError(f"the folder {path} holds no model: there is no config.json in it")
+        return
+    hub = require("huggingface_hub", extra="train")
+    if isinstance(hub.try_to_load_from_cache(resolved, "config.json"), str):
+        return
+    try:
+        hub.HfApi().model_info(resolved, timeout=10)
+    except Exception as error:  # of the hub's own classes and those of its client
+        reason = str(error).strip().partition("\n")[0]
+        raise OSError(
+            f"the model {path} is no local folder, and the Hugging Face hub does not give it: {reason}"
+        ) from error
+
+
+def check_model(model: Model) -> tuple[Any, Any]:
+    """Loads all of a model but its weights: finds out in seconds whether `load_model` can work.
+
+    Returns:
+        transformers' configuration and the tokenizer.
+
+    Raises:
+        FileNotFoundError, OSError: see `check_available`; or a folder holds no weights.
+        ValueError: the configuration or the tokenizer cannot be loaded, or the tokenizer has no end-of-sequence token.
+    """
+    check_available(model.path)
+    located, options = _located(model.path)
+    folder = Path(located)
+    if folder.is_dir() and not options and not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+        raise FileNotFoundError(f"the folder {model.path} holds no weights: no .safetensors or .bin file is in it")
+    try:
+        config = require("transformers", extra="train").AutoConfig.from_pretrained(located, **options)
+        tokenizer = load_tokenizer(model.path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the model {model.path} cannot be loaded: {' '.join(str(error).split())}") from error
+    if tokenizer.eos_token is None:
+        raise ValueError(f"the tokenizer of {model.path} has no end-of-sequence token, so completions cannot end")
+    return config, tokenizer

@@ -1,0 +1,260 @@
+"""`ktae eval MODEL --tasks paper`: a model's answers to the benchmarks, graded and counted."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ktae.evaluation.tasks import Task, load_task, resolve_tasks
+from ktae.extras import require
+from ktae.files import json_lines
+from ktae.seeds import derived_seed
+
+if TYPE_CHECKING:
+    from ktae.data.sources import Problem
+    from ktae.models.generate import Completion, Sampling
+
+    Item = tuple[Task, Problem, int]  # the last is the number among the problem's samples
+
+GENERATIONS = "generations.jsonl"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+BACKENDS = ("auto", "vllm", "transformers")
+# A result, not a setting: not what an evaluation that goes on must agree in.
+_GENERATION = "generation"
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """What to evaluate, and how.
+
+    Attributes:
+        model: as in a recipe: a Hugging Face id, a folder, a `.gguf` file or `python:PACKAGE/PATH`.
+        tasks: names of tasks or suites, or `.jsonl` files with `problem` and `answers`.
+        out: the folder for the results.
+        sampling: temperature, top_p, max_tokens and seed.
+        data_dir: read `NAME.jsonl` from here instead of the hub.
+        samples: completions a problem.
+        limit: only the first so many problems of each task; None takes all.
+        system: system message instead of the tasks' own; empty for none.
+        dtype: precision of the weights.
+        backend: see `choose_backend`.
+        batch_tokens: tokens that are in memory together; None: 131072 on a GPU, 16384 on a CPU. With transformers and
+            a temperature the draws depend on it.
+    """
+
+    model: str
+    tasks: tuple[str, ...]
+    out: Path
+    sampling: Sampling
+    data_dir: Path | None = None
+    samples: int = 1
+    limit: int | None = None
+    system: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    backend: Literal["auto", "vllm", "transformers"] = "auto"
+    batch_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("-n", self.samples), ("--limit", self.limit), ("--batch-tokens", self.batch_tokens)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.samples > 1 and self.sampling.temperature == 0:
+            raise ValueError(f"-n {self.samples} needs a --temperature above 0: greedy samples are all the same")
+
+
+def evaluate(settings: EvalSettings) -> dict[str, Any]:
+    """Generates, grades, counts; goes on with what is in `settings.out` if it was made with the same settings.
+
+    Writes to `settings.out`: about.json (the settings), generations.jsonl (completions as they come), samples.jsonl
+    (with verdicts), results.json, summary.md and pictures. A seed of its own, made of the settings' seed, the problem
+    and the number of the sample, goes with every completion.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        ValueError: a setting or a task is wrong, or the folder holds other settings' results.
+        OSError: the model or a task cannot be found.
+    """
+    return check(settings)()
+
+
+def check(settings: EvalSettings) -> Callable[[], dict[str, Any]]:
+    """Does what can fail by a mistake in the settings, the loading of the model included, and writes nothing.
+
+    Argument and errors are those of `evaluate`. Returns the rest of the evaluation.
+    """
+    from ktae.models.generate import choose_backend
+    from ktae.models.load import check_available
+
+    backend = choose_backend(settings.backend, settings.model)
+    named = resolve_tasks(list(settings.tasks))
+    check_available(settings.model)
+    tasks = [(task, problems[: settings.limit]) for task, problems in (load_task(t, settings.data_dir) for t in named)]
+    items = [(task, problem, n) for task, problems in tasks for problem in problems for n in range(settings.samples)]
+    about = _about(settings, backend)
+    found = _found(settings.out / GENERATIONS, items)
+    engine = None
+    if len(found) < len(items):
+        engine = _engine(settings, backend)
+        about[_GENERATION] = {"end_ids": engine.end_ids, "not_used": engine.not_used}
+    about["known_defects"] = {
+        task.name: sum(map(task.is_defective, problems)) for task, problems in tasks if task.is_defective
+    }
+    return functools.partial(_evaluate, settings, about, items, found, engine)
+
+
+def _evaluate(
+    settings: EvalSettings, about: dict[str, Any], items: list[Item], found: dict[int, Completion], engine: Any
+) -> dict[str, Any]:
+    from rich.console import Console
+
+    from ktae.evaluation.plots import plot_accuracy, plot_length
+    from ktae.evaluation.results import print_table, write_results
+    from ktae.evaluation.samples import grade_rows
+
+    console, out = Console(), settings.out
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "about.json.tmp").write_text(json.dumps(about, indent=1) + "\n")
+    (out / "about.json.tmp").replace(out / "about.json")
+    if not_used := about.get(_GENERATION, {}).get("not_used"):
+        said = ", ".join(f"{name} {value}" for name, value in not_used.items())
+        console.print(f"Not used of the checkpoint's generation settings: {said}", highlight=False, markup=False)
+    if found and engine:
+        console.print(f"{len(found)} of {len(items)} completions are there already")
+    # Also of what was there: its last line may have been cut off.
+    json_lines.write(out / GENERATIONS, [_row(items[i], completion) for i, completion in found.items()])
+    for part in _generate(settings, engine, items, found, console) if engine else ():
+        found |= part
+        json_lines.append(out / GENERATIONS, [_row(items[i], completion) for i, completion in part.items()])
+    answered = [{**_row(item, found[i]), "answers": list(item[1].answers)} for i, item in enumerate(items)]
+    rows, seconds = grade_rows(answered)
+    console.print(f"graded {len(rows)} answers in {sum(seconds.values()):.0f} s")
+    json_lines.write(out / "samples.jsonl", rows)
+    results = write_results(out, rows, about)
+    print_table(results, console)
+    plot_accuracy({settings.model: results}, out / "accuracy.png")
+    plot_length({settings.model: results}, out / "length.png")
+    console.print(f"Samples with verdicts, results and pictures are in {out}/")
+    return results
+
+
+def _about(settings: EvalSettings, backend: str) -> dict[str, Any]:
+    """The settings as JSON knows them, with what an evaluation in the folder found of the checkpoint."""
+    about = json.loads(json.dumps(dataclasses.asdict(settings), default=str)) | {"backend": backend}
+    del about["out"]
+    path = settings.out / "about.json"
+    if path.exists():
+        there = json.loads(path.read_text())
+        generation = there.pop(_GENERATION, None)
+        there.pop("known_defects", None)
+        if there != about:
+            changed = sorted(key for key in {*about, *there} if about.get(key) != there.get(key))
+            raise ValueError(f"{settings.out} holds an evaluation with other settings ({', '.join(changed)})")
+        return about | ({_GENERATION: generation} if generation else {})
+    if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
+        raise ValueError(f"{settings.out} is not an empty folder and holds no evaluation; give another --out")
+    return about
+
+
+def _found(path: Path, items: list[Item]) -> dict[int, Completion]:
+    """What an interrupted evaluation left, by the item's index."""
+    from ktae.models.generate import Completion
+
+    index_of = {(task.name, problem.id, sample): i for i, (task, problem, sample) in enumerate(items)}
+    found: dict[int, Completion] = {}
+    for number, row in enumerate(json_lines.read(path), start=1):
+        try:
+            index = index_of[row["task"], row["id"], row["sample"]]
+            found[index] = Completion(row["completion"], row["length"], row["truncated"])
+        except (KeyError, TypeError):
+            raise ValueError(f"{path}, line {number}, is no completion of these tasks; remove the folder") from None
+    return found
+
+
+def _row(item: Item, completion: Completion) -> dict[str, Any]:
+    task, problem, sample = item
+    told = {"completion": completion.text, "length": completion.length, "truncated": completion.truncated}
+    return {"task": task.name, "id": problem.id, "sample": sample, **told}
+
+
+def _engine(settings: EvalSettings, backend: str) -> Any:
+    import torch
+
+    from ktae.models.generate import TransformersBackend, VllmBackend
+    from ktae.models.load import Model, load_model, load_tokenizer, resolve
+
+    logging = require("transformers", extra="train").utils.logging
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    if backend == "vllm":
+        return VllmBackend(resolve(settings.model), load_tokenizer(settings.model), settings.dtype)
+    model, tokenizer = load_model(Model(settings.model, settings.dtype))
+    return TransformersBackend(model.to(torch.accelerator.current_accelerator() or "cpu"), tokenizer)
+
+
+def _generate(
+    settings: EvalSettings, engine: Any, items: list[Item], found: dict[int, Completion], console: Any
+) -> Iterator[dict[int, Completion]]:
+    import torch
+    from rich import progress
+
+    from ktae.models.generate import generate, render
+
+    sampling = settings.sampling
+    system = settings.system
+    texts = [
+        render(engine.tokenizer, problem.text, task.system if system is None else system) for task, problem, _ in items
+    ]
+    seeds = [derived_seed(sampling.seed, task.name, problem.id, sample) for task, problem, sample in items]
+    budget = settings.batch_tokens or (131072 if torch.accelerator.is_available() else 16384)
+    counted = progress.BarColumn(), progress.MofNCompleteColumn(), "{task.fields[length]}"
+    timed = progress.TimeElapsedColumn(), "left", progress.TimeRemainingColumn()
+    with progress.Progress("{task.description}", *counted, *timed, console=console) as shown:
+        bar = shown.add_task(f"answers ({engine.name})", total=len(items), completed=len(found), length="")
+        tokens = number = 0
+        for part in generate(engine, texts, sampling, seeds, budget=budget, done=frozenset(found)):
+            tokens, number = tokens + sum(c.length for c in part.values()), number + len(part)
+            shown.update(bar, advance=len(part), length=f"{tokens / number:.0f} tokens each")
+            yield part
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to a parser; `run` takes what it makes of them."""
+    add = parser.add_argument
+    add("model", help="a Hugging Face id, a folder, a .gguf file or python:PACKAGE/PATH")
+    add("--tasks", default="paper", help="tasks, suites, .jsonl files, separated by commas (default: %(default)s)")
+    add("--out", type=Path, help="the folder for the results (default: evals/MODEL)")
+    add("--data-dir", type=Path, metavar="DIR", help="read DIR/NAME.jsonl instead of the hub")
+    add("-n", type=int, default=1, dest="samples", help="completions a problem (default: %(default)s)")
+    add("--temperature", type=float, default=0.0, help="0 for greedy (default: %(default)s)")
+    add("--top-p", type=float, default=1.0, help="(default: %(default)s)")
+    add("--max-tokens", type=int, default=3072, help="generated tokens at most (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
+    add("--limit", type=int, metavar="N", help="the first N problems of each task")
+    add("--system", metavar="TEXT", help="system message instead of the tasks' own, '' for none")
+    add("--dtype", choices=DTYPES, default="auto", help="(default: %(default)s)")
+    add("--backend", choices=BACKENDS, default="auto", help="(default: %(default)s)")
+    add("--batch-tokens", type=int, metavar="N", help="tokens in memory together")
+
+
+def run(arguments: argparse.Namespace) -> Callable[[], Any]:
+    """Checks the arguments and loads the model; returns the evaluation, to be called."""
+    from ktae.models.generate import Sampling
+
+    given = vars(arguments)
+    sampling = Sampling(**{field.name: given[field.name] for field in dataclasses.fields(Sampling)})
+    names = {field.name for field in dataclasses.fields(EvalSettings)} - {"sampling", "tasks", "out"}
+    settings = EvalSettings(
+        tasks=tuple(filter(None, arguments.tasks.split(","))),
+        out=arguments.out or Path("evals") / arguments.model.strip("/").replace("/", "_").replace(":", "_"),
+        sampling=sampling,
+        **{name: given[name] for name in names},
+    )
+    return check(settings)

@@ -1,0 +1,124 @@
+"""The command line as a whole; what each command does is tested with its module."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+import ktae
+from ktae.chain.problems import test_problems
+from ktae.cli import COMMANDS, build_parser, main
+
+DOCS = Path(__file__).parents[1] / "docs"
+# A folder that cannot be made: there is a file where a folder of its path should be.
+IMPOSSIBLE = f"{__file__}/out"
+
+# Their modules import torch at the top.
+IMPORT_TORCH = ("score", "explain", "plot", "report")
+
+
+def run(*arguments, **options):
+    return subprocess.run([sys.executable, "-m", "ktae", *arguments], capture_output=True, text=True, **options)
+
+
+def test_python_m_ktae():
+    result = run("--version")
+    assert (result.returncode, result.stdout) == (0, f"ktae {ktae.__version__}\n")
+    (script,) = entry_points(group="console_scripts", name="ktae")
+    assert script.load() is main
+
+
+def test_the_api_is_listed():
+    assert set(ktae.__all__) <= set(dir(ktae))
+
+
+def test_help_loads_no_torch():
+    """One process builds the parsers in turn and says which was the first with torch."""
+    commands = ["", *(command for command in COMMANDS if command not in IMPORT_TORCH)]
+    code = (
+        "import sys; from ktae.cli import build_parser\n"
+        "for command in sys.argv[1:]:\n"
+        "    build_parser(command)\n"
+        "    assert 'torch' not in sys.modules, command"
+    )
+    subprocess.run([sys.executable, "-c", code, *commands], check=True)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples_that_parse_and_a_page_to_read(command):
+    assert (DOCS / COMMANDS[command].page).is_file()
+    for example in COMMANDS[command].examples:
+        program, name, *arguments = shlex.split(example)
+        assert (program, name) == ("ktae", command)
+        build_parser(command).parse_args([name, *arguments])
+
+
+def test_help_shows_them(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["eval", "--help"])
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in (*COMMANDS["eval"].examples, "docs/evaluation.md"))
+
+
+@pytest.fixture
+def rows(tmp_path):
+    problem = test_problems()[0]
+    row = {"problem": problem["prompt"], "answer": problem["answers"], "answers": problem["answers"]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    return str(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data", "prepare", "ROWS", "--out", f"{IMPOSSIBLE}/x.jsonl"], f"{IMPOSSIBLE}: Not a directory"),
+        (["eval", "python:ktae/chain/weights", "--tasks", "ROWS", "--out", IMPOSSIBLE], f"{IMPOSSIBLE}: Not a dir"),
+        (["eval", "x", "--tasks", ""], "--tasks names no task"),
+        (["compare", "/none", "/none"], "/none is not the folder of an evaluation"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_with_the_path(arguments, message, rows, capsys):
+    assert main([rows if argument == "ROWS" else argument for argument in arguments]) == 2
+    shown = capsys.readouterr().err
+    assert shown.splitlines()[-1].startswith(f"ktae: {message}")
+    assert "Traceback" not in shown
+
+
+def test_our_own_faults_keep_their_traceback(monkeypatch, rows):
+    monkeypatch.setattr("ktae.evaluation.samples.grade_rows", lambda rows: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["eval", "python:ktae/chain/weights", "--tasks", rows, "--out", f"{rows}-out", "--max-tokens", "1"])
+
+
+def test_a_reader_that_has_seen_enough(rows):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "ktae", "data", "prepare", rows, "--out", f"{rows}.parquet"]
+    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert result.returncode == 128 + signal.SIGPIPE
+    assert "BrokenPipe" not in result.stderr
+
+
+def complete(line):
+    """What the shell would offer at the end of a line."""
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "\n"}
+    read, write = os.pipe()
+    code = f"import os; os.dup2({write}, 8); os.dup2({write}, 9); from ktae.cli import main; main()"
+    subprocess.run([sys.executable, "-c", code], env=os.environ | asked, pass_fds=[write], check=True)
+    os.close(write)
+    with os.fdopen(read) as offered:
+        return {word.strip() for word in offered.read().split("\n")}
+
+
+def test_completion():
+    pytest.importorskip("argcomplete")
+    assert {"train", "eval", "report"} <= complete("ktae ")
+    assert complete("ktae ev") == {"eval"}
+    assert {"--tasks", "--temperature"} <= complete("ktae eval --t")
