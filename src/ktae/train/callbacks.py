@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback
 
 from ktae.files.json_lines import append
+from ktae.train.folder import is_record, is_shown
 
 
 class Display(TrainerCallback):
@@ -56,7 +57,8 @@ class Display(TrainerCallback):
                 f"{spent:.0f} s, {left:.0f} s left"
             )
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def close(self) -> None:
+        """Ends the live bar, which hides the cursor."""
         if self._console.is_terminal:
             self._progress.stop()
 
@@ -69,13 +71,11 @@ class Records(TrainerCallback):
         self._metrics, self._samples = out / "metrics.jsonl", out / "samples.jsonl"
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        logs = logs or {}
-        is_evaluation = state.is_world_process_zero and "eval_loss" in logs
-        if not is_evaluation and not is_update(state, logs):
+        if not state.is_world_process_zero or not is_record(logs or {}):
             return
         key = {"algorithm": self._algorithm, "step": state.global_step}
         append(self._metrics, [{**key, **logs}])
-        if not is_evaluation and self._samples_every and state.global_step % self._samples_every == 0:
+        if "loss" in logs and is_shown(state.global_step, self._samples_every):
             append(self._samples, [{**key, **row} for row in self._trainer.latest_rollouts])
 
 
