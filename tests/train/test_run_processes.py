@@ -25,9 +25,10 @@ TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-a
 
 def start(command, **options):
     """Runs a command that may have children of its own; what it printed, or a failed assertion."""
+    paths = [str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
         command,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -21,7 +21,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments; what it does not know are the recipe's keys."""
     parser.description = "Trains every algorithm of a recipe from the same model and compares them."
-    parser.epilog = "Any key of the recipe can be set: --trl.learning_rate 1e-5 --algorithms '[grpo]' --seed 1"
+    parser.epilog = (
+        "Any key of the recipe can be set: --trl.learning_rate 1e-5 --algorithms '[grpo, grpo+ktae]' --seed 1"
+    )
     add = parser.add_argument
     add("recipe", help="a YAML file, or the name of a recipe that comes with ktae (quickstart)")
     add("--out", type=Path, help="the run's folder (default: runs/NAME, or runs/NAME-2, ... if taken)")
@@ -67,16 +69,15 @@ def _cause(error: BaseException) -> tuple[str | None, int]:
     """In a few words, where they say it all, why a training ended, and the exit status."""
     if isinstance(error, Stopped):
         return f"stopped by {error}", 128 + error.number
-    if isinstance(error, (FloatingPointError, FileExistsError)):
+    if isinstance(error, FloatingPointError | FileExistsError):
         return str(error), 1
-    chain: list[BaseException] = [error]
-    while chain[-1].__context__:
-        chain.append(chain[-1].__context__)
-    for one in chain:
-        # The writers of torch and safetensors have exceptions of their own.
-        words = ("unexpected pos", "PytorchStreamWriter failed", *(f"(os error {number})" for number in _FULL))
+    # The writers of torch and safetensors have exceptions of their own.
+    words = ("unexpected pos", "PytorchStreamWriter failed", *(f"(os error {number})" for number in _FULL))
+    one: BaseException | None = error
+    while one is not None:
         if getattr(one, "errno", None) in _FULL or any(word in str(one) for word in words):
             return f"no room on the disk, or over a limit on file sizes ({str(one).splitlines()[0]})", 1
+        one = one.__context__
     return None, 1
 
 

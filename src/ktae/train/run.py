@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import re
 import shutil
 import time
 import warnings
@@ -19,7 +20,7 @@ import torch
 from ktae.extras import require
 from ktae.files import json_lines
 from ktae.models.load import load_model, resolve
-from ktae.train.checkpoints import TRAINING_STATE, begin, mark_complete, remove
+from ktae.train.checkpoints import MARKS, TRAINING_STATE, begin, mark_complete, remove
 from ktae.train.folder import forget_later, open_folder, sources
 from ktae.train.recipe import ALGORITHMS, Recipe
 from ktae.train.settings import grpo_config, has_overlong, is_main, processes
@@ -28,10 +29,15 @@ BEFORE = "start"
 _DAPO_PAPER = {"title": "DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "id": "2503.14476"}
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
-    """Trains every algorithm of the recipe from the same model and evaluates before and after.
+@contextmanager
+def prepare(recipe: Recipe, out: Path, *, resume: bool) -> Iterator[Callable[[], None]]:
+    """Checks everything that can be checked before weights are loaded, and gives the run, to be called.
 
-    Writes to `out`: config.yaml (the recipe, every default spelled out), provenance.jsonl (how it was made),
+        with prepare(load_recipe("quickstart"), Path("runs/mine"), resume=False) as run:
+            run()
+
+    It trains every algorithm of the recipe from the same model and evaluates before and after. Meanwhile no other
+    process can write to `out`: config.yaml (the recipe, every default spelled out), provenance.jsonl (how it was made),
     metrics.jsonl (a row an update), samples.jsonl (rollouts), evaluation/*.jsonl (a row a completion), results.json,
     summary.md, curves.png and, for each algorithm, a folder with its checkpoints and its final `model`.
 
@@ -47,19 +53,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
         FileNotFoundError: `resume` is True and `out` holds no run, or a file that the recipe names is not there.
         ValueError: a setting is wrong, or `resume` is True and the run in `out` has another recipe.
     """
-    with prepare(recipe, out, resume=resume) as run:
-        run()
-
-
-@contextmanager
-def prepare(recipe: Recipe, out: Path, *, resume: bool) -> Iterator[Callable[[], None]]:
-    """Checks everything that can be checked before weights are loaded, and holds the run's folder open.
-
-    Arguments and errors are those of `train`. Gives the rest of the run.
-    """
     run = check(recipe, out, resume=resume)
     _check_installed(recipe)
-    _check_model(recipe.model.path)
     with open_folder(recipe, out, resume) if is_main() else nullcontext():
         yield run.run
 
@@ -95,17 +90,6 @@ def _check_installed(recipe: Recipe) -> None:
     for name in needed:
         if name in ("tensorboard", "trackio", "wandb", "vllm") and importlib.util.find_spec(name) is None:
             raise ValueError(f"{name}, which the recipe's trl section asks for, is not installed: pip install {name}")
-
-
-def _check_model(path: str) -> None:
-    path = resolve(path)
-    try:
-        if not path.endswith(".gguf"):
-            require("transformers", extra="train").AutoConfig.from_pretrained(path)
-        elif not Path(path).is_file():
-            raise OSError("no such file")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"model.path {path} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
 
 
 def load_rewards(recipe: Recipe) -> dict[str, Any]:
@@ -167,17 +151,14 @@ class Run:
         """Writes evaluation/<who>_<mode>.jsonl unless an earlier, interrupted call of this run has."""
         from ktae.models.held_out import answer
 
-        recipe = self.recipe
-        modes = {"sampled": recipe.evaluation.samples, "greedy": None if recipe.evaluation.greedy else 0}
-        files = {mode: self.out / "evaluation" / f"{who}_{mode}.jsonl" for mode in modes}
+        recipe, config = self.recipe, self.config
         if not (is_main() and len(self.test_rows)):
             return
-        missing = {
-            mode: samples for mode, samples in modes.items() if samples != 0 and not self._whole(files[mode], samples)
-        }
+        modes = {"sampled": recipe.evaluation.samples, "greedy": None if recipe.evaluation.greedy else 0}
+        files = {mode: self.out / "evaluation" / f"{who}_{mode}.jsonl" for mode in modes}
+        missing = {mode: n for mode, n in modes.items() if n != 0 and not self._whole(files[mode], n)}
         if not missing:
             return
-        config = self.config
         # With ZeRO-3 configured, transformers would load a shard of the model.
         require("transformers.integrations.deepspeed", extra="train").unset_hf_deepspeed_config()
         policy, tokenizer = load_model(recipe.model, trained)
@@ -241,11 +222,14 @@ class Run:
         trainer.add_callback(display)
         trainer.add_callback(Records(trainer, algorithm, self.out, recipe.samples_every))
         trainer.add_callback(Show(trainer, tokenizer, label, self.console, recipe.show_every))
-        seconds = compile_estimator(options["ktae"]) if "ktae" in options else 0.0
+        on_cpu = config.device.type == "cpu"
+        seconds = compile_estimator(options["ktae"]) if "ktae" in options and on_cpu else 0.0
         if is_main() and seconds:
             self._say(f"{label:<10} compiled the estimator ({seconds:.0f} s, in no figure below)")
         if is_main() and checkpoint:
             self._say(f"{label:<10} goes on from {checkpoint}")
+            if (wrote := len([*checkpoint.glob("rng_state*.pth")])) != processes():
+                self._say(f"It is of {wrote} process(es), not {processes()}: other rollouts will be sampled")
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         finally:
@@ -264,12 +248,13 @@ class Run:
         if is_main():
             shutil.copy(folder / "README.md", unfinished)
             trainer.state.save_to_json(str(unfinished / "trainer_state.json"))
+            if trainer.args.push_to_hub:
+                upload = require("huggingface_hub", extra="train").upload_folder
+                unwanted = [*TRAINING_STATE, *MARKS]
+                upload(repo_id=trainer.hub_model_id, folder_path=unfinished, ignore_patterns=unwanted)
             mark_complete(unfinished)
             remove(folder / "model")
             unfinished.rename(folder / "model")
-            if trainer.args.push_to_hub:
-                upload = require("huggingface_hub", extra="train").upload_folder
-                upload(repo_id=trainer.hub_model_id, folder_path=folder / "model", ignore_patterns=TRAINING_STATE)
         trainer.accelerator.wait_for_everyone()
 
 
@@ -319,7 +304,7 @@ def _card(recipe: Recipe, algorithm: str) -> dict[str, Any]:
         "trainer_name": ALGORITHMS[algorithm].label,
         "base_model": recipe.model.path,
         "dataset_name": source if source.count("/") == 1 and not Path(source).exists() else None,
-        "tags": algorithm.split("_")[:2],
+        "tags": re.split("[_+]", algorithm)[:2],
     }
     return card | ({"paper": _DAPO_PAPER} if algorithm == "dapo" else {})
 
