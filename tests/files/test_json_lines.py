@@ -31,5 +31,5 @@ def test_a_last_line_cut_off_is_left_out_and_replaced(tmp_path, cut):
 def test_a_bad_line_is_named(tmp_path, bad):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n' + bad + b'\n{"a": 2}\n')
-    with pytest.raises(ValueError, match=r"^\S+rows\.jsonl, line 2: not a JSON object$"):
+    with pytest.raises(ValueError, match=r"^\S+rows\.jsonl:2: not a JSON object$"):
         read(path)

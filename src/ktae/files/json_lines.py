@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ktae.files.locks import unfinished
+
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
     """Writes one JSON line a row, the whole file or nothing."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.unlink(missing_ok=True)
-    append(unfinished, rows)
-    unfinished.replace(path)
+    with unfinished(path) as temporary:
+        append(temporary, rows)
 
 
 def append(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -37,13 +37,12 @@ def append(path: Path, rows: list[dict[str, Any]]) -> None:
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON-lines file, none if it does not exist; a last line cut off by a kill is left out.
 
-    Raises:
-        ValueError: a line is not a JSON object; names the file and the first such line.
+    Raises a ValueError that names the line if another one is not a JSON object.
     """
     rows = []
     for number, row in enumerate(read_where_whole(path), start=1):
         if row is None:
-            raise ValueError(f"{path}, line {number}: not a JSON object")
+            raise ValueError(f"{path}:{number}: not a JSON object")
         rows.append(row)
     return rows
 

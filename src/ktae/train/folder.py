@@ -20,7 +20,7 @@ import torch
 
 from ktae.extras import require
 from ktae.files import json_lines
-from ktae.files.locks import locked
+from ktae.files.locks import locked, unfinished
 from ktae.train.checkpoints import COMPLETE, checkpoints, damage, latest, refuse_unless_ours, remove
 from ktae.train.recipe import Recipe
 from ktae.train.settings import processes
@@ -52,9 +52,8 @@ def open_folder(recipe: Recipe, out: Path, resume: bool) -> Iterator[None]:
         else:
             if any(there.name != ".lock" for there in out.iterdir()):
                 raise FileExistsError(f"{out} is not empty; give --resume to go on with it, or another --out")
-            unfinished = out / "config.yaml.tmp"
-            unfinished.write_text(config)
-            unfinished.replace(path)
+            with unfinished(path) as temporary:
+                temporary.write_text(config)
         json_lines.append(out / "provenance.jsonl", [provenance()])
         yield
 
