@@ -1,5 +1,6 @@
 """`ktae train` with its options on: adapters, evaluation during training, other loggers, model cards, export."""
 
+import os
 import re
 import resource
 import shlex
@@ -178,3 +179,28 @@ def test_a_full_disk_is_named(tmp_path):
     full.symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"No space left on device: '.*metrics\.jsonl'"):
         append(full, [{"step": 1}])
+
+
+@pytest.mark.slow
+def test_compiling_the_estimator_is_timed_apart(tmp_path):
+    pytest.importorskip("numba")
+    code = """
+from numba.core.event import install_timer
+from ktae import KTAEConfig, key_token_values
+from ktae.train.run import compile_estimator
+import torch
+config = KTAEConfig.recommended()
+took = [compile_estimator(config), compile_estimator(config)]
+ids = torch.randint(5, (8, 600))
+with install_timer("numba:compile", took.append):
+    key_token_values(ids, torch.ones_like(ids), torch.arange(8) % 2.0, torch.arange(8) // 4, config=config)
+print(*took)
+"""
+    for first in (True, False):  # the second process finds the code on disk
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=600
+        )
+        seconds = [float(number) for number in done.stdout.split()]
+        assert (seconds[0] > 0) == first, done.stderr
+        assert not any(seconds[1:])

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from ktae.cli import main
 from ktae.files.json_lines import read
+from ktae.train.export import export
 from ktae.train.recipe import load_recipe
 
 SMALL = [
@@ -181,6 +182,8 @@ def test_what_a_resumed_run_reads_is_counted_against_what_it_must_be(finished, t
     corrupt(out / "metrics.jsonl")
     corrupt(out / "provenance.jsonl")
     (out / "grpo_ktae" / "model" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="grpo_ktae/model is damaged: model.safetensors has 0 bytes, "):
+        export(out, tmp_path / "model", algorithm="grpo_ktae")
     (out / "grpo_ktae" / "checkpoint-4" / "optimizer.pt").write_bytes(b"")
     (out / "grpo_ktae" / "checkpoint-4" / "complete").rename(out / "grpo_ktae" / "checkpoint-4" / "unfinished")
     (out / "grpo_ktae" / "checkpoint-best").mkdir()
