@@ -182,7 +182,7 @@ def test_what_a_resumed_run_reads_is_counted_against_what_it_must_be(finished, t
     corrupt(out / "metrics.jsonl")
     corrupt(out / "provenance.jsonl")
     (out / "grpo_ktae" / "model" / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match="grpo_ktae/model is damaged: model.safetensors has 0 bytes, "):
+    with pytest.raises(ValueError, match=r"grpo_ktae/model is damaged: model\.safetensors has 0 bytes, "):
         export(out, tmp_path / "model", algorithm="grpo_ktae")
     (out / "grpo_ktae" / "checkpoint-4" / "optimizer.pt").write_bytes(b"")
     (out / "grpo_ktae" / "checkpoint-4" / "complete").rename(out / "grpo_ktae" / "checkpoint-4" / "unfinished")
