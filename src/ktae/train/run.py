@@ -54,7 +54,7 @@ def prepare(recipe: Recipe, out: Path, *, resume: bool) -> Iterator[Callable[[],
         ValueError: a setting is wrong, or `resume` is True and the run in `out` has another recipe.
     """
     run = check(recipe, out, resume=resume)
-    _check_installed(recipe)
+    check_installed(recipe)
     with open_folder(recipe, out, resume) if is_main() else nullcontext():
         yield run.run
 
@@ -82,7 +82,7 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
     return Run(recipe, out, train_rows, test_rows, rewards, resume)
 
 
-def _check_installed(recipe: Recipe) -> None:
+def check_installed(recipe: Recipe) -> None:
     """What TRL would miss only after the first evaluation."""
     loggers = recipe.trl.get("report_to") or []
     needed = [loggers] if isinstance(loggers, str) else list(loggers)
