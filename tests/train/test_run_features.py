@@ -168,7 +168,7 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_saved(tmp_path):
     assert line.endswith(f"go on with: ktae train quickstart {shlex.join(options)} --resume")
     out = tmp_path / "runs" / "quickstart"
     assert (out / "grpo" / "checkpoint-2").is_dir()
-    assert latest(out / "grpo") is None, "it is not whole"
+    assert latest(out / "grpo", pytest.fail) is None, "it is not whole"
     resumed = ktae("train", "quickstart", *options, "--resume", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert [row["step"] for row in read(out / "metrics.jsonl")] == [1, 2, 3, 4]

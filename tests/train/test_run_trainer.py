@@ -191,10 +191,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(saved, tmp_pa
             assert not said
         else:
             (line,) = said
+            assert latest(folder, pytest.fail) == folder / "checkpoint-2", "it is said once"
             assert line.startswith(f"{folder / 'checkpoint-3'} is damaged and left out: ")
             assert name in line
     assert latest(saved, pytest.fail) == saved / "checkpoint-3"
-    assert latest(tmp_path / "nothing") is None
+    assert latest(tmp_path / "nothing", pytest.fail) is None
 
 
 def test_only_folders_with_our_marker_are_deleted(saved, tmp_path):

@@ -192,7 +192,7 @@ def test_what_a_resumed_run_reads_is_counted_against_what_it_must_be(finished, t
     said = capsys.readouterr().out
     assert "start_greedy.jsonl holds 9 rows, not all of the 20 written; answering again" in said
     assert "start_sampled.jsonl holds 9 rows, not all of the 40 written" in said
-    assert "grpo_ktae/model is damaged and saved again: model.safetensors has 0 bytes" in said
+    assert "grpo_ktae/model is damaged and left out: model.safetensors has 0 bytes" in said
     assert "goes on from runs/quickstart/grpo_ktae/checkpoint-2" in said
     assert_same(out, uninterrupted)
     assert (out / "grpo_ktae" / "checkpoint-best").is_dir()

@@ -1,7 +1,7 @@
 """Checkpoints and models that a run can trust, and the only folders that it ever deletes: those with its marker.
 
 While a folder is being written its marker is the empty file `unfinished`; then it is `complete`, which holds the size
-and the checksum of every other file.
+and the checksum of every other file, and is renamed to `damaged` where a file does not agree.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-MARKS = UNFINISHED, COMPLETE = "unfinished", "complete"
+MARKS = UNFINISHED, COMPLETE, DAMAGED = "unfinished", "complete", "damaged"
 # What a checkpoint or model of ours has beside what from_pretrained reads.
 TRAINING_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "trainer_state.json", COMPLETE)
 TRAINING_STATE += ("training_args.bin", "global_step*", "latest", "zero_to_fp32.py")
@@ -64,13 +64,19 @@ def checkpoints(folder: Path) -> dict[int, Path]:
     return dict(sorted((int(path.name.rpartition("-")[2]), path) for path in ours))
 
 
-def latest(folder: Path, say: Callable[[str], object] = print) -> Path | None:
-    """The newest checkpoint whose files are as they were written; newer ones that are not are named to `say`."""
-    for path in reversed(checkpoints(folder).values()):
-        if (wrong := damage(path)) is None:
-            return path
-        say(f"{path} is damaged and left out: {wrong}")
-    return None
+def latest(folder: Path, say: Callable[[str], object]) -> Path | None:
+    """The newest checkpoint in a trainer's folder that is whole, as `is_whole` says."""
+    return next((path for path in reversed(checkpoints(folder).values()) if is_whole(path, say)), None)
+
+
+def is_whole(folder: Path, say: Callable[[str], object]) -> bool:
+    """Whether a folder is complete and undamaged; a damaged one is named to `say`, and marked."""
+    if not (folder / COMPLETE).exists():
+        return False
+    if wrong := damage(folder):
+        say(f"{folder} is damaged and left out: {wrong}")
+        (folder / COMPLETE).rename(folder / DAMAGED)
+    return not wrong
 
 
 def rotate(folder: Path, step: int, keep: int, best: str | None = None) -> None:

@@ -21,7 +21,7 @@ import torch
 from ktae.extras import require
 from ktae.files import json_lines
 from ktae.files.locks import locked, unfinished
-from ktae.train.checkpoints import COMPLETE, checkpoints, damage, latest, refuse_unless_ours, remove
+from ktae.train.checkpoints import COMPLETE, DAMAGED, checkpoints, is_whole, latest, refuse_unless_ours, remove
 from ktae.train.recipe import Recipe
 from ktae.train.settings import processes
 
@@ -91,23 +91,20 @@ def sources(recipe: Recipe, out: Path, say: Callable[[str], object]) -> dict[str
         for path in _made_by_us(out / algorithm):
             refuse_unless_ours(path)
         model = out / algorithm / "model"
-        wrong = damage(model) if model.exists() else "it is missing"
-        if wrong and model.exists():
-            say(f"{model} is damaged and saved again: {wrong}")
-        found[algorithm] = latest(out / algorithm, say) if wrong else model
+        found[algorithm] = model if is_whole(model, say) else latest(out / algorithm, say)
     return found
 
 
 def forget_later(recipe: Recipe, out: Path, found: Mapping[str, Path | None], say: Callable[[str], object]) -> None:
     """Leaves in the folder what was there when the models and checkpoints in `found` were saved.
 
-    Half-written ones are deleted. metrics.jsonl is written anew from the log in each of `found`; of samples.jsonl the
-    rows of later updates are dropped, and lost ones counted.
+    Half-written ones are deleted; damaged ones stay until their update is saved again. metrics.jsonl is written anew
+    from the log in each of `found`; of samples.jsonl the rows of later updates are dropped, and lost ones counted.
     """
     metrics, last, due = [], {}, 0
     for algorithm, source in found.items():
         for path in _made_by_us(out / algorithm):
-            if not (path / COMPLETE).exists():
+            if not any((path / mark).exists() for mark in (COMPLETE, DAMAGED)):
                 remove(path)
         state = json.loads((source / "trainer_state.json").read_text()) if source else {}
         last[algorithm] = state.get("global_step", 0)
