@@ -1,9 +1,8 @@
 """JSON lines that survive a kill."""
 
-from pathlib import Path
+import pytest
 
 from ktae.files.json_lines import append, read, write
-from ktae.train.folder import forget_after
 
 
 def test_rows_come_back(tmp_path):
@@ -17,15 +16,20 @@ def test_rows_come_back(tmp_path):
     assert list(path.parent.iterdir()) == [path], "nothing temporary is left"
 
 
-def test_resuming_forgets_later_steps_and_a_line_cut_off(tmp_path):
-    rows = [{"algorithm": name, "step": step} for name in ("grpo", "grpo_ktae") for step in (1, 2, 3)]
-    for name in ("metrics.jsonl", "samples.jsonl"):
-        append(tmp_path / name, rows)
-        with (tmp_path / name).open("a") as file:
-            file.write('{"algorithm": "grpo_k')
-    forget_after(Path("runs/x/grpo_ktae/checkpoint-2"), "grpo_ktae", tmp_path)
-    append(tmp_path / "metrics.jsonl", [{"algorithm": "grpo_ktae", "step": 3, "again": True}])
-    assert read(tmp_path / "metrics.jsonl") == [*rows[:5], {"algorithm": "grpo_ktae", "step": 3, "again": True}]
-    assert read(tmp_path / "samples.jsonl") == rows[:5]
-    forget_after(None, "grpo_ktae", tmp_path)
-    assert read(tmp_path / "metrics.jsonl") == rows[:3]
+@pytest.mark.parametrize("cut", [b'{"a": 2', b"\xc3", b"{"])
+def test_a_last_line_cut_off_is_left_out_and_replaced(tmp_path, cut):
+    path = tmp_path / "rows.jsonl"
+    for before in ([], [{"a": 1}]):
+        write(path, before)
+        path.write_bytes(path.read_bytes() + cut)
+        assert read(path) == before
+        append(path, [{"a": 3}])
+        assert read(path) == [*before, {"a": 3}]
+
+
+@pytest.mark.parametrize("bad", [b"{", b"\x00\x00", b"5", b"", b"[" * 10**5])
+def test_a_bad_line_is_named(tmp_path, bad):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + bad + b'\n{"a": 2}\n')
+    with pytest.raises(ValueError, match=r"^\S+rows\.jsonl:2: not a JSON object$"):
+        read(path)

@@ -1,6 +1,7 @@
 """Training on two processes comes to the same weights as on one: dynamic sampling, KTAE, penalty and all."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,10 @@ pytest.importorskip("trl")
 from ktae.files.json_lines import read
 
 WORKER = Path(__file__).with_name("run_worker.py")
-pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs the gloo backend")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs the gloo backend"),
+]
 ONE = [sys.executable]
 # --standalone picks a free port.
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
@@ -21,9 +25,10 @@ TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-a
 
 def start(command, **options):
     """Runs a command that may have children of its own; what it printed, or a failed assertion."""
+    paths = [str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
         command,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -95,5 +100,10 @@ def test_the_command_line(tmp_path):
     (made,) = read(run / "provenance.jsonl")
     assert made["processes"] == 2
     assert (run / "dapo_ktae" / "model" / "model.safetensors").exists()
+    weights = (run / "dapo_ktae" / "model" / "model.safetensors").read_bytes()
+    shutil.rmtree(run / "dapo_ktae" / "model")
     resumed = start([*TWO, *command, "--resume"], cwd=tmp_path)
+    assert resumed.count("goes on from run/dapo_ktae/checkpoint-4") == 1
     assert "update 2" not in resumed, "all is done"
+    assert (run / "dapo_ktae" / "model" / "model.safetensors").read_bytes() == weights
+    assert len(read(run / "samples.jsonl")) == 2 * 4 * 8

@@ -1,15 +1,20 @@
 """What `ktae train` adds to TRL's trainer: strict rewards, checked losses, marked checkpoints, phases."""
 
 import math
+import os
+import shutil
+import time
 
 import pytest
 import tiny
 import torch
+import yaml
+from safetensors.torch import load_file
 from tiny import IDS, Recorder, quick  # noqa: F401 (quick is a fixture)
 from transformers import TrainerCallback
 from trl.rewards import get_soft_overlong_punishment
 
-from ktae.train.checkpoints import checkpoints, latest
+from ktae.train.checkpoints import begin, checkpoints, latest, remove
 from ktae.train.rewards import Guarded
 from ktae.train.trainer import KTAERunTrainer, RunTrainer
 
@@ -128,17 +133,107 @@ class Note(TrainerCallback):
         self.to.append(weights(self.trainer))
 
 
-def test_only_whole_checkpoints_count(tmp_path):
-    settings = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2}
-    trainer = tiny.build(tmp_path, RunTrainer, settings=settings)
-    trainer.train()
-    assert list(checkpoints(tmp_path)) == [2, 3]
-    assert latest(tmp_path) == tmp_path / "checkpoint-3"
-    (tmp_path / "checkpoint-3" / "complete").unlink()  # killed while saving
-    assert latest(tmp_path) == tmp_path / "checkpoint-2"
-    (tmp_path / "checkpoint-best").mkdir()
-    assert latest(tmp_path / "nothing") is None
-    assert list(checkpoints(tmp_path)) == [2]
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A trainer's folder with checkpoints of updates 2 and 3, and one that a user has made."""
+    folder = tmp_path_factory.mktemp("saved")
+    (folder / "checkpoint-best").mkdir()
+    (folder / "checkpoint-best" / "notes.txt").write_text("mine")
+    tiny.build(folder, RunTrainer, settings=SAVING).train()
+    return folder
+
+
+SAVING = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2, "optim": "adamw_torch"}
+
+
+def test_checkpoints_rotate_by_step_and_a_users_folder_stays(saved, tmp_path):
+    assert list(checkpoints(saved)) == [2, 3]
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    ahead = time.time() + 1000
+    os.utime(tmp_path / "checkpoint-2", (ahead, ahead))  # saved while the clock ran ahead
+    trainer = tiny.build(tmp_path, RunTrainer, settings=SAVING | {"max_steps": 4})
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert list(checkpoints(tmp_path)) == [3, 4]
+    assert not (tmp_path / "checkpoint-2").exists()
+    assert (tmp_path / "checkpoint-best" / "notes.txt").exists()
+
+
+def _missing(path):
+    path.unlink()
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _one_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [_missing, _empty, _cut, _one_bit])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(saved, tmp_path, harm):
+    """Whichever of its files it is; a missing marker is that of a kill while saving."""
+    names = sorted(path.name for path in (saved / "checkpoint-3").iterdir())
+    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} < set(names)
+    for name in names:
+        folder = tmp_path / name
+        shutil.copytree(saved, folder)
+        harm(folder / "checkpoint-3" / name)
+        said = []
+        assert latest(folder, said.append) == folder / "checkpoint-2", name
+        if (harm, name) == (_missing, "complete"):
+            assert not said
+        else:
+            (line,) = said
+            assert latest(folder, pytest.fail) == folder / "checkpoint-2", "it is said once"
+            assert line.startswith(f"{folder / 'checkpoint-3'} is damaged and left out: ")
+            assert name in line
+    assert latest(saved, pytest.fail) == saved / "checkpoint-3"
+    assert latest(tmp_path / "nothing", pytest.fail) is None
+
+
+def test_only_folders_with_our_marker_are_deleted(saved, tmp_path):
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    remove(tmp_path / "checkpoint-2")
+    assert not (tmp_path / "checkpoint-2").exists()
+    with pytest.raises(FileExistsError, match="checkpoint-best is in the way and was not written by this run"):
+        remove(tmp_path / "checkpoint-best")
+    with pytest.raises(FileExistsError, match="checkpoint-best is in the way"):
+        begin(tmp_path / "checkpoint-best")
+    begin(tmp_path / "checkpoint-3")
+    assert [path.name for path in (tmp_path / "checkpoint-3").iterdir()] == ["unfinished"]
+
+
+def test_resuming_from_the_last_update_trains_nothing(saved, tmp_path):
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    trainer = tiny.build(tmp_path, RunTrainer, settings=SAVING)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert trainer.state.global_step == 3
+    kept = load_file(saved / "checkpoint-3" / "model.safetensors")
+    state = trainer.model.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in kept.items())
+
+
+@pytest.mark.parametrize("trainer_class", [RunTrainer, KTAERunTrainer])
+def test_model_card(tmp_path, trainer_class):
+    """TRL's own, with what it cannot know."""
+    card = {"trainer_name": "DAPO+KTAE", "base_model": "python:a/b", "dataset_name": "x/y", "tags": ["dapo"]}
+    tiny.build(tmp_path, trainer_class, settings={"run_name": "mine"}, card=card).create_model_card()
+    text = (tmp_path / "README.md").read_text()
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert {"trl", "grpo", "dapo"} <= set(front["tags"])
+    assert "# Model Card for mine\n" in text
+    assert "fine-tuned version of `python:a/b` on the [x/y](https://huggingface.co/datasets/x/y) dataset" in text
+    assert "trained with DAPO+KTAE, a method introduced in [" in text
+    assert "None" not in text
+    is_ktae = trainer_class is KTAERunTrainer
+    assert ("ktae" in front["tags"]) == ("papers/2505.16826" in text) == is_ktae
 
 
 def test_phases_and_speed(tmp_path):

@@ -1,6 +1,9 @@
 """`ktae train` from start to end, as a user runs it: real processes, the shipped checkpoint, a few small steps."""
 
 import json
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +16,7 @@ from safetensors.torch import load_file
 
 from ktae.cli import main
 from ktae.files.json_lines import read
+from ktae.train.export import export
 from ktae.train.recipe import load_recipe
 
 SMALL = [
@@ -97,20 +101,42 @@ def without_times(path):
     return [{key: value for key, value in row.items() if not any(word in key for word in timed)} for row in read(path)]
 
 
+def assert_same(out, uninterrupted):
+    evaluations = [f"evaluation/{path.name}" for path in (uninterrupted / "evaluation").iterdir()]
+    assert len(evaluations) == 6
+    for name in ("metrics.jsonl", "samples.jsonl", *evaluations):
+        assert without_times(out / name) == without_times(uninterrupted / name), name
+    for algorithm in ("grpo", "grpo_ktae"):
+        expected = weights(uninterrupted, algorithm)
+        assert all(torch.equal(value, expected[name]) for name, value in weights(out, algorithm).items())
+
+
+def started(folder, *arguments, until, timeout=240):
+    """A process that trains in `folder`, which has come so far that `until` gives true for the run's folder."""
+    process = subprocess.Popen(
+        command(*SMALL, *arguments), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + timeout
+    while not until(folder / "runs" / "quickstart"):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.slow
 def test_killed_at_three_random_moments_and_resumed_is_the_same_as_uninterrupted(finished, tmp_path):
-    uninterrupted, _ = finished
     out = tmp_path / "runs" / "quickstart"
     # After so many rows of metrics, and then at any point of the next update: generating, updating or saving.
     random = Random(time.time_ns())
     kills = sorted(random.sample(range(1, 8), k=3))
-    for resume, rows in zip((False, True, True), kills, strict=True):
-        arguments = [*SMALL, *(["--resume"] if resume else [])]
-        process = subprocess.Popen(
-            command(*arguments), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        while len(read(out / "provenance.jsonl")) <= kills.index(rows) or len(read(out / "metrics.jsonl")) < rows:
-            assert process.poll() is None, f"{kills}: {process.stderr.read()}"
-            time.sleep(0.01)
+    print(kills)
+    for starts, rows in enumerate(kills):
+
+        def reached(out, starts=starts, rows=rows):
+            return len(read(out / "provenance.jsonl")) > starts and len(read(out / "metrics.jsonl")) >= rows
+
+        process = started(tmp_path, *(["--resume"] if starts else []), until=reached)
         time.sleep(random.uniform(0, 2))
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -119,18 +145,102 @@ def test_killed_at_three_random_moments_and_resumed_is_the_same_as_uninterrupted
     assert other.returncode == 2
     assert "the recipe differs" in other.stderr
     result = run(*SMALL, "--resume", cwd=tmp_path)
-    assert result.returncode == 0, f"{kills}: {result.stderr}"
-
-    evaluations = [path.name for path in (uninterrupted / "evaluation").iterdir()]
-    assert len(evaluations) == 6
-    for name in ("metrics.jsonl", "samples.jsonl", *(f"evaluation/{file}" for file in evaluations)):
-        assert without_times(out / name) == without_times(uninterrupted / name), kills
-    for algorithm in ("grpo", "grpo_ktae"):
-        expected = weights(uninterrupted, algorithm)
-        assert all(torch.equal(value, expected[name]) for name, value in weights(out, algorithm).items())
+    assert result.returncode == 0, result.stderr
+    assert_same(out, finished[0])
     assert len(read(out / "provenance.jsonl")) == 4
 
 
+@pytest.mark.slow
+def test_killed_between_the_last_checkpoint_and_the_model(finished, tmp_path):
+    """Update 4 of 4 is done: the resumed run must not make a fifth."""
+    killing = "import os; from ktae.train.run import Run; Run._save = lambda *a: os.kill(os.getpid(), 9)"
+    killed = [sys.executable, "-c", f"{killing}; import sys; from ktae.cli import main; main(sys.argv[1:])"]
+    assert subprocess.run([*killed, "train", "quickstart", *SMALL], cwd=tmp_path, timeout=600).returncode == -9
+    result = run(*SMALL, "--resume", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "GRPO       goes on from runs/quickstart/grpo/checkpoint-4" in result.stdout
+    assert_same(tmp_path / "runs" / "quickstart", finished[0])
+
+
+def corrupt(path):
+    """A line in the middle is cut, and the last one as well."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[len(lines) // 2] = b"\x00\x00\n"
+    path.write_bytes(b"".join(lines)[:-5])
+
+
+@pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers")
+def test_what_a_resumed_run_reads_is_counted_against_what_it_must_be(finished, tmp_path, monkeypatch, capsys):
+    uninterrupted, _ = finished
+    out = tmp_path / "runs" / "quickstart"
+    shutil.copytree(uninterrupted, out)
+    monkeypatch.chdir(tmp_path)
+    for name in ("start_greedy", "start_sampled", "grpo_greedy"):
+        lines = (out / "evaluation" / f"{name}.jsonl").read_text().splitlines(keepends=True)
+        (out / "evaluation" / f"{name}.jsonl").write_text("".join(lines[:9]))
+    corrupt(out / "evaluation" / "grpo_sampled.jsonl")
+    corrupt(out / "metrics.jsonl")
+    corrupt(out / "provenance.jsonl")
+    (out / "grpo_ktae" / "model" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"grpo_ktae/model is damaged: model\.safetensors has 0 bytes, "):
+        export(out, tmp_path / "model", algorithm="grpo_ktae")
+    (out / "grpo_ktae" / "checkpoint-4" / "optimizer.pt").write_bytes(b"")
+    (out / "grpo_ktae" / "checkpoint-4" / "complete").rename(out / "grpo_ktae" / "checkpoint-4" / "unfinished")
+    (out / "grpo_ktae" / "checkpoint-best").mkdir()
+
+    assert main(["train", "quickstart", *SMALL, "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert "start_greedy.jsonl holds 9 rows, not all of the 20 written; answering again" in said
+    assert "start_sampled.jsonl holds 9 rows, not all of the 40 written" in said
+    assert "grpo_ktae/model is damaged and left out: model.safetensors has 0 bytes" in said
+    assert "goes on from runs/quickstart/grpo_ktae/checkpoint-2" in said
+    assert_same(out, uninterrupted)
+    assert (out / "grpo_ktae" / "checkpoint-best").is_dir()
+    whole, resumed = (json.loads((folder / "results.json").read_text()) for folder in (uninterrupted, out))
+    assert resumed["policies"]["start"] == whole["policies"]["start"]
+
+    corrupt(out / "samples.jsonl")
+    assert main(["train", "quickstart", *SMALL, "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert "samples.jsonl holds 62 rows of the 64 written; nothing is computed from it" in said
+    assert len(read(out / "samples.jsonl")) == 62
+
+    shutil.rmtree(out / "grpo" / "model")
+    (out / "grpo" / "model").mkdir()
+    (out / "grpo" / "model" / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit):
+        main(["train", "quickstart", *SMALL, "--resume"])
+    assert "model is in the way and was not written by this run; move it elsewhere" in capsys.readouterr().err
+    assert (out / "grpo" / "model" / "notes.txt").exists()
+
+
+@pytest.mark.slow
+def test_one_writer_at_a_time(finished, tmp_path):
+    first = started(tmp_path, until=lambda out: (out / "metrics.jsonl").exists())
+    first.send_signal(signal.SIGSTOP)
+    second = run(*SMALL, "--resume", cwd=tmp_path)
+    first.send_signal(signal.SIGCONT)
+    assert second.returncode == 2
+    assert f"ktae: runs/quickstart is being written to by process {first.pid} on " in second.stderr
+    assert second.stderr.count("\n") == 1
+    _, stderr = first.communicate(timeout=600)
+    assert first.returncode == 0, stderr
+    assert_same(tmp_path / "runs" / "quickstart", finished[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_end_in_one_line(tmp_path, name):
+    process = started(tmp_path, until=lambda out: (out / "grpo" / "checkpoint-2" / "complete").exists())
+    process.send_signal(getattr(signal, name))
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + getattr(signal, name)
+    (line,) = stderr.splitlines()
+    assert re.match(rf"ktae: stopped by {name}\. In runs/quickstart, grpo is (safe up to update [24]|finished)", line)
+    assert line.endswith(f"; go on with: ktae train quickstart {shlex.join(SMALL)} --resume")
+
+
+@pytest.mark.slow
 def test_a_second_run_does_not_touch_the_first(finished):
     out, _ = finished
     before = (out / "metrics.jsonl").read_bytes()
@@ -160,7 +270,7 @@ def test_a_second_run_does_not_touch_the_first(finished):
         (["--rewards", "[exact_match, math_answer]"], "correctness_reward must name one of"),
         (["--data.prompt", "'{promt}'"], "data.prompt names the column 'promt'"),
         (["--trl.report_to", "wandb"], "wandb, which the recipe's trl section asks for, is not installed"),
-        (["--push-to-hub", "me"], "--push-to-hub must be OWNER/NAME, got 'me'"),
+        (["--trl.save_only_model", "true"], "trl.save_only_model must be false"),
         (["--model.path", "python:no_such_package/model"], "the Python package 'no_such_package' is not installed"),
     ],
 )

@@ -3,31 +3,56 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from ktae.files.locks import unfinished
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
     """Writes one JSON line a row, the whole file or nothing."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.unlink(missing_ok=True)
-    append(unfinished, rows)
-    unfinished.replace(path)
+    with unfinished(path) as temporary:
+        append(temporary, rows)
 
 
 def append(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Adds one JSON line a row. Raises an OSError that names the file if it cannot be written, a full disk say."""
+    """Adds one JSON line a row, in the place of a last line that a kill cut off.
+
+    Raises an OSError that names the file if it cannot be written, a full disk say.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with path.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        with path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":
+                    file.truncate(path.read_bytes().rfind(b"\n") + 1)
+            file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file, none if it does not exist; a last line cut off by a kill is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The rows of a JSON-lines file, none if it does not exist; a last line cut off by a kill is left out.
+
+    Raises a ValueError that names the line if another one is not a JSON object.
+    """
+    rows = []
+    for number, row in enumerate(read_where_whole(path), start=1):
+        if row is None:
+            raise ValueError(f"{path}:{number}: not a JSON object")
+        rows.append(row)
+    return rows
+
+
+def read_where_whole(path: Path) -> Iterator[dict[str, Any] | None]:
+    """As `read`, with None for each line that is not a JSON object."""
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if line.endswith(b"\n"):
+            yield row if isinstance(row, dict) else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -75,6 +75,13 @@ class KTAETrainer(CorrectnessTrainer):
             unknown.
         RuntimeError: Unsloth has replaced TRL's trainer.
     """
+
+    _name = "KTAE"  # what TRL's model card says
+    _tag_names: ClassVar = ["trl", "grpo", "ktae"]
+    _paper: ClassVar = {
+        "title": "KTAE: A Model-Free Algorithm to Key-Tokens Advantage Estimation in Mathematical Reasoning",
+        "id": "2505.16826",
+    }
 
     def __init__(self, *args: Any, ktae: KTAEConfig | None = None, **kwargs: Any) -> None:
         _refuse_unsloth()

@@ -9,12 +9,8 @@ from typing import Any
 
 from ktae.extras import require
 from ktae.models.load import load_model
-from ktae.train.checkpoints import checkpoints
+from ktae.train.checkpoints import TRAINING_STATE, checkpoints, damage
 from ktae.train.recipe import Recipe, load_recipe
-
-# What a checkpoint has beside the model: the state of the training.
-_TRAINING_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth", "trainer_state.json", "complete")
-_TRAINING_STATE += ("training_args.bin", "global_step*", "latest", "zero_to_fp32.py")
 
 
 def export(
@@ -32,7 +28,7 @@ def export(
     Raises:
         FileNotFoundError: `run` is not a run's folder.
         FileExistsError: `out` exists.
-        ValueError: there is no such algorithm or checkpoint, or there are no adapters to merge.
+        ValueError: there is no such algorithm or checkpoint, it is damaged, or there are no adapters to merge.
     """
     if not (run / "config.yaml").is_file():
         raise FileNotFoundError(f"{run} is not the folder of a run: it has no config.yaml")
@@ -40,6 +36,8 @@ def export(
         raise FileExistsError(f"{out} exists; give another --out")
     recipe = load_recipe(str(run / "config.yaml"))
     source = _source(run, recipe, algorithm, step)
+    if wrong := damage(source):
+        raise ValueError(f"{source} is damaged: {wrong}")
     is_adapter = (source / "adapter_config.json").exists()
     if merge_lora and not is_adapter:
         raise ValueError(f"--merge-lora: {source} holds no LoRA adapters")
@@ -53,7 +51,7 @@ def export(
     if merge_lora:
         _merged(recipe, source, unfinished)
     else:
-        shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns(*_TRAINING_STATE))
+        shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns(*TRAINING_STATE))
     unfinished.rename(out)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import re
+import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +19,25 @@ import torch
 
 from ktae.extras import require
 from ktae.files import json_lines
-from ktae.train.checkpoints import latest
-from ktae.train.folder import forget_after, open_folder
+from ktae.models.load import load_model, resolve
+from ktae.train.checkpoints import MARKS, TRAINING_STATE, begin, mark_complete, remove
+from ktae.train.folder import forget_later, open_folder, sources
 from ktae.train.recipe import ALGORITHMS, Recipe
-from ktae.train.settings import grpo_config, has_overlong, is_main
+from ktae.train.settings import grpo_config, has_overlong, is_main, processes
 
 BEFORE = "start"
+_DAPO_PAPER = {"title": "DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "id": "2503.14476"}
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False, push_to_hub: str | None = None) -> None:
-    """Trains every algorithm of the recipe from the same model and evaluates before and after.
+@contextmanager
+def prepare(recipe: Recipe, out: Path, *, resume: bool) -> Iterator[Callable[[], None]]:
+    """Checks everything that can be checked before weights are loaded, and gives the run, to be called.
 
-    Writes to `out`: config.yaml (the recipe, every default spelled out), provenance.jsonl (how it was made),
+        with prepare(load_recipe("quickstart"), Path("runs/mine"), resume=False) as run:
+            run()
+
+    It trains every algorithm of the recipe from the same model and evaluates before and after. Meanwhile no other
+    process can write to `out`: config.yaml (the recipe, every default spelled out), provenance.jsonl (how it was made),
     metrics.jsonl (a row an update), samples.jsonl (rollouts), evaluation/*.jsonl (a row a completion), results.json,
     summary.md, curves.png and, for each algorithm, a folder with its checkpoints and its final `model`.
 
@@ -35,32 +45,18 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, push_to_hub: str |
         recipe: what to run.
         out: the run's folder; created, and empty unless `resume`.
         resume: go on with the run in `out`; finished parts are kept, an interrupted algorithm continues from its
-            last complete checkpoint.
-        push_to_hub: upload the final models as this Hugging Face repository, with the algorithm's name behind it if
-            there are several.
+            last whole checkpoint.
 
     Raises:
-        FileExistsError: `out` holds a run and `resume` is False.
+        BlockingIOError: another process is at work in `out`.
+        FileExistsError: `out` holds a run and `resume` is False, or what is not of this run stands in its way.
         FileNotFoundError: `resume` is True and `out` holds no run, or a file that the recipe names is not there.
         ValueError: a setting is wrong, or `resume` is True and the run in `out` has another recipe.
     """
-    prepare(recipe, out, resume=resume, push_to_hub=push_to_hub)()
-
-
-def prepare(recipe: Recipe, out: Path, *, resume: bool, push_to_hub: str | None = None) -> Callable[[], None]:
-    """Checks everything that can be checked before a model is loaded, and opens the run's folder.
-
-    Arguments and errors are those of `train`. Returns the rest of the run.
-    """
     run = check(recipe, out, resume=resume)
-    _check_installed(recipe)
-    if push_to_hub:
-        from ktae.train.hub import check_hub
-
-        check_hub(push_to_hub)
-    if is_main():
-        open_folder(recipe, out, resume)
-    return lambda: run.run(push_to_hub)
+    check_installed(recipe)
+    with open_folder(recipe, out, resume) if is_main() else nullcontext():
+        yield run.run
 
 
 def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
@@ -68,7 +64,6 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for module in ("trl", "datasets", "rich", "matplotlib", *(["peft"] if recipe.lora else [])):
         require(module, extra="train")
-    from ktae.models.load import resolve
     from ktae.train.data import load_data
 
     quiet()
@@ -80,12 +75,14 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
             f"{recipe.batch.prompts}; lower batch.prompts or data.test_rows"
         )
     resolve(recipe.model.path)
+    if recipe.trl.get("save_only_model"):
+        raise ValueError("trl.save_only_model must be false: the run could not go on from such checkpoints")
     for algorithm in recipe.algorithms:
         grpo_config(recipe, algorithm, out, test_rows=len(test_rows))  # TRL's own checks
     return Run(recipe, out, train_rows, test_rows, rewards, resume)
 
 
-def _check_installed(recipe: Recipe) -> None:
+def check_installed(recipe: Recipe) -> None:
     """What TRL would miss only after the first evaluation."""
     loggers = recipe.trl.get("report_to") or []
     needed = [loggers] if isinstance(loggers, str) else list(loggers)
@@ -113,47 +110,55 @@ class Run:
     rewards: dict[str, Any]
     resume: bool
 
-    def run(self, push_to_hub: str | None = None) -> None:
+    def run(self) -> None:
         """Everything from the first evaluation to the table; parts that are finished are left out."""
         from rich.console import Console
 
-        from ktae.train.model_card import write_model_card
         from ktae.train.summary import summarize
 
         recipe, out = self.recipe, self.out
         self.console = Console()
         if not self.console.is_terminal:
             self.console = Console(width=100)
+        self.config = grpo_config(recipe, recipe.algorithms[0], out)
+        found = self._sources()
         self._evaluate(BEFORE, None, BEFORE)
         for algorithm in recipe.algorithms:
             final = out / algorithm / "model"
-            if not final.exists():
-                self._train(algorithm)
+            if found[algorithm] != final:
+                self._train(algorithm, found[algorithm])
             self._evaluate(algorithm, final, ALGORITHMS[algorithm].label)
         if is_main():
-            results = summarize(recipe, out, self.console)
-            for algorithm in recipe.algorithms:
-                write_model_card(recipe, algorithm, results, out)
-                if push_to_hub:
-                    from ktae.train.hub import push
-
-                    several = len(recipe.algorithms) > 1
-                    push(out / algorithm / "model", f"{push_to_hub}-{algorithm}" if several else push_to_hub)
+            summarize(recipe, out, self.console)
         # A process that ends while others are at work can take them with it.
         require("accelerate", extra="train").PartialState().wait_for_everyone()
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    def _sources(self) -> dict[str, Path | None]:
+        """What each algorithm goes on from, as the main process finds it, which also tidies up behind it."""
+        found: list[Any] = [dict.fromkeys(self.recipe.algorithms)]
+        if self.resume and is_main():
+            found = [sources(self.recipe, self.out, self._say)]
+            forget_later(self.recipe, self.out, found[0], self._say)
+        if self.resume and processes() > 1:
+            _ = self.config.device  # starts the process group, with its timeout
+            require("accelerate.utils", extra="train").broadcast_object_list(found)
+        return found[0]
 
     def _evaluate(self, who: str, trained: Path | None, label: str) -> None:
         """Writes evaluation/<who>_<mode>.jsonl unless an earlier, interrupted call of this run has."""
         from ktae.models.held_out import answer
-        from ktae.models.load import load_model
 
-        recipe = self.recipe
+        recipe, config = self.recipe, self.config
+        if not (is_main() and len(self.test_rows)):
+            return
         modes = {"sampled": recipe.evaluation.samples, "greedy": None if recipe.evaluation.greedy else 0}
         files = {mode: self.out / "evaluation" / f"{who}_{mode}.jsonl" for mode in modes}
-        missing = {mode: samples for mode, samples in modes.items() if samples != 0 and not files[mode].exists()}
-        if not (is_main() and len(self.test_rows) and missing):
+        missing = {mode: n for mode, n in modes.items() if n != 0 and not self._whole(files[mode], n)}
+        if not missing:
             return
-        config = grpo_config(recipe, recipe.algorithms[0], self.out)
         # With ZeRO-3 configured, transformers would load a shard of the model.
         require("transformers.integrations.deepspeed", extra="train").unset_hf_deepspeed_config()
         policy, tokenizer = load_model(recipe.model, trained)
@@ -176,15 +181,21 @@ class Run:
         del policy
         torch.cuda.empty_cache()  # vLLM takes a share of what is free
 
-    def _train(self, algorithm: str) -> None:
-        from ktae.models.load import load_model
+    def _whole(self, path: Path, samples: int | None) -> bool:
+        """Whether the file holds every answer to every held-out problem."""
+        if not path.exists():
+            return False
+        problems = [row and row.get("problem") for row in json_lines.read_where_whole(path)]
+        due = [i for i in range(len(self.test_rows)) for _ in range(samples or 1)]
+        if problems != due:
+            self._say(f"{path} holds {len(problems):,} rows, not all of the {len(due):,} written; answering again")
+        return problems == due
+
+    def _train(self, algorithm: str, checkpoint: Path | None) -> None:
         from ktae.train.callbacks import Display, Records
         from ktae.train.show import Show
 
         recipe, folder, label = self.recipe, self.out / algorithm, ALGORITHMS[algorithm].label
-        checkpoint = latest(folder) if self.resume else None
-        if is_main():
-            forget_after(checkpoint, algorithm, self.out)
         config = grpo_config(recipe, algorithm, self.out, test_rows=len(self.test_rows))
         reward_funcs = list(self.rewards.values())
         if has_overlong(recipe, algorithm) and recipe.overlong:
@@ -203,19 +214,60 @@ class Run:
             eval_dataset=self.test_rows if config.eval_strategy != "no" else None,
             correctness_reward=self.rewards[recipe.correctness].__name__,
             correct_above=recipe.ktae.correct_above,
+            card=_card(recipe, algorithm),
             **options,
         )
         trainer.remove_callback(require("transformers", extra="train").PrinterCallback)
-        trainer.add_callback(Display(label, self.console))
+        display = Display(label, self.console)
+        trainer.add_callback(display)
         trainer.add_callback(Records(trainer, algorithm, self.out, recipe.samples_every))
         trainer.add_callback(Show(trainer, tokenizer, label, self.console, recipe.show_every))
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        # Renamed when complete: a folder `model` means that this algorithm is done.
-        trainer.save_model(str(folder / "unfinished"))
+        on_cpu = config.device.type == "cpu"
+        seconds = compile_estimator(options["ktae"]) if "ktae" in options and on_cpu else 0.0
+        if is_main() and seconds:
+            self._say(f"{label:<10} compiled the estimator ({seconds:.0f} s, in no figure below)")
+        if is_main() and checkpoint:
+            self._say(f"{label:<10} goes on from {checkpoint}")
+            if (wrote := len([*checkpoint.glob("rng_state*.pth")])) != processes():
+                self._say(f"It is of {wrote} process(es), not {processes()}: other rollouts will be sampled")
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finally:
+            display.close()
+        self._save(trainer, folder)
+
+    def _save(self, trainer: Any, folder: Path) -> None:
+        """The final model with its card; renamed last: a folder `model` means that this algorithm is done."""
+        unfinished = folder / "unfinished"
+        if is_main():
+            begin(unfinished)
+        trainer.accelerator.wait_for_everyone()
+        trainer.save_model(str(unfinished), _internal_call=True)  # without an upload
+        trainer.create_model_card()
         trainer.accelerator.wait_for_everyone()
         if is_main():
-            (folder / "unfinished").rename(folder / "model")
+            shutil.copy(folder / "README.md", unfinished)
+            trainer.state.save_to_json(str(unfinished / "trainer_state.json"))
+            if trainer.args.push_to_hub:
+                upload = require("huggingface_hub", extra="train").upload_folder
+                unwanted = [*TRAINING_STATE, *MARKS]
+                upload(repo_id=trainer.hub_model_id, folder_path=unfinished, ignore_patterns=unwanted)
+            mark_complete(unfinished)
+            remove(folder / "model")
+            unfinished.rename(folder / "model")
         trainer.accelerator.wait_for_everyone()
+
+
+def compile_estimator(config: Any) -> float:
+    """Compiles what would otherwise be compiled in the first update; seconds that it took, 0 if it was before."""
+    from ktae.advantages import key_token_values
+
+    if importlib.util.find_spec("numba") is None:
+        return 0.0
+    ids, seconds = torch.zeros(2, 1, dtype=torch.long), []
+    with require("numba.core.event", extra="fast").install_timer("numba:compile", seconds.append):
+        key_token_values(ids, torch.ones_like(ids), torch.tensor([0.0, 1.0]), ids[:, 0], config=config)
+    return sum(seconds)
 
 
 def _trainer(recipe: Recipe, algorithm: str) -> tuple[type, dict[str, Any]]:
@@ -243,6 +295,18 @@ def _trainer(recipe: Recipe, algorithm: str) -> tuple[type, dict[str, Any]]:
         (True, True): trainer.KTAEDynamicRunTrainer,
     }
     return classes[ALGORITHMS[algorithm].ktae, bool(dynamic)], options
+
+
+def _card(recipe: Recipe, algorithm: str) -> dict[str, Any]:
+    """What TRL's model card is to say of an algorithm's model."""
+    source = recipe.data.source
+    card = {
+        "trainer_name": ALGORITHMS[algorithm].label,
+        "base_model": recipe.model.path,
+        "dataset_name": source if source.count("/") == 1 and not Path(source).exists() else None,
+        "tags": re.split("[_+]", algorithm)[:2],
+    }
+    return card | ({"paper": _DAPO_PAPER} if algorithm == "dapo" else {})
 
 
 def quiet() -> None:

@@ -10,6 +10,7 @@ from rich.text import Text
 from transformers import TrainerCallback
 
 from ktae.train.callbacks import is_update
+from ktae.train.folder import is_shown
 
 _KEY_TOKENS = 6
 _CHARACTERS = 200  # of prompts, and of completions without key tokens
@@ -34,7 +35,7 @@ class Show(TrainerCallback):
         self._console, self._every = console, every
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if not is_update(state, logs) or not self._every or state.global_step % self._every:
+        if not is_update(state, logs) or not is_shown(state.global_step, self._every):
             return
         rows = self._trainer.latest_rollouts
         name = self._trainer.reward_func_names[self._trainer._correctness_column]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -16,8 +15,8 @@ from ktae.files import json_lines
 from ktae.train.recipe import ALGORITHMS, Recipe
 
 
-def summarize(recipe: Recipe, out: Path, console: Any) -> dict[str, Any]:
-    """Reads the run's records; writes results.json (also returned), summary.md and curves.png; prints the table."""
+def summarize(recipe: Recipe, out: Path, console: Any) -> None:
+    """Reads the run's records; writes results.json, summary.md and curves.png; prints the table."""
     results = _results(recipe, out)
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     header, lines, notes = _table(recipe, results)
@@ -27,21 +26,15 @@ def summarize(recipe: Recipe, out: Path, console: Any) -> dict[str, Any]:
     console.print(table)
     for note in notes:
         console.print(note, highlight=False)
-    (out / "summary.md").write_text(as_markdown(recipe, results))
+    markdown = [header, ["---"] * len(header), *lines]
+    rows = "\n".join("| " + " | ".join(line) + " |" for line in markdown)
+    (out / "summary.md").write_text("\n\n".join([rows, *notes]) + "\n")
     _plot(recipe, out)
     console.print(f"Curves, metrics, samples and models are in {out}/")
-    return results
-
-
-def as_markdown(recipe: Recipe, results: dict[str, Any]) -> str:
-    """The table and the notes below it."""
-    header, lines, notes = _table(recipe, results)
-    markdown = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in markdown) + "\n\n" + "\n\n".join(notes) + "\n"
 
 
 def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
-    correct, policies = {}, {}
+    correct, policies, problems = {}, {}, 0
     for who in ("start", *recipe.algorithms):
         policies[who] = {"label": ALGORITHMS[who].label if who in ALGORITHMS else "before training"}
         for mode in ("sampled", "greedy"):
@@ -66,23 +59,15 @@ def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
             if ALGORITHMS[who].ktae:
                 # A step that reuses rollouts has no estimator time.
                 policies[who]["ktae_share"] = sum(row.get("ktae/seconds", 0.0) for row in rows) / seconds
-    differences = [
-        {
-            "policy": who,
-            "baseline": baseline,
-            "mode": mode,
-            **dict(
-                zip(
-                    ("difference", "low", "high"),
-                    dataclasses.astuple(paired_difference(values, correct[baseline, mode])),
-                    strict=True,
-                )
-            ),
-        }
-        for (who, mode), values in correct.items()
-        if who in recipe.algorithms[1:] and ((baseline := _baseline(recipe, who)), mode) in correct
-    ]
-    problems = len(next(iter(correct.values()))) if correct else 0
+    differences = []
+    for (who, mode), values in correct.items():
+        baseline = _baseline(recipe, who)
+        if who in recipe.algorithms[1:] and (baseline, mode) in correct:
+            difference = paired_difference(values, correct[baseline, mode])
+            differences.append(
+                {"policy": who, "baseline": baseline, "mode": mode, "difference": difference.value}
+                | {"low": difference.low, "high": difference.high}
+            )
     return {"seed": recipe.seed, "problems": problems, "policies": policies, "differences": differences}
 
 
@@ -118,7 +103,7 @@ def _table(recipe: Recipe, results: dict[str, Any]) -> tuple[list[str], list[lis
     if results["problems"]:
         notes.append(
             f"The intervals cover the choice of test problems, not the training seed (one here: {recipe.seed}). "
-            "One seed shows that the policies learn; it cannot show that one algorithm is better than another."
+            "One seed cannot show that one algorithm is better than another."
         )
     return header, lines, notes
 

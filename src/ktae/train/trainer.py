@@ -13,20 +13,23 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from ktae.integrations.trl import CorrectnessTrainer, KTAETrainer
 from ktae.integrations.trl_dynamic_sampling import DynamicSamplingTrainer
-from ktae.train.checkpoints import mark_complete
+from ktae.train.checkpoints import begin, mark_complete, rotate
 
 
 class RunTrainer(CorrectnessTrainer):
-    """TRL's trainer with strict rewards, phase times, a check of every loss and marked checkpoints.
+    """TRL's trainer with strict rewards, phase times, a check of every loss and checkpoints that can be trusted.
 
     * A rollout that any reward function could not score (None, NaN, infinite) is unscored as a whole: it has
       advantage 0, and neither the group's mean nor KTAE's tables see it. TRL alone would take the sum of the others.
     * A loss or gradient that is not finite stops the run before the weights are touched.
-    * A checkpoint is marked when it is complete, so that a kill while saving cannot be resumed from.
+    * A checkpoint is marked when it is complete (`ktae.train.checkpoints`); `save_total_limit` counts marked ones only,
+      by step, and older ones are deleted last.
+    * Resuming from a checkpoint of the last update trains nothing.
 
     Args:
         *args, **kwargs: those of `CorrectnessTrainer`.
         correct_above: a rollout is correct when its correctness reward is greater than this.
+        card: what TRL's model card is to say: `trainer_name`, `base_model`, `dataset_name`, `tags`, `paper`.
 
     On the main process, `latest_rollouts` holds the latest rollouts trained on, of all processes, one dict each: group,
     prompt, completion, each reward (None where unscored), other logged columns, rollout advantage.
@@ -37,9 +40,14 @@ class RunTrainer(CorrectnessTrainer):
         FloatingPointError: while training: a loss or gradient is not finite.
     """
 
-    def __init__(self, *args: Any, correct_above: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, correct_above: float = 0.0, card: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._correct_above = correct_above
+        self._card = card or {}
+        # TRL's own rotation goes by modification time, and takes any folder called checkpoint-something.
+        self._keep, self.args.save_total_limit = self.args.save_total_limit, None
         self._phases = {"generation": 0.0, "rewards": 0.0}
         self._generated = False
         self._logged_at: float | None = None
@@ -111,10 +119,36 @@ class RunTrainer(CorrectnessTrainer):
                 metrics["ktae/step_share"].append(sum(metrics["ktae/seconds"]) / sum(metrics["step_time"]))
         super().log(logs, start_time)
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:  # TRL would make one update more before it looks
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        folder, step = Path(cast(str, self.args.output_dir)), self.state.global_step
+        checkpoint = folder / f"checkpoint-{step}"
         if self.args.should_save:
-            mark_complete(Path(cast(str, self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
+            begin(checkpoint)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes the state of its own random numbers
+        if self.args.should_save:
+            mark_complete(checkpoint)
+            if self._keep:
+                rotate(folder, step, self._keep, best=self.state.best_model_checkpoint)
+
+    def create_model_card(
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
+    ) -> None:
+        card = self._card
+        self._name, self._paper = card.get("trainer_name", self._name), card.get("paper", self._paper)
+        super().create_model_card(self.args.run_name, card.get("dataset_name"), card.get("tags"))
+        if self.is_world_process_zero():
+            path = Path(cast(str, self.args.output_dir), "README.md")
+            # TRL takes every base model for one of the hub, and knows no other place for the trained one.
+            text = path.read_text().replace("[None](https://huggingface.co/None)", f"`{card.get('base_model')}`")
+            path.write_text(text.replace('model="None"', 'model="path/to/this/folder"'))
 
 
 def _rollouts(trainer: GRPOTrainer) -> list[dict[str, Any]]:
