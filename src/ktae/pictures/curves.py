@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ktae.extras import require
-from ktae.pictures.style import panels, series, styled
+from ktae.pictures.style import figure, series, styled
 
 # Shown where they were logged and none are named; docs/metrics.md defines them.
 METRICS = {
@@ -99,10 +99,12 @@ def draw_curves(curves: Curves, labels: Mapping[str, str] | None = None, title: 
     if not curves:
         raise ValueError("there are no curves to draw: none of the usual metrics was logged")
     ticker = require("matplotlib.ticker", extra="report")
-    figure, axes = panels(len(curves), 3, 2.7, 1.9, 0.6 + 0.2 * bool(title))
+    columns, rows = min(len(curves), 3), -(-len(curves) // 3)
+    drawn = figure(max(2.7 * columns, 4.5), 1.9 * rows + 0.6 + 0.2 * bool(title))
+    axes = list(drawn.subplots(rows, columns, squeeze=False).flat)
     names = algorithms(curves)
     smoothed = False
-    for axis, (metric, of_metric) in zip(axes, curves.items(), strict=True):
+    for axis, (metric, of_metric) in zip(axes, curves.items(), strict=False):
         for algorithm, (steps, values) in of_metric.items():
             style = series(names.index(algorithm))
             mean = running_mean(values)
@@ -111,11 +113,14 @@ def draw_curves(curves: Curves, labels: Mapping[str, str] | None = None, title: 
                 axis.plot(steps, values, color=style["color"], alpha=0.25, linewidth=0.7)
             axis.plot(steps, mean, linewidth=1.6, **style)
         axis.set_title(METRICS.get(metric, metric), loc="left")
+        axis.grid()
         axis.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+    for axis in axes[len(curves) :]:
+        axis.set_visible(False)
     for number, algorithm in enumerate(names):
         axes[0].plot([], [], label=(labels or {}).get(algorithm, algorithm) or "run", linewidth=1.6, **series(number))
-    figure.legend(loc="outside upper center", ncols=4, handlelength=2.6)
-    figure.supxlabel("update" + (f".  {SMOOTHED}" if smoothed else ""), fontsize=8.5)
+    drawn.legend(loc="outside upper center", ncols=4, handlelength=2.6)
+    drawn.supxlabel("update" + (f".  {SMOOTHED}" if smoothed else ""), fontsize=8.5)
     if title:
-        figure.suptitle(title, fontsize=9.5)
-    return figure
+        drawn.suptitle(title, fontsize=9.5)
+    return drawn

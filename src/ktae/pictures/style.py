@@ -60,19 +60,6 @@ def figure(width: float, height: float, layout: str | None = "constrained") -> A
     return require("matplotlib.figure", extra="report").Figure(figsize=(width, height), layout=layout)
 
 
-def panels(count: int, columns: int, width: float, height: float, extra_height: float) -> tuple[Any, list[Any]]:
-    """A figure of `count` axes in rows of at most `columns`, each of a size in inches, and the axes."""
-    columns = min(count, columns)
-    rows = -(-count // columns)
-    drawn = figure(max(width * columns, 4.5), height * rows + extra_height)
-    axes = list(drawn.subplots(rows, columns, squeeze=False).flat)
-    for axis in axes[count:]:
-        axis.set_visible(False)
-    for axis in axes[:count]:
-        axis.grid()
-    return drawn, axes[:count]
-
-
 def series(number: int) -> dict[str, Any]:
     """Colour and dashes of a line.
 
@@ -82,11 +69,6 @@ def series(number: int) -> dict[str, Any]:
     if number >= len(SERIES):
         raise ValueError(f"{len(SERIES)} lines can be told apart in one picture, got more")
     return {"color": SERIES[number], "linestyle": (0, DASHES[number]) if DASHES[number] else "-"}
-
-
-def mark(number: int, size: float) -> dict[str, Any]:
-    """Colour and shape of a point. Raises a ValueError as `series` does."""
-    return {"color": series(number)["color"], "marker": MARKERS[number], "markersize": size, "markeredgecolor": "white"}
 
 
 def minus(text: str) -> str:
