@@ -29,7 +29,7 @@ Curves = dict[str, dict[str, tuple[list[int], list[float]]]]
 
 
 def read_curves(path: Path, metrics: Sequence[str] | None = None) -> Curves:
-    """Metrics of a run's metrics.jsonl; a last line that is cut off, by a kill or because it is being written, is left out.
+    """Metrics of a run's metrics.jsonl. A last line without an end, since it is being written, is left out.
 
     Args:
         path: the run's folder, or the file.
@@ -111,10 +111,10 @@ def draw_curves(curves: Curves, labels: Mapping[str, str] | None = None, title: 
             if mean != values:
                 smoothed = True
                 axis.plot(steps, values, color=style["color"], alpha=0.25, linewidth=0.7)
-            axis.plot(steps, mean, linewidth=1.6, **style)
+            axis.plot(steps, mean, linewidth=1.6, marker="o" if len(steps) == 1 else "", **style)
         axis.set_title(METRICS.get(metric, metric), loc="left")
         axis.grid()
-        axis.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True, min_n_ticks=1))
     for axis in axes[len(curves) :]:
         axis.set_visible(False)
     for number, algorithm in enumerate(names):

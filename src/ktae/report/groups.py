@@ -25,8 +25,8 @@ from ktae.report.scoring import Scores, score, tensors, token_texts, tokenised
 # its special tokens, as verl saves it.
 _TURN = re.compile(
     r"(?:<\|im_start\|>user\n|<\|start_header_id\|>user<\|end_header_id\|>\s*|<start_of_turn>user\n|<\|user\|>\n?"
-    r"|<｜User｜>|\[INST\]|^user\n)(.*?)"
-    r"(?:<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<\|assistant\|>|<\|end\|>|<｜Assistant｜>|\[/INST\]|^assistant$|\Z)",
+    r"|<.User.>|\[INST\]|^user\n)(.*?)"
+    r"(?:<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<\|assistant\|>|<\|end\|>|<.Assistant.>|\[/INST\]|^assistant$|\Z)",
     re.DOTALL | re.MULTILINE,
 )
 
@@ -165,12 +165,12 @@ def remarks(group: Group, scale: float) -> list[str]:
     found = [f"With {n_T} correct of {n_T + n_F} scored rollouts no Fisher p can be below {least:.3g}."]
     if not np.isnan(table.adjusted_p).any():
         beyond = (table.adjusted_p <= 0.05).sum()
-        found.append(f"{beyond:,} of {len(table):,} different tokens have an adjusted p of at most 0.05.")
+        found[0] += f" {beyond:,} of {len(table):,} different tokens have an adjusted p of at most 0.05."
     if lone := ((np.abs(table.value) > 0.99 * scale) & (table.fisher_p == 1)).sum():
         found.append(
-            f"Fisher p 1 beside a value of ±{scale:g}, as for {lone:,} of them, is no mistake: a token that only correct or "
-            "only incorrect rollouts hold has this value even if a single rollout holds it, and p says that chance alone "
-            "would do that."
+            f"A Fisher p of 1 beside a value of ±{scale:g} ({lone:,} tokens here) is no mistake: a token that only "
+            "correct or only incorrect rollouts hold has this value even if a single rollout holds it, and p says that "
+            "chance alone would do as much."
         )
     return found
 

@@ -209,11 +209,11 @@ def _colors() -> str:
 
     light = variables(style.CREDIT, style.BLAME, style.SERIES)
     dark = variables(style.DARK_CREDIT, style.DARK_BLAME, style.DARK_SERIES)
-    lines = "".join(
-        f".s{k} {{ stroke: rgb(var(--s{k})); stroke-dasharray: {' '.join(str(2 * part) for part in dashes) or 'none'}; }}\n"
-        for k, dashes in enumerate(style.DASHES)
-    )
-    return f"{light}@media (prefers-color-scheme: dark) {{ {dark} }}\n{lines}"
+    css = f"{light}@media (prefers-color-scheme: dark) {{ {dark} }}\n"
+    for k, dashes in enumerate(style.DASHES):
+        dashed = " ".join(str(2 * part) for part in dashes) or "none"
+        css += f".s{k} {{ stroke: rgb(var(--s{k})); stroke-dasharray: {dashed}; }}\n"
+    return css
 
 
 def _hash(text: str) -> str:
