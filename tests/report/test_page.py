@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from page_browser import save
 
 from ktae.cli import main
-from ktae.report.page_groups import PackedGroup, Sample
-from ktae.report.page_html import embedded
+from ktae.pictures.curves import SMOOTHED
+from ktae.report.page import embedded
+from ktae.report.page_groups import PackedGroup, sample
+from ktae.report.page_run import curves
 
 WORDS = ("--tokenizer", "words")
 
@@ -65,30 +67,20 @@ def test_embedded_data_is_inert_and_comes_back(value):
     assert json.loads(text) == value
 
 
-def packed(name, size):
-    return PackedGroup({"id": name}, "x" * size, 1)
-
-
 @given(
     st.lists(st.tuples(st.text(max_size=5), st.integers(0, 400)), unique_by=lambda item: item[0]),
     st.integers(0, 2000),
     st.randoms(),
 )
 def test_a_sample_fits_and_does_not_depend_on_the_order(items, limit, random):
-    kept = []
-    for _ in range(2):
-        sample = Sample(limit)
-        for name, size in items:
-            sample.add(packed(name, size))
-        groups = sample.groups()
-        assert sum(group.size for group in groups) <= limit
-        order = [name for name, _ in items]
-        assert [group.entry["id"] for group in groups] == sorted((g.entry["id"] for g in groups), key=order.index)
-        kept.append({group.entry["id"] for group in groups})
-        random.shuffle(items)
-    assert kept[0] == kept[1]
-    if sum(packed(*item).size for item in items) <= limit:
-        assert len(kept[0]) == len(items)
+    groups = [PackedGroup({"id": name}, "x" * size) for name, size in items]
+    kept = sample(groups, limit)
+    assert kept == [group for group in groups if group in kept]  # in their order
+    assert sum(len(group.packed) + len(json.dumps(group.entry)) for group in kept) <= limit
+    shuffled = list(groups)
+    random.shuffle(shuffled)
+    assert {group.entry["id"] for group in sample(shuffled, limit)} == {group.entry["id"] for group in kept}
+    assert sample(groups, 1_000_000) == groups
 
 
 def test_a_page_that_would_be_too_large_holds_a_sample_and_says_so(tmp_path, monkeypatch):
@@ -99,7 +91,7 @@ def test_a_page_that_would_be_too_large_holds_a_sample_and_says_so(tmp_path, mon
     assert not any("prompts are shown" in note for note in shown["notes"])
 
     limit = whole.stat().st_size - 10_000
-    monkeypatch.setattr("ktae.report.page_write.LIMIT", limit)
+    monkeypatch.setattr("ktae.report.page.LIMIT", limit)
     part = tmp_path / "part.html"
     shown, groups = data_of(report(path, out=part))
     assert part.stat().st_size <= limit
@@ -108,9 +100,33 @@ def test_a_page_that_would_be_too_large_holds_a_sample_and_says_so(tmp_path, mon
     assert dict(shown["summary"])["prompts"] == "60"
     assert dict(shown["summary"])["rollouts"] == "240"
 
-    monkeypatch.setattr("ktae.report.page_write.LIMIT", 50_000)
+    monkeypatch.setattr("ktae.report.page.LIMIT", 50_000)
     assert main(["report", str(path), *WORDS, "--out", str(tmp_path / "none.html")]) == 2
     assert not (tmp_path / "none.html").exists()
+
+
+def test_the_title_stands_once_and_a_chat_is_listed_by_its_last_turn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = rows_of(1)
+    for row in rows:
+        row["prompt"] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "6 * 7?"}]
+    save(tmp_path / "r.jsonl", rows)
+    for path, source in (("r.jsonl", ""), (tmp_path / "r.jsonl", str(tmp_path))):
+        shown, (group,) = data_of(report(path, out=tmp_path / "a.html"))
+        assert (shown["title"], shown["source"]) == ("r.jsonl", source)
+        assert shown["prompts"][0]["prompt"] == "6 * 7?"
+        assert group["prompt"] == "Be brief.\n6 * 7?"
+
+
+def test_faint_lines_are_spoken_of_where_there_are_some(tmp_path):
+    for steps, note in ((19, ""), (20, SMOOTHED), (1000, SMOOTHED)):
+        rows = [{"algorithm": "grpo", "step": step, "reward": (step % 5) / 4} for step in range(1, steps + 1)]
+        shown = curves(save(tmp_path / "metrics.jsonl", rows).parent)
+        assert (shown["note"], shown["names"], shown["updates"]) == (note, ["GRPO"], steps)
+        points = shown["panels"][0]["series"][0]["points"]
+        assert len(points) == min(steps, 334)
+        assert any(value != mean for _, value, mean in points) == bool(note)
+    assert curves(tmp_path / "nowhere")["panels"] == []
 
 
 def test_same_rollouts_same_page(tmp_path):

@@ -9,6 +9,8 @@ from ktae import explain
 from ktae.cli import main
 from ktae.files.tokens import Words
 
+pytestmark = pytest.mark.slow
+
 KEYS = {"left": "\ue012", "right": "\ue014", "escape": "\ue00c"}
 
 

@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 
+import pytest
 from page_browser import Page
 
 from ktae.cli import main
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_training_run(driver, tmp_path):

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from ktae.cli import main
+from ktae.pictures.style import BLAME, CREDIT
 
 pytest.importorskip("rich")
 
@@ -44,12 +45,12 @@ def test_piped_output_is_plain(rollouts):
     assert out.index("row 3: correct") < out.index("row 2: incorrect")
     cells = next(line.split() for line in out.splitlines() if line.startswith("' 42'"))
     assert cells[3:8] == ["+1.000", "2/2", "0/1", "2", "0.333"]
-    assert "0 of 4 tokens have an adjusted p of 0.05 or less" in out
+    assert "0 of 4 different tokens have an adjusted p of at most 0.05." in out
 
 
 def test_groups_are_listed(explained):
     out = explained()
-    assert re.search(r"^sum +3 +2 +6 \* 7\?", out, re.MULTILINE)
+    assert re.search(r"^ +1 +sum +3 +2 +6 \* 7\?", out, re.MULTILINE)
     assert "2 groups, 1 with correct and other rollouts" in out
 
 
@@ -65,7 +66,7 @@ def test_on_a_terminal_tokens_are_coloured(rollouts):
     """Through a real pseudo-terminal."""
     main_end, other_end = pty.openpty()
     command = [sys.executable, "-m", "ktae.cli", "explain", str(rollouts), "--tokenizer", "words", "--group", "sum"]
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "50"}
+    environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": "100", "LINES": "50"}
     environment.pop("NO_COLOR", None)
     process = subprocess.Popen(command, stdout=other_end, stderr=other_end, env=environment)
     os.close(other_end)
@@ -80,9 +81,9 @@ def test_on_a_terminal_tokens_are_coloured(rollouts):
         out += chunk
     os.close(main_end)
     assert process.wait() == 0
-    blue, orange = b"\x1b[1;34m 42", b"\x1b[1;38;5;208m 43"
-    assert blue in out
-    assert orange in out
+    for color, token in ((CREDIT, " 42"), (BLAME, " 43")):
+        channels = ";".join(str(part) for part in bytes.fromhex(color[1:]))
+        assert f"\x1b[1;38;2;{channels}m{token}".encode() in out
     assert b"it is\x1b" in out
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -50,6 +51,8 @@ def draw_heatmap(rollouts: Sequence[TokenRow], *, shown: int, lines: int) -> Any
         A matplotlib Figure, as wide as its longest lines need.
     """
     colors = require("matplotlib.colors", extra="report")
+    rectangle = require("matplotlib.patches", extra="report").Rectangle
+    style = {"fontsize": _FONT, "family": MONO, "va": "center_baseline", "parse_math": False}
     ends = [colors.to_rgb(color) for color in (BLAME, "white", CREDIT)]
     tints = [[1 - _STRONGEST * (1 - part) for part in color] for color in ends]
     colormap = colors.LinearSegmentedColormap.from_list("credit", tints)
@@ -77,7 +80,11 @@ def draw_heatmap(rollouts: Sequence[TokenRow], *, shown: int, lines: int) -> Any
             y += _GAP + _LEADING
             axis.text(left, y - 0.45 * _LEADING, _heading(rollout, cut), fontsize=_FONT, weight="bold", va="center")
             for line in wrapped:
-                _draw_line(axis, line, left, y, lambda value: colormap(norm(value)))
+                for x, text, value in line:
+                    if value:
+                        ground = (left + x, y + 0.08), len(text), _LEADING - 0.16
+                        axis.add_patch(rectangle(*ground, facecolor=colormap(norm(value)), linewidth=0))
+                    axis.text(left + x, y + 0.5 * _LEADING, text, **style)
                 y += _LEADING
     bar = drawn.add_axes((0.15 / width, 1 - 0.26 / height, 2.0 / width, 0.1 / height))
     mappable = require("matplotlib.cm", extra="report").ScalarMappable(norm, colormap)
@@ -161,50 +168,27 @@ def _heading(rollout: TokenRow, cut: int) -> str:
     return minus(f"{outcome}, advantage {rollout.advantage:+.2f}{rest}")
 
 
-def _draw_line(axis: Any, line: Line, left: int, y: float, color: Any) -> None:
-    rectangle = require("matplotlib.patches", extra="report").Rectangle
-    for x, text, value in line:
-        if value:
-            box = (left + x, y + 0.08), len(text), _LEADING - 0.16
-            axis.add_patch(rectangle(*box, facecolor=color(value), linewidth=0))
-        style = {"fontsize": _FONT, "family": MONO, "va": "center_baseline", "parse_math": False}
-        axis.text(left + x, y + 0.5 * _LEADING, text, **style)
-
-
 def _wrapped(rollout: TokenRow, lines: int, widest: int) -> tuple[list[Line], int]:
     """The first lines, tokens broken only where longer than one, and how many tokens are left out."""
     wrapped: list[Line] = [[]]
     column = 0
     for number, (token, value) in enumerate(zip(rollout.texts, rollout.values, strict=True)):
-        for piece, ends_line in _pieces(_drawable(token)):
-            fits_on_a_line = len(piece) <= widest
-            while piece:
-                if column == widest or (fits_on_a_line and column + len(piece) > widest):
-                    wrapped.append([])
-                    column = 0
-                if len(wrapped) > lines:
-                    return wrapped[:lines], len(rollout.texts) - number
-                part, piece = piece[: widest - column], piece[widest - column :]
-                wrapped[-1].append((column, part, value))
-                column += len(part)
-            if ends_line:
+        for piece in re.findall(rf"[^\n]{{1,{widest}}}\n?", _drawable(token)):
+            text = piece.rstrip("\n")
+            if column + len(text) > widest:
                 wrapped.append([])
                 column = 0
-    return (wrapped[:lines] if wrapped[-1] else wrapped[:-1][:lines]) or [[]], 0
-
-
-def _pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """Parts between line breaks, each break shown at the end of its part."""
-    *broken, last = text.split("\n")
-    for part in broken:
-        yield part + "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}", True
-    yield last, False
+            if len(wrapped) > lines:
+                return wrapped[:lines], len(rollout.texts) - number
+            wrapped[-1].append((column, text, value))
+            column = widest if piece.endswith("\n") else column + len(text)
+    return wrapped, 0
 
 
 def _drawable(text: str) -> str:
-    """The text without what the font lacks or what is not one column wide."""
+    """The text with white space marked, and without what the font lacks or what is not one column wide."""
     glyphs = _glyphs()
-    text = text.replace("\t", "\N{RIGHTWARDS ARROW}")
+    text = text.replace("\t", "\N{RIGHTWARDS ARROW}").replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}\n")
     return "".join(c if c == "\n" or (c.isprintable() and ord(c) in glyphs) else _MISSING for c in text)
 
 

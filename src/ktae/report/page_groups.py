@@ -60,12 +60,12 @@ def pack(
         ValueError: the rollouts have no token texts and there is no tokenizer, or one that does not go with them; or
             they were saved with other key-token values.
     """
+    group = group_of(rollouts, config, tokenizer, permutations=permutations, seed=seed)
     if tokenizer is None and token_texts(rollouts, None) is None:
         raise ValueError(
             f"group {name} must have {TOKEN_TEXTS}, one for each of its token ids; or name the tokenizer that made the "
             "token ids, --tokenizer"
         )
-    group = group_of(rollouts, config, tokenizer, permutations=permutations, seed=seed)
     _check_saved_values(group)
     advantages = _saved_advantages(rollouts) or group.scores.rollout_advantage_B.tolist()
     strings: dict[str, int] = {}
