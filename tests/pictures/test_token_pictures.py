@@ -35,9 +35,10 @@ def test_every_token_stands_on_its_ground():
     assert all(part in shown for part in ("so it is\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}42", " 43", "a" * 50))
     assert "\x1b" not in shown
     assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in shown
-    strongest = {ground.get_facecolor()[:3] for ground in grounds}
+    shades = {ground.get_facecolor()[:3] for ground in grounds}
     for color in (CREDIT, BLAME):
-        assert any(tint == pytest.approx([1 - 0.6 * (1 - part) for part in to_rgb(color)], abs=0.01) for tint in strongest)
+        tint = [1 - 0.6 * (1 - part) for part in to_rgb(color)]
+        assert any(shade == pytest.approx(tint, abs=0.01) for shade in shades)
     assert max(ground.get_x() + ground.get_width() for ground in grounds) <= figure.axes[0].get_xlim()[1]
 
 
@@ -63,7 +64,7 @@ def test_key_tokens():
     def row(text, value, a, b):
         return {"text": text, "unit": 7, "value": value, "a": a, "b": b, "c": 4 - a, "d": 2 - b, "adjusted_p": 0.02 * b}
 
-    rows = [row(" 42", 1.0, 4, 0), row("$\n", -0.5, 1, 2), row("", -1.0, 0, 1), row("none", 0.0, 4, 2), row("x", 0.2, 3, 1)]
+    rows = [row(" 42", 1.0, 4, 0), row("$\n", -0.5, 1, 2), row("", -1.0, 0, 1), row("none", 0.0, 4, 2)]
     left, right = draw_key_tokens(rows, top=3).axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["\N{OPEN BOX}42", "$\\n", "7"]
     assert [patch.get_width() for patch in left.patches] == [1.0, -0.5, -1.0]
@@ -72,4 +73,4 @@ def test_key_tokens():
         assert sorted(mark.get_xdata()[0] for mark in marks) == shares
     assert [text.xy[1] for text in right.texts] == [0, 1, 2]
     with pytest.raises(ValueError, match="no key tokens: all values are 0"):
-        draw_key_tokens(rows[3:4], top=3)
+        draw_key_tokens(rows[3:], top=3)

@@ -116,7 +116,6 @@ def group_of(
     tokenizer: Tokenizer | None,
     *,
     permutations: int,
-    seed: int = 0,
 ) -> Group:
     """All rollouts of a group with their tokens, table and scores; in the given order.
 
@@ -129,7 +128,7 @@ def group_of(
         texts = [[f"<{token_id}>" for token_id in rollout.token_ids or []] for rollout in rollouts]
     scores = score(rollouts, config, None)
     words = unit_texts(rollouts, texts)
-    table = explain(*tensors(rollouts), config=config, texts=words, permutations=permutations, seed=seed)
+    table = explain(*tensors(rollouts), config=config, texts=words, permutations=permutations)
     values = [scores.value_K[begin:end].tolist() for begin, end in pairwise([0, *scores.ends_B.tolist()])]
     return Group(rollouts, [_is_correct(rollout, config) for rollout in rollouts], texts, values, table, scores)
 

@@ -26,7 +26,7 @@ from ktae.pictures import style
 from ktae.report import page_run
 from ktae.report.options import add_rollout_arguments, config_of, named_columns
 from ktae.report.page_groups import pack, sample
-from ktae.train.recipe import ALGORITHMS, Recipe, load_recipe
+from ktae.train.recipe import load_recipe
 
 LIMIT = 30_000_000  # bytes
 _SCRIPTS = ("dom.js", "curves.js", "prompts.js", "group.js", "tokens.js", "main.js")  # in the order of their running
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
         title=recipe.name if recipe else path.absolute().name,
         source=str(path if recipe else path.parent),
         notes=notes,
-        run=(path, recipe) if recipe else None,
+        run=page_run.contents(path, recipe) if recipe else None,
         config=settings_of,
         permutations=arguments.permutations,
     )
@@ -97,10 +97,9 @@ def write_report(
     title: str,
     source: str = "",
     notes: Iterable[str] = (),
-    run: tuple[Path, Recipe] | None = None,
+    run: dict[str, Any] | None = None,
     config: Callable[[str], KTAEConfig] = lambda _: KTAEConfig(),
     permutations: int = 20_000,
-    seed: int = 0,
 ) -> dict[str, int]:
     """Writes the page.
 
@@ -109,9 +108,9 @@ def write_report(
         out: the file, replaced if there is one.
         tokenizer: of the rollouts; None if they were saved with token ids and texts.
         title, source, notes: texts for the page's head.
-        run: the folder and recipe of a training run whose curves and evaluation are shown.
+        run: what `page_run.contents` says about a training run.
         config: the estimator's settings of a group by its name; the tables are computed here.
-        permutations, seed: those of `ktae.explain`.
+        permutations: those of `ktae.explain`.
 
     Where the groups need more than LIMIT, a sample of them is kept, and the page says so.
 
@@ -124,19 +123,16 @@ def write_report(
     """
     if not groups and run is None:
         raise ValueError(f"{title} holds no rollouts to report")
-    curves = page_run.curves(run[0]) if run else {"panels": []}
     shown: dict[str, Any] = {
         "title": title,
         "source": "" if source in (title, ".") else source,
-        "curves": curves,
-        "evaluation": page_run.evaluation(run[0]) if run else None,
-        "summary": [],
+        **(run or {"curves": None, "evaluation": None, "summary": []}),
         "notes": list(notes),
         "prompts": [],
         "first": 0,
     }
     packed = [
-        pack(name, rollouts, tokenizer, config(name), permutations=permutations, seed=seed)
+        pack(name, rollouts, tokenizer, config(name), permutations=permutations)
         for name, rollouts in _with_progress(groups)
     ]
     kept = sample(packed, LIMIT - len(_html(shown, [])) - 20_000)
@@ -144,12 +140,6 @@ def write_report(
         raise ValueError(f"no group of {title} fits into a page of {LIMIT:,} bytes")
     # A group with both kinds of rollouts is the one worth opening first.
     shown["first"] = next((i for i, group in enumerate(kept) if _is_mixed(group.entry)), 0)
-    if run:
-        shown["summary"] += [
-            ("model", run[1].model.path),
-            ("algorithms", ", ".join(ALGORITHMS[name].label for name in run[1].algorithms)),
-            ("updates", f"{curves['updates']:,}"),
-        ]
     shown["summary"] += _summary([group.entry for group in packed])
     if len(kept) < len(groups):
         shown["notes"].append(

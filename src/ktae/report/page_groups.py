@@ -52,7 +52,6 @@ def pack(
     config: KTAEConfig,
     *,
     permutations: int,
-    seed: int,
 ) -> PackedGroup:
     """A group as the page holds it. Rollout advantages are those saved with the rollouts, or else GRPO's.
 
@@ -60,7 +59,7 @@ def pack(
         ValueError: the rollouts have no token texts and there is no tokenizer, or one that does not go with them; or
             they were saved with other key-token values.
     """
-    group = group_of(rollouts, config, tokenizer, permutations=permutations, seed=seed)
+    group = group_of(rollouts, config, tokenizer, permutations=permutations)
     if tokenizer is None and token_texts(rollouts, None) is None:
         raise ValueError(
             f"group {name} must have {TOKEN_TEXTS}, one for each of its token ids; or name the tokenizer that made the "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ktae.pictures.curves import METRICS, SMOOTHED, algorithms, read_curves, running_mean
-from ktae.train.recipe import ALGORITHMS
+from ktae.train.recipe import ALGORITHMS, Recipe
 
 _POINTS = 400  # of a curve; more than the pixels it is drawn on
 
@@ -21,6 +21,18 @@ def saved_tokenizer(run: Path) -> Path | None:
     """A folder of the run that holds its tokenizer, if there is one yet."""
     saved = [*run.glob("*/model/tokenizer_config.json"), *run.glob("*/checkpoint-*/tokenizer_config.json")]
     return saved[0].parent if saved else None
+
+
+def contents(run: Path, recipe: Recipe) -> dict[str, Any]:
+    """What the page shows: `curves`, `evaluation` (results.json, None before there are results), and a `summary`."""
+    drawn = curves(run)
+    results = json.loads((run / "results.json").read_text()) if (run / "results.json").exists() else {}
+    summary = [
+        ("model", recipe.model.path),
+        ("algorithms", ", ".join(map(_label, recipe.algorithms))),
+        ("updates", f"{drawn['updates']:,}"),
+    ]
+    return {"curves": drawn, "evaluation": results if results.get("problems") else None, "summary": summary}
 
 
 def curves(run: Path) -> dict[str, Any]:
@@ -45,13 +57,6 @@ def curves(run: Path) -> dict[str, Any]:
             panels.append({"label": METRICS[metric], "series": series})
     names = [_label(algorithm) for algorithm in algorithms(read)]
     return {"names": names, "note": SMOOTHED if smoothed else "", "updates": updates, "panels": panels}
-
-
-def evaluation(run: Path) -> dict[str, Any] | None:
-    """What results.json holds; None before it is written, and without held-out problems."""
-    path = run / "results.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
-    return results if results.get("problems") else None
 
 
 def _label(algorithm: str) -> str:

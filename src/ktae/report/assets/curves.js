@@ -2,8 +2,9 @@
 
 const WIDTH = 340, HEIGHT = 190, LEFT = 46, RIGHT = 10, TOP = 10, BOTTOM = 26;
 
-function drawTraining({ names, note, panels }) {
-  if (!panels.length) return;
+function drawTraining(curves) {
+  if (!curves?.panels.length) return;
+  const { names, note, panels } = curves;
   document.getElementById("training").hidden = false;
   const legend = el("p", { class: "legend" });
   names.forEach((name, k) => {
