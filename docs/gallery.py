@@ -5,6 +5,7 @@ The GSM8K example solutions (OpenAI, MIT licence) are read from ../shared/data w
 chromedriver and selenium the pictures of docs/images are taken from these pages too.
 """
 
+import io
 import shutil
 import sys
 import tempfile
@@ -55,28 +56,31 @@ def pictures(gallery: Path, images: Path) -> None:
     """The pages as they look, for the chapter on reading them. Needs chromium, chromedriver and selenium."""
     sys.path.insert(0, str(DOCS.parent / "tests" / "report"))
     from page_browser import Page, start
+    from PIL import Image
 
     with ExitStack() as stack:
         driver = start(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.callback(driver.quit)
 
-        def picture(name: str, page: Page, selector: str) -> None:
+        def take(name: str, page: Page, selector: str) -> None:
             page.script("document.querySelector(arguments[0]).scrollIntoView()", selector)
-            page.one(".tokens [data-token]")
-            driver.save_screenshot(str(images / f"{name}.png"))
+            page.one("#chosen h3")
+            picture = Image.open(io.BytesIO(driver.get_screenshot_as_png()))
+            picture.convert("RGB").quantize(256).save(images / f"{name}.png", optimize=True)
 
         page = Page(driver, gallery / "gsm8k.html", width=1180, height=760)
         page.choose(11)
-        picture("report-dozen", page, ".tools")
+        take("report-dozen", page, ".tools")
         page = Page(driver, gallery / "gsm8k.html", width=1180, height=900)
         page.one("[aria-label='Next page']").click()
         page.choose(40)
+        page.one(".tokens [data-token]")
         page.tokens(0)[1].click()
-        picture("report-apostrophe", page, "#chosen")
+        take("report-apostrophe", page, "#chosen")
         page = Page(driver, gallery / "gsm8k.html", width=390, height=844, dark=True)
         page.choose(6)
-        picture("report-phone-dark", page, ".tools")
-        picture("report-run", Page(driver, gallery / "chain.html", width=1180, height=900), "header")
+        take("report-phone-dark", page, ".tools")
+        take("report-run", Page(driver, gallery / "chain.html", width=1180, height=900), "header")
 
 
 if __name__ == "__main__":
