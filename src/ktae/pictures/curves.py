@@ -88,7 +88,7 @@ def draw_curves(curves: Curves, labels: Mapping[str, str] | None = None, title: 
     Args:
         curves: those of `read_curves`.
         labels: what the legend calls the algorithms that do not go by their name.
-        title: above the legend.
+        title: of the legend.
 
     Returns:
         A matplotlib Figure.
@@ -119,8 +119,6 @@ def draw_curves(curves: Curves, labels: Mapping[str, str] | None = None, title: 
         axis.set_visible(False)
     for number, algorithm in enumerate(names):
         axes[0].plot([], [], label=(labels or {}).get(algorithm, algorithm) or "run", linewidth=1.6, **series(number))
-    drawn.legend(loc="outside upper center", ncols=4, handlelength=2.6)
+    drawn.legend(loc="outside upper center", ncols=4, handlelength=2.6, title=title)
     drawn.supxlabel("update" + (f".  {SMOOTHED}" if smoothed else ""), fontsize=8.5)
-    if title:
-        drawn.suptitle(title, fontsize=9.5)
     return drawn

@@ -52,7 +52,6 @@ def draw_heatmap(rollouts: Sequence[TokenRow], *, shown: int, lines: int) -> Any
     """
     colors = require("matplotlib.colors", extra="report")
     rectangle = require("matplotlib.patches", extra="report").Rectangle
-    style = {"fontsize": _FONT, "family": MONO, "va": "center_baseline", "parse_math": False}
     ends = [colors.to_rgb(color) for color in (BLAME, "white", CREDIT)]
     tints = [[1 - _STRONGEST * (1 - part) for part in color] for color in ends]
     colormap = colors.LinearSegmentedColormap.from_list("credit", tints)
@@ -65,36 +64,40 @@ def draw_heatmap(rollouts: Sequence[TokenRow], *, shown: int, lines: int) -> Any
     wide = _LEAST
     for rollout, wrapped, cut in (block for column in blocks for block in column):
         wide = max(wide, len(_heading(rollout, cut)), *(line[-1][0] + len(line[-1][1]) for line in wrapped if line))
+    legend = [
+        (0, "key-token value", 0.0),
+        (17, minus(f" {-scale:g} blamed "), -scale),
+        (29, minus(f" {-scale / 2:g} "), -scale / 2),
+        (37, f" {scale / 2:g} ", scale / 2),
+        (44, f" credited {scale:g} ", scale),
+    ]
+    across = max(len(columns) * (wide + _BETWEEN) - _BETWEEN, 58)
+    down = 2 + max(sum(_LEADING * (1 + len(wrapped)) + _GAP for _, wrapped, _ in column) for column in blocks)
     unit = _FONT / 72  # inches
-    body = max(sum(_LEADING * (1 + len(wrapped)) + _GAP for _, wrapped, _ in column) for column in blocks) * unit
-    across = len(columns) * (wide + _BETWEEN) - _BETWEEN
-    width, height = across * _ADVANCE * unit + 0.3, body + 0.55
+    width, height = across * _ADVANCE * unit + 0.3, down * unit + 0.2
     drawn = figure(width, height, layout=None)
-    axis = drawn.add_axes((0.15 / width, 0.05 / height, 1 - 0.3 / width, body / height))
+    axis = drawn.add_axes((0.15 / width, 0.1 / height, 1 - 0.3 / width, 1 - 0.2 / height))
     axis.set_xlim(0, across)
-    axis.set_ylim(body / unit, 0)
+    axis.set_ylim(down, 0)
     axis.axis("off")
+
+    def draw(line: Line, left: int, y: float) -> None:
+        for x, text, value in line:
+            if value:
+                ground = (left + x, y + 0.08), len(text), _LEADING - 0.16
+                axis.add_patch(rectangle(*ground, facecolor=colormap(norm(value)), linewidth=0))
+            style = {"fontsize": _FONT, "family": MONO, "va": "center_baseline", "parse_math": False}
+            axis.text(left + x, y + 0.5 * _LEADING, text, **style)
+
+    draw(legend, 0, 0.0)
     for number, column in enumerate(blocks):
-        left, y = number * (wide + _BETWEEN), 0.0
+        left, y = number * (wide + _BETWEEN), 2.0
         for rollout, wrapped, cut in column:
             y += _GAP + _LEADING
             axis.text(left, y - 0.45 * _LEADING, _heading(rollout, cut), fontsize=_FONT, weight="bold", va="center")
             for line in wrapped:
-                for x, text, value in line:
-                    if value:
-                        ground = (left + x, y + 0.08), len(text), _LEADING - 0.16
-                        axis.add_patch(rectangle(*ground, facecolor=colormap(norm(value)), linewidth=0))
-                    axis.text(left + x, y + 0.5 * _LEADING, text, **style)
+                draw(line, left, y)
                 y += _LEADING
-    bar = drawn.add_axes((0.15 / width, 1 - 0.26 / height, 2.0 / width, 0.1 / height))
-    mappable = require("matplotlib.cm", extra="report").ScalarMappable(norm, colormap)
-    legend = drawn.colorbar(mappable, cax=bar, orientation="horizontal", ticks=[-scale, 0, scale])
-    labels = legend.ax.set_xticklabels([minus(f"{-scale:g} blamed"), "0", f"credited {scale:g}"], fontsize=7)
-    labels[0].set_horizontalalignment("left")
-    labels[2].set_horizontalalignment("right")
-    legend.outline.set_linewidth(0.4)
-    legend.ax.tick_params(length=2, width=0.6, pad=2)
-    legend.ax.set_title("key-token value", fontsize=7.5, loc="left", pad=3)
     return drawn
 
 

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_rollout_arguments(group)
         group.add_argument("--group", metavar="GROUP", required=True, help="as for `ktae explain`, which lists them")
     heatmap.add_argument("--rollouts", dest="shown", type=int, default=8, metavar="N", help="shown (default: 8)")
-    heatmap.add_argument("--lines", type=int, default=8, metavar="N", help="of each rollout (default: 8)")
+    heatmap.add_argument("--lines", type=int, default=12, metavar="N", help="of each rollout (default: 12)")
     keytokens.add_argument("--top", type=int, default=15, metavar="N", help="tokens shown (default: 15)")
     curves.add_argument("run", type=Path, help="a run's folder, or its metrics.jsonl")
     curves.add_argument(

@@ -35,7 +35,8 @@ function showCard(pinned, hovered) {
     row("frequencies", `${significant(of("tf_correct"))} / ${significant(of("tf_incorrect"))}`, "tf");
     row("direction", significant(of("direction"), 4), "direction");
     row("uses", whole(of("occurrences")), "occurrences");
-    if (of("fisher_p") === 1 && Math.abs(of("value")) > 0.99 * Math.max(...chosen.group.units.value.map(Math.abs))) {
+    const largest = chosen.group.scale / (state.values ? 2 : 1); // before centring
+    if (of("fisher_p") === 1 && Math.abs(of("value")) > 0.99 * largest) {
       remark = el("p", { class: "quiet remark" }, "p is 1 although the value is extreme: only one side holds the token, " +
         "which makes it extreme, but so few rollouts do that chance alone would do as much.");
     }
