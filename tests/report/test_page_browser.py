@@ -139,8 +139,10 @@ def test_only_correct_or_incorrect_rollouts(driver, small):
 
 
 def test_key_tokens_lead_to_their_places(driver, small, table):
-    page = Page(driver, small)
+    page = Page(driver, small, width=800)
     page.one("#keytokens tbody tr")
+    heights = page.script("[...document.querySelectorAll('.keys .token')].map((label) => label.offsetHeight)")
+    assert max(heights) < 1.5 * min(heights), "a word is broken"
     unit = next(i for i in range(len(table)) if table.occurrences[i] > 1 and table.a[i] == 0)
     places = list(zip(*(axis.tolist() for axis in (table.unit_index == unit).nonzero()), strict=True))
     page.radio("show", "correct")
