@@ -52,7 +52,7 @@ def styled() -> Iterator[None]:
 def save(figure: Any, path: Path) -> None:
     """Writes a figure as PNG, SVG or PDF, by the name's suffix; the same picture makes the same file."""
     undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
-    figure.savefig(path, dpi=180, metadata=undated)
+    figure.savefig(path, dpi=150, metadata=undated)
 
 
 def figure(width: float, height: float, layout: str | None = "constrained") -> Any:
