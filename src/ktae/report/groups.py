@@ -98,15 +98,18 @@ def load_group(
         number = numbers.setdefault(rollout.group, len(numbers) + 1)
         if rollout.group.startswith(wanted) or wanted == str(number):
             found.setdefault(rollout.group, []).append(rollout)
-    label = next((label for label in found if wanted in (label, str(numbers[label]))), None)
-    label = wanted if wanted in found else label or next(iter(found), None)
-    if label is None or (len(found) > 1 and wanted not in (label, str(numbers[label]))):
+    if wanted in found:
+        found = {wanted: found[wanted]}
+    elif numbered := [label for label in found if str(numbers[label]) == wanted]:
+        found = {numbered[0]: found[numbered[0]]}
+    if len(found) != 1:
         several = f", and {len(found)} labels begin so: {', '.join(list(found)[:3])}, ..." if found else ""
         raise ValueError(
             f"--group must be the label of a group in {path}, the beginning of one label, or a number in the list that "
             f"is shown without --group, got {wanted!r}{several}"
         )
-    rollouts = sorted(found[label], key=lambda rollout: _rank(_is_correct(rollout, config)))
+    (rollouts,) = found.values()
+    rollouts = sorted(rollouts, key=lambda rollout: _rank(_is_correct(rollout, config)))
     return group_of(rollouts, config, tokenizer, permutations=permutations)
 
 
