@@ -18,7 +18,7 @@ LAYERS = (
     {"chance"},
     {"explanation"},
     {"estimators", "grading", "files"},
-    {"integrations"},
+    {"integrations", "pictures"},
     {"models"},
     {"chain", "data"},
     {"evaluation"},

@@ -8,6 +8,9 @@ from torch.nn.utils.rnn import pad_sequence
 from ktae import explain
 from ktae.cli import main
 from ktae.files.tokens import Words
+from ktae.pictures.style import CREDIT, DARK_CREDIT
+
+pytestmark = pytest.mark.slow
 
 KEYS = {"left": "\ue012", "right": "\ue014", "escape": "\ue00c"}
 
@@ -49,38 +52,24 @@ def words_of(completion):
     return Words().texts(Words().encode(completion), completion)
 
 
-def test_it_opens_without_complaints(driver, small):
-    page = Page(driver, small)
-    page.one("#chosen h3")
-    assert page.driver.title == "rollouts.jsonl"
-    assert page.script("[...document.querySelectorAll('#summary dd')].map((e) => e.textContent)")[:2] == ["3", "10"]
-    assert [button.get_attribute("data-index") for button in page.all("#list button")] == ["0", "1", "2"]
-    assert page.complaints() == []
-
-
-def test_the_rollouts_are_shown_token_by_token(driver, small):
+def test_prompts_and_their_rollouts_token_by_token(driver, small):
     page = Page(driver, small)
     page.one(".tokens [data-token]")
+    assert page.driver.title == "rollouts.jsonl"
+    assert page.script("[...document.querySelectorAll('#summary dd')].map((e) => e.textContent)")[:2] == ["3", "10"]
     for number, saved in enumerate(ROWS[:5]):
         shown = [page.script("arguments[0].textContent", token) for token in page.tokens(number)]
         assert shown == words_of(saved["completion"])
-    headings = [heading.text for heading in page.all(".rollout h4")]
-    assert [("incorrect" in text, "not scored" in text) for text in headings] == [
-        *[(False, False)] * 2,
-        *[(True, False)] * 2,
-        (False, True),
-    ]
-
-
-def test_choosing_a_prompt(driver, small):
-    page = Page(driver, small)
+    verdicts = [heading.text for heading in page.all(".rollout .verdict")]
+    assert verdicts == ["correct"] * 2 + ["incorrect"] * 2 + ["not scored"]
     page.choose(2)
     assert "What is graded?" in page.text("#chosen .prompt")
     assert len(page.all(".rollout")) == 3
     assert "mean reward 0.5" in page.text("#chosen")
     page.choose(1)
     assert "All scored rollouts are correct" in page.text("#keytokens")
-    assert page.all("#list [aria-current=true]")[0].get_attribute("data-index") == "1"
+    assert [row.get_attribute("data-index") for row in page.all("#list [aria-current=true]")] == ["1"]
+    assert page.complaints() == []
 
 
 def test_hover_shows_what_explain_says(driver, small, table):
@@ -94,12 +83,9 @@ def test_hover_shows_what_explain_says(driver, small, table):
                 continue
             looked_at.add(unit)
             page.hover(token)
-            expected = {name: column[unit] for name, column in table.columns().items()}
-            page.wait(
-                lambda place=place, number=number: (
-                    f"rollout {number + 1}, token {place + 1}" in page.text("#card .quiet")
-                )
-            )
+            place_shown = f"rollout {number + 1}, token {place + 1}"
+            page.wait(lambda text=place_shown: text in page.text("#card .quiet"))
+            expected = table.rows()[unit]
             card = page.card()
             for name in "abcd":
                 assert int(card[name]) == expected[name]
@@ -113,6 +99,8 @@ def test_hover_shows_what_explain_says(driver, small, table):
             advantage = float(card["advantage"])
             assert advantage == pytest.approx(0.866 * (1 if number < 2 else -1), abs=1e-3)
             assert float(card["sum"]) == pytest.approx(advantage + expected["value"], abs=1.1e-3)
+            extreme = expected["fisher_p"] == 1 and abs(expected["value"]) > 0.99
+            assert bool(page.all("#card .remark")) == extreme
     assert looked_at == set(range(len(table)))
     assert page.complaints() == []
 
@@ -144,22 +132,17 @@ def test_colour_by_value_advantage_or_sum(driver, small, table):
 def test_only_correct_or_incorrect_rollouts(driver, small):
     page = Page(driver, small)
     page.one(".tokens [data-token]")
-
-    def shown():
-        return [section.is_displayed() for section in page.all(".rollout")]
-
-    assert shown() == [True] * 5
-    page.radio("show", "correct")
-    assert shown() == [True, True, False, False, False]
-    page.radio("show", "incorrect")
-    assert shown() == [False, False, True, True, False]
-    page.radio("show", "all")
-    assert shown() == [True] * 5
+    for value, kinds in (("correct", (1, 0, 0)), ("incorrect", (0, 1, 0)), ("all", (1, 1, 1))):
+        page.radio("show", value)
+        shown = [section.is_displayed() for section in page.all(".rollout")]
+        assert shown == [bool(kinds[kind]) for kind in (0, 0, 1, 1, 2)]
 
 
 def test_key_tokens_lead_to_their_places(driver, small, table):
-    page = Page(driver, small)
+    page = Page(driver, small, width=800)
     page.one("#keytokens tbody tr")
+    heights = page.script("[...document.querySelectorAll('.keys .token')].map((label) => label.offsetHeight)")
+    assert max(heights) < 1.5 * min(heights), "a word is broken"
     unit = next(i for i in range(len(table)) if table.occurrences[i] > 1 and table.a[i] == 0)
     places = list(zip(*(axis.tolist() for axis in (table.unit_index == unit).nonzero()), strict=True))
     page.radio("show", "correct")
@@ -257,20 +240,20 @@ def test_narrow_and_dark(driver, small, width, dark):
     assert not page.one("#card").is_displayed()
     light = [int(part) for part in page.script("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)")]
     assert (max(light[:3]) < 60) == dark
-    ratio = contrast(page, "#chosen .quiet")
-    assert ratio >= 4.5, ratio
+    assert contrast(page, "#chosen .quiet") >= 4.5
+    border = page.script("getComputedStyle(document.querySelector('.swatches .c5')).borderBottomColor")
+    assert border == "rgb({}, {}, {})".format(*bytes.fromhex((DARK_CREDIT if dark else CREDIT)[1:]))
     assert page.complaints() == []
 
 
 def contrast(page, selector):
     """The contrast of an element's text on the page's background (WCAG 2)."""
 
-    def luminance(color):
-        parts = [int(part) / 255 for part in color[:3]]
+    def luminance(of, name):
+        script = "getComputedStyle(document.querySelector(arguments[0]))[arguments[1]].match(/\\d+/g)"
+        parts = [int(part) / 255 for part in page.script(script, of, name)[:3]]
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    ink = page.script("getComputedStyle(document.querySelector(arguments[0])).color.match(/\\d+/g)", selector)
-    paper = page.script("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)")
-    lighter, darker = sorted((luminance(ink), luminance(paper)), reverse=True)
+    darker, lighter = sorted((luminance(selector, "color"), luminance("body", "backgroundColor")))
     return (lighter + 0.05) / (darker + 0.05)

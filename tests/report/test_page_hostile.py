@@ -1,10 +1,13 @@
 """The report in a real browser: hostile rollouts stay text, large ones are drawn in parts, many are listed in pages."""
 
+import pytest
 from page_browser import Page, row, save
 
 from ktae.files.reading import load_groups
 from ktae.files.tokens import Words
-from ktae.report.page_write import write_report
+from ktae.report.page import write_report
+
+pytestmark = pytest.mark.slow
 
 HOSTILE = [
     "<script>window.hacked = 1</script>",
@@ -107,7 +110,7 @@ def test_a_rollout_of_100000_tokens(driver, tmp_path):
         line["token_ids"] = [numbers[text] for text in line["token_texts"]]
     groups, _ = load_groups(save(tmp_path / "long.jsonl", rows))
     out = tmp_path / "long.html"
-    write_report(groups, out, tokenizer=None, title="long", source="long")
+    write_report(groups, out, tokenizer=None, title="long")
     page = Page(driver, out)
     page.one(".tokens [data-token]")
     assert "100,000 tokens" in page.text(".rollout h4")
@@ -131,14 +134,7 @@ def test_1000_prompts_of_16_rollouts(driver, tmp_path):
     ]
     groups, _ = load_groups(save(tmp_path / "many.jsonl", rows))
     out = tmp_path / "many.html"
-    written = write_report(
-        groups,
-        out,
-        tokenizer=Words(),
-        title="many",
-        source="many",
-        permutations=0,
-    )
+    written = write_report(groups, out, tokenizer=Words(), title="many", permutations=0)
     assert written == {"groups": 1000, "kept": 1000, "bytes": out.stat().st_size}
     assert out.stat().st_size < 30_000_000
     page = Page(driver, out)

@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 
+import pytest
 from page_browser import Page
 
 from ktae.cli import main
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_training_run(driver, tmp_path):
@@ -53,6 +56,16 @@ def test_a_training_run(driver, tmp_path):
     assert page.sideways() == 0
     assert page.complaints() == []
     page.picture("run")
+    page = Page(driver, out, width=360)
+    page.one(".intervals")
+    ends = page.script(
+        "[...document.querySelectorAll('.intervals :is(th, td)')].map((e) => e.getBoundingClientRect().right)"
+    )
+    assert max(ends) <= 360
+    assert page.script(
+        "[...document.querySelectorAll('#evaluation .wide')].every((e) => e.scrollWidth <= e.clientWidth)"
+    )
+    page.picture("run-360")
 
     (run / "results.json").unlink()
     (run / "samples.jsonl").unlink()

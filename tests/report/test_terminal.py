@@ -10,12 +10,14 @@ import sys
 import pytest
 
 from ktae.cli import main
+from ktae.pictures.style import BLAME, CREDIT
 
 pytest.importorskip("rich")
 
 ROWS = [
     {"group": "sum", "prompt": "6 * 7?", "completion": f"it is {x}", "reward": float(x == 42)} for x in (42, 43, 42)
 ]
+SUM = ("--tokenizer", "words", "--group", "sum")
 HOSTILE = "\x1b[2Jwipe [bold red]tag[/] \N{RIGHT-TO-LEFT OVERRIDE}back"
 
 
@@ -37,19 +39,19 @@ def explained(rollouts, capsys):
 
 
 def test_piped_output_is_plain(rollouts):
-    command = [sys.executable, "-m", "ktae.cli", "explain", str(rollouts), "--tokenizer", "words", "--group", "sum"]
+    command = [sys.executable, "-m", "ktae.cli", "explain", str(rollouts), *SUM]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "\x1b" not in out
     assert "row 1: correct, reward 1, rollout advantage +0.58\nit is 42\n" in out
     assert out.index("row 3: correct") < out.index("row 2: incorrect")
     cells = next(line.split() for line in out.splitlines() if line.startswith("' 42'"))
     assert cells[3:8] == ["+1.000", "2/2", "0/1", "2", "0.333"]
-    assert "0 of 4 tokens have an adjusted p of 0.05 or less" in out
+    assert "0 of 4 different tokens have an adjusted p of at most 0.05." in out
 
 
 def test_groups_are_listed(explained):
     out = explained()
-    assert re.search(r"^sum +3 +2 +6 \* 7\?", out, re.MULTILINE)
+    assert re.search(r"^ +1 +sum +3 +2 +6 \* 7\?", out, re.MULTILINE)
     assert "2 groups, 1 with correct and other rollouts" in out
 
 
@@ -61,28 +63,22 @@ def test_model_output_cannot_steer_the_terminal(explained):
     assert "row 4: unscored, reward nan" in out
 
 
-def test_on_a_terminal_tokens_are_coloured(rollouts):
+def test_on_a_terminal_tokens_are_coloured(rollouts, monkeypatch):
     """Through a real pseudo-terminal."""
-    main_end, other_end = pty.openpty()
-    command = [sys.executable, "-m", "ktae.cli", "explain", str(rollouts), "--tokenizer", "words", "--group", "sum"]
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "50"}
-    environment.pop("NO_COLOR", None)
-    process = subprocess.Popen(command, stdout=other_end, stderr=other_end, env=environment)
-    os.close(other_end)
+    for name, value in {"TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": "100", "LINES": "50"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
     out = b""
-    while True:
-        try:
-            chunk = os.read(main_end, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not chunk:
-            break
-        out += chunk
-    os.close(main_end)
-    assert process.wait() == 0
-    blue, orange = b"\x1b[1;34m 42", b"\x1b[1;38;5;208m 43"
-    assert blue in out
-    assert orange in out
+
+    def read(end):
+        nonlocal out
+        out += (data := os.read(end, 65536))
+        return data
+
+    assert pty.spawn([sys.executable, "-m", "ktae.cli", "explain", str(rollouts), *SUM], read) == 0
+    for color, token in ((CREDIT, " 42"), (BLAME, " 43")):
+        channels = ";".join(str(part) for part in bytes.fromhex(color[1:]))
+        assert f"\x1b[1;38;2;{channels}m{token}".encode() in out
     assert b"it is\x1b" in out
 
 
@@ -95,7 +91,6 @@ def test_sorting_and_top(explained):
 
 
 def test_scored_files_keep_their_texts(rollouts, tmp_path, capsys):
-    pytest.importorskip("duckdb")
     out = tmp_path / "s.parquet"
     assert main(["score", str(rollouts), "--tokenizer", "words", "--out", str(out)]) == 0
     capsys.readouterr()
@@ -127,7 +122,7 @@ def test_mistakes(rollouts, capsys, arguments, message):
 def test_malformed_rows_are_told(rollouts, capsys):
     with rollouts.open("a") as file:
         file.write("{\n{\n")
-    assert main(["explain", str(rollouts), "--tokenizer", "words", "--group", "sum"]) == 0
+    assert main(["explain", str(rollouts), *SUM]) == 0
     error = capsys.readouterr().err
     assert f"malformed, {rollouts}:5: not valid JSON" in error
     assert "2 malformed rows left out" in error

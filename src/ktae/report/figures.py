@@ -11,33 +11,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ktae.extras import require
 from ktae.files.tokens import load_tokenizer
-from ktae.report.figure_curves import METRICS, draw_curves, read_curves
-from ktae.report.figure_groups import draw_heatmap, draw_key_tokens
+from ktae.pictures.curves import METRICS, draw_curves, read_curves
+from ktae.pictures.style import SUFFIXES, save
+from ktae.pictures.tokens import TokenRow, draw_heatmap, draw_key_tokens
 from ktae.report.groups import load_group
 from ktae.report.options import add_rollout_arguments, config_of, named_columns
+from ktae.train.recipe import ALGORITHMS
 
-_SUFFIXES = (".png", ".svg", ".pdf")
 _PERMUTATIONS = 20_000
-_INK, _LINE, _FAINT = "#222222", "#8A8A8A", "#E3E3E3"
-_STYLE = {
-    "font.size": 9,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _LINE,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": _FAINT,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,  # text stays text
-    "svg.fonttype": "path",  # looks alike without our fonts
-    "svg.hashsalt": "ktae",  # the same picture is the same file
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,34 +29,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     curves = kinds.add_parser("curves", help="metrics of a run over its updates")
     for group in (heatmap, keytokens):
         add_rollout_arguments(group)
-        group.add_argument("--group", metavar="LABEL", required=True, help="`ktae explain ROLLOUTS` lists them")
+        group.add_argument("--group", metavar="GROUP", required=True, help="as for `ktae explain`, which lists them")
     heatmap.add_argument("--rollouts", dest="shown", type=int, default=8, metavar="N", help="shown (default: 8)")
-    heatmap.add_argument("--lines", type=int, default=8, metavar="N", help="of each rollout (default: 8)")
+    heatmap.add_argument("--lines", type=int, default=12, metavar="N", help="of each rollout (default: 12)")
     keytokens.add_argument("--top", type=int, default=15, metavar="N", help="tokens shown (default: 15)")
     curves.add_argument("run", type=Path, help="a run's folder, or its metrics.jsonl")
     curves.add_argument(
         "--metrics", nargs="+", metavar="NAME", help=f"by default those there are of {', '.join(METRICS)}"
     )
     for kind in (heatmap, keytokens, curves):
-        kind.add_argument("--out", type=Path, required=True, help=", ".join(_SUFFIXES))
+        kind.add_argument("--out", type=Path, required=True, help=", ".join(SUFFIXES))
 
 
 def run(arguments: argparse.Namespace) -> None:
-    if arguments.out.suffix not in _SUFFIXES:
-        raise ValueError(f"--out must end in {', '.join(_SUFFIXES)}, got {arguments.out.name}")
-    require("matplotlib", extra="report").use("Agg")  # no display
-    pyplot = require("matplotlib.pyplot", extra="report")
-    with pyplot.rc_context(_STYLE):
-        figure = _draw(arguments)
-        # A date would make each file another.
-        metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}[arguments.out.suffix]
-        figure.savefig(arguments.out, dpi=200, metadata=metadata)
-        pyplot.close(figure)
+    if arguments.out.suffix not in SUFFIXES:
+        raise ValueError(f"--out must end in {', '.join(SUFFIXES)}, got {arguments.out.name}")
+    save(_drawn(arguments), arguments.out)
 
 
-def _draw(arguments: argparse.Namespace) -> Any:
+def _drawn(arguments: argparse.Namespace) -> Any:
     if arguments.kind == "curves":
-        return draw_curves(*read_curves(arguments.run, arguments.metrics))
+        labels = {name: algorithm.label for name, algorithm in ALGORITHMS.items()}
+        return draw_curves(read_curves(arguments.run, arguments.metrics), labels)
     for name in ("shown", "lines", "top"):
         if getattr(arguments, name, 1) < 1:
             raise ValueError(
@@ -90,6 +66,8 @@ def _draw(arguments: argparse.Namespace) -> Any:
         strict=arguments.strict,
         permutations=_PERMUTATIONS if arguments.kind == "keytokens" else 0,
     )
-    if arguments.kind == "heatmap":
-        return draw_heatmap(group, shown=arguments.shown, lines=arguments.lines)
-    return draw_key_tokens(group.table, top=arguments.top)
+    if arguments.kind == "keytokens":
+        return draw_key_tokens(group.table.rows(), top=arguments.top)
+    advantages = group.scores.rollout_advantage_B.tolist()
+    rows = zip(group.texts, group.values, group.correct, advantages, strict=True)
+    return draw_heatmap([TokenRow(*row) for row in rows], shown=arguments.shown, lines=arguments.lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -10,12 +12,23 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ktae.config import KTAEConfig
 from ktae.explanation import KeyTokenTable, explain
 from ktae.files.columns import Rollout
 from ktae.files.reading import read_rollouts
 from ktae.files.tokens import Tokenizer
 from ktae.report.scoring import Scores, score, tensors, token_texts, tokenised
+
+# How chat templates begin and end a user's turn: ChatML, Llama 3, Gemma, Zephyr, DeepSeek, Mistral; and ChatML without
+# its special tokens, as verl saves it.
+_TURN = re.compile(
+    r"(?:<\|im_start\|>user\n|<\|start_header_id\|>user<\|end_header_id\|>\s*|<start_of_turn>user\n|<\|user\|>\n?"
+    r"|<.User.>|\[INST\]|^user\n)(.*?)"
+    r"(?:<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<\|assistant\|>|<\|end\|>|<.Assistant.>|\[/INST\]|^assistant$|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,7 @@ class Group:
 
 @dataclass
 class Listed:
-    """A group in the list of groups: its size, how many rollouts are correct, and its prompt."""
+    """A group in the list of groups: its size, how many rollouts are correct, and its prompt's `last_turn`."""
 
     prompt: str
     rollouts: int = 0
@@ -54,7 +67,7 @@ def list_groups(
     """All groups by label, in the order in which they begin. Errors: those of `read_rollouts`; see `_rollouts`."""
     groups: dict[str, Listed] = {}
     for rollout in _rollouts(path, columns, unnest, strict):
-        listed = groups.setdefault(rollout.group, Listed(rollout.prompt))
+        listed = groups.setdefault(rollout.group, Listed(last_turn(rollout)))
         listed.rollouts += 1
         listed.correct += rollout.reward > config.correct_above
     return groups
@@ -62,7 +75,7 @@ def list_groups(
 
 def load_group(
     path: Path,
-    label: str,
+    wanted: str,
     columns: dict[str, Any],
     unnest: Sequence[str],
     config: KTAEConfig,
@@ -71,24 +84,97 @@ def load_group(
     strict: bool,
     permutations: int,
 ) -> Group:
-    """The group with the label. Memory: this group.
+    """The group with the label `wanted`, else the one with this number in the list, else the one whose label begins so.
+
+    Memory: the groups that it may be.
 
     Raises:
-        ValueError: there is no such group, or the tokenizer does not go with its rollouts. Those of `read_rollouts`.
+        ValueError: there is no such group, or several labels begin so, or the tokenizer does not go with its rollouts.
+            Those of `read_rollouts`.
     """
-    found = [rollout for rollout in _rollouts(path, columns, unnest, strict) if rollout.group == label]
-    if not found:
+    numbers: dict[str, int] = {}
+    found: dict[str, list[Rollout]] = {}
+    for rollout in _rollouts(path, columns, unnest, strict):
+        number = numbers.setdefault(rollout.group, len(numbers) + 1)
+        if rollout.group.startswith(wanted) or wanted == str(number):
+            found.setdefault(rollout.group, []).append(rollout)
+    if wanted in found:
+        found = {wanted: found[wanted]}
+    elif numbered := [label for label in found if str(numbers[label]) == wanted]:
+        found = {numbered[0]: found[numbered[0]]}
+    if len(found) != 1:
+        several = f", and {len(found)} labels begin so: {', '.join(list(found)[:3])}, ..." if found else ""
         raise ValueError(
-            f"--group must be the label of a group in {path}, got {label!r}; they are listed without --group"
+            f"--group must be the label of a group in {path}, the beginning of one label, or a number in the list that "
+            f"is shown without --group, got {wanted!r}{several}"
         )
-    rollouts = sorted(tokenised(found, tokenizer), key=lambda rollout: _rank(_is_correct(rollout, config)))
+    (rollouts,) = found.values()
+    rollouts = sorted(rollouts, key=lambda rollout: _rank(_is_correct(rollout, config)))
+    return group_of(rollouts, config, tokenizer, permutations=permutations)
+
+
+def group_of(
+    rollouts: Sequence[Rollout],
+    config: KTAEConfig,
+    tokenizer: Tokenizer | None,
+    *,
+    permutations: int,
+) -> Group:
+    """All rollouts of a group with their tokens, table and scores; in the given order.
+
+    Raises:
+        ValueError: the tokenizer does not go with the rollouts.
+    """
+    rollouts = tokenised(rollouts, tokenizer)
     texts = token_texts(rollouts, tokenizer)
     if texts is None:
         texts = [[f"<{token_id}>" for token_id in rollout.token_ids or []] for rollout in rollouts]
     scores = score(rollouts, config, None)
-    table = explain(*tensors(rollouts), config=config, texts=unit_texts(rollouts, texts), permutations=permutations)
+    words = unit_texts(rollouts, texts)
+    table = explain(*tensors(rollouts), config=config, texts=words, permutations=permutations)
     values = [scores.value_K[begin:end].tolist() for begin, end in pairwise([0, *scores.ends_B.tolist()])]
     return Group(rollouts, [_is_correct(rollout, config) for rollout in rollouts], texts, values, table, scores)
+
+
+def last_turn(rollout: Rollout) -> str:
+    """The user's last turn of a prompt that is a chat, which tells it from others with the same system prompt.
+
+    The whole prompt where no turns can be told apart.
+    """
+    for value in rollout.data.values():
+        if isinstance(value, list) and all(isinstance(turn, dict) for turn in value):
+            contents = [turn.get("content") for turn in value]
+            users = [turn["content"] for turn in value if turn.get("role") == "user"]
+            if users and all(isinstance(text, str) for text in contents) and "\n".join(contents) == rollout.prompt:
+                return users[-1]
+    turns = [turn for turn in _TURN.findall(rollout.prompt) if turn.strip()]
+    return turns[-1].strip() if turns else rollout.prompt
+
+
+def remarks(group: Group, scale: float) -> list[str]:
+    """What the group's size lets the p-values say, for the reader of its table; nothing if its rollouts are all alike.
+
+    Args:
+        group: the group.
+        scale: the largest value there can be in its table.
+    """
+    table, n_T, n_F = group.table, group.correct.count(True), group.correct.count(False)
+    if not (n_T and n_F):
+        return []
+    # Of all 2x2 tables the one of a token that all correct rollouts hold and no other; its mirror image is as likely
+    # where there are as many correct as incorrect ones.
+    least = (1 + (n_T == n_F)) / math.comb(n_T + n_F, n_T)
+    found = [f"With {n_T} correct of {n_T + n_F} scored rollouts no Fisher p can be below {least:.3g}."]
+    if not np.isnan(table.adjusted_p).any():
+        beyond = (table.adjusted_p <= 0.05).sum()
+        found[0] += f" {beyond:,} of {len(table):,} different tokens have an adjusted p of at most 0.05."
+    if lone := ((np.abs(table.value) > 0.99 * scale) & (table.fisher_p == 1)).sum():
+        found.append(
+            f"A Fisher p of 1 beside a value of ±{scale:g} ({lone:,} tokens here) is no mistake: a token that only "
+            "correct or only incorrect rollouts hold has this value even if a single rollout holds it, and p says that "
+            "chance alone would do as much."
+        )
+    return found
 
 
 def unit_texts(rollouts: Sequence[Rollout], texts: Sequence[Sequence[str]]) -> dict[int, str]:

@@ -1,27 +1,14 @@
-"""What a training run's folder adds to the page: its curves, its evaluation, its settings."""
+"""What a training run's folder adds to the page: its curves and its evaluation."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ktae.config import KTAEConfig
-from ktae.files import json_lines
-from ktae.train.recipe import ALGORITHMS, Recipe, load_recipe
+from ktae.pictures.curves import METRICS, SMOOTHED, algorithms, read_curves, running_mean
+from ktae.train.recipe import ALGORITHMS, Recipe
 
-# Logged name, label. Drawn where it was logged.
-_CURVES = (
-    ("reward", "Training reward"),
-    ("accuracy", "Accuracy of the training rollouts"),
-    ("completions/mean_length", "Mean length, tokens"),
-    ("entropy", "Entropy, nats"),
-    ("kl", "KL divergence from the reference, nats"),
-    ("grad_norm", "Gradient norm"),
-    ("ktae/key_token_share", "Key tokens, share of all tokens"),
-)
 _POINTS = 400  # of a curve; more than the pixels it is drawn on
 
 
@@ -30,102 +17,55 @@ def is_run(path: Path) -> bool:
     return (path / "config.yaml").is_file() and (path / "provenance.jsonl").is_file()
 
 
-def recipe_of(run: Path) -> Recipe:
-    """The run's recipe, as config.yaml spells it out."""
-    return load_recipe(str(run / "config.yaml"))
-
-
-def settings_of(recipe: Recipe) -> Callable[[str], KTAEConfig]:
-    """The estimator's settings of a group by its name, ALGORITHM/STEP/GROUP."""
-    return lambda group: recipe.key_tokens(group.partition("/")[0])
-
-
-def reward_column(recipe: Recipe) -> str:
-    """The column of samples.jsonl that says which rollouts are correct."""
-    return recipe.correctness.rpartition(":")[2]
-
-
 def saved_tokenizer(run: Path) -> Path | None:
     """A folder of the run that holds its tokenizer, if there is one yet."""
     saved = [*run.glob("*/model/tokenizer_config.json"), *run.glob("*/checkpoint-*/tokenizer_config.json")]
     return saved[0].parent if saved else None
 
 
-def curves(run: Path, recipe: Recipe) -> list[dict[str, Any]]:
-    """Logged numbers by step, a series an algorithm: {label, series: [{name, points: [[step, value], ...]}]}.
-
-    Series of more than 400 steps are thinned to the means of equal stretches.
-    """
-    rows = json_lines.read(run / "metrics.jsonl")
-    drawn = []
-    for key, label in _CURVES:
-        series = []
-        for algorithm in recipe.algorithms:
-            points = [
-                (row["step"], row[key])
-                for row in rows
-                if row["algorithm"] == algorithm and isinstance(row.get(key), int | float) and math.isfinite(row[key])
-            ]
-            if points:
-                series.append({"name": ALGORITHMS[algorithm].label, "points": _thinned(points)})
-        if any(len(one["points"]) > 1 for one in series):
-            drawn.append({"label": label, "series": series})
-    return drawn
-
-
-def evaluation(run: Path) -> dict[str, Any] | None:
-    """The accuracies and differences of results.json with their 95 % intervals; None before it is written."""
-    path = run / "results.json"
-    if not path.exists():
-        return None
-    results = json.loads(path.read_text())
-    if not results["problems"]:
-        return None
-    names = {who: policy["label"] for who, policy in results["policies"].items()}
-    policies = [
-        {
-            "label": policy["label"],
-            "mode": mode,
-            "value": policy[mode]["accuracy"],
-            "low": policy[mode]["low"],
-            "high": policy[mode]["high"],
-            "more": f"{policy[mode]['mean_length']:.1f}",
-        }
-        for policy in results["policies"].values()
-        for mode in ("sampled", "greedy")
-        if mode in policy
-    ]
-    differences = [
-        {
-            "label": f"{names[row['policy']]} minus {names[row['baseline']]}",
-            "mode": row["mode"],
-            "value": row["difference"],
-            "low": row["low"],
-            "high": row["high"],
-        }
-        for row in results["differences"]
-    ]
-    notes = [
-        f"{results['problems']} held-out problems. The intervals cover the choice of problems, not the training seed "
-        f"(one here: {results['seed']}); one seed cannot show that one algorithm is better than another."
-    ]
-    return {"policies": policies, "differences": differences, "notes": notes}
-
-
-def facts(run: Path, recipe: Recipe) -> list[tuple[str, str]]:
-    """Model and algorithms, for the head of the page."""
-    steps = max((row["step"] for row in json_lines.read(run / "metrics.jsonl")), default=0)
-    return [
+def contents(run: Path, recipe: Recipe) -> dict[str, Any]:
+    """What the page shows: `curves`, `evaluation` (results.json, None before there are results), and a `summary`."""
+    drawn = curves(run)
+    results = json.loads((run / "results.json").read_text()) if (run / "results.json").exists() else {}
+    summary = [
         ("model", recipe.model.path),
-        ("algorithms", ", ".join(ALGORITHMS[name].label for name in recipe.algorithms)),
-        ("updates", f"{steps:,}"),
+        ("algorithms", ", ".join(map(_label, recipe.algorithms))),
+        ("updates", f"{drawn['updates']:,}"),
     ]
+    return {"curves": drawn, "evaluation": results if results.get("problems") else None, "summary": summary}
 
 
-def _thinned(points: list[tuple[int, float]]) -> list[list[float]]:
-    size = -(-len(points) // _POINTS)
-    thin = []
-    for start in range(0, len(points), size):
-        part = points[start : start + size]
-        thin.append([part[len(part) // 2][0], float(f"{sum(value for _, value in part) / len(part):.5g}")])
-    return thin
+def curves(run: Path) -> dict[str, Any]:
+    """Logged numbers by update, a panel a metric, a series an algorithm.
+
+    Returns:
+        {names, note, updates, panels: [{label, series: [{name, points: [[update, value, running mean], ...]}]}]}.
+        Series of more than 400 points are thinned to the means of equal stretches. Metrics of a single update are left
+        out. The note says what is faint, "" if nothing is.
+    """
+    read = read_curves(run) if (run / "metrics.jsonl").exists() else {}
+    updates = max((steps[-1] for of_metric in read.values() for steps, _ in of_metric.values()), default=0)
+    panels, smoothed = [], False
+    for metric, of_metric in read.items():
+        series = []
+        for algorithm, (steps, values) in of_metric.items():
+            steps, values = _thinned(steps, values)
+            means = [float(f"{mean:.5g}") for mean in running_mean(values)]
+            smoothed |= means != values
+            series.append({"name": _label(algorithm), "points": list(zip(steps, values, means, strict=True))})
+        if any(len(one["points"]) > 1 for one in series):
+            panels.append({"label": METRICS[metric], "series": series})
+    names = [_label(algorithm) for algorithm in algorithms(read)]
+    return {"names": names, "note": SMOOTHED if smoothed else "", "updates": updates, "panels": panels}
+
+
+def _label(algorithm: str) -> str:
+    return ALGORITHMS[algorithm].label if algorithm in ALGORITHMS else algorithm
+
+
+def _thinned(steps: list[int], values: list[float]) -> tuple[list[int], list[float]]:
+    size = max(-(-len(steps) // _POINTS), 1)
+    starts = range(0, len(steps), size)
+    parts = [values[start : start + size] for start in starts]
+    middles = [steps[start + len(part) // 2] for start, part in zip(starts, parts, strict=True)]
+    return middles, [float(f"{sum(part) / len(part):.5g}") for part in parts]

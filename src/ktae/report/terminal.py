@@ -1,34 +1,58 @@
 """`ktae explain`: a group's rollouts and key tokens in the terminal.
 
     ktae explain runs/quickstart --tokenizer words
-    ktae explain runs/quickstart --tokenizer words --group grpo_ktae/100/3
+    ktae explain runs/quickstart --tokenizer words --group 3
 
-Without --group the groups are listed. On a terminal tokens are coloured, blue on credit and orange on blame; elsewhere
-the text is plain.
+Without --group the groups are listed. On a terminal tokens are blue for credit and orange for blame; elsewhere the text
+is plain.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from ktae.explanation import KeyTokenTable
 from ktae.extras import require
 from ktae.files.tokens import load_tokenizer
-from ktae.report.groups import Group, list_groups, load_group
+from ktae.pictures.style import BLAME, CREDIT
+from ktae.report.groups import Group, Listed, list_groups, load_group, remarks
 from ktae.report.options import add_rollout_arguments, config_of, named_columns
 
 _LISTED = 40
 _PROMPT = 60  # characters
 _WIDTH = 170  # where there is no terminal to fit
 _WIDE = 120
-_COLORS = (("blue", "dark_orange"), ("bold blue", "bold dark_orange"))
 _FAINT, _STRONG = 0.1, 0.5
+_COLUMNS = {
+    "after": lambda row: repr(row["context"]),
+    "token": lambda row: repr(row["text"]) if row["text"] else str(row["unit"]),
+    "id": lambda row: str(row["unit"]),
+    "value": lambda row: f"{row['value']:+.3f}",
+    "correct": lambda row: f"{row['a']}/{row['a'] + row['c']}",
+    "incorrect": lambda row: f"{row['b']}/{row['b'] + row['d']}",
+    "times": lambda row: str(row["occurrences"]),
+    "Fisher p": lambda row: f"{row['fisher_p']:.3g}",
+    "IG": lambda row: f"{row['information_gain']:.3f}",
+    "h": lambda row: f"{row['cohen_h']:+.2f}",
+    "tf correct": lambda row: f"{row['tf_correct']:.4f}",
+    "tf incorrect": lambda row: f"{row['tf_incorrect']:.4f}",
+    "direction": lambda row: f"{row['direction']:+.3g}",
+    "chance p": lambda row: f"{row['permutation_p']:.3g}",
+    "adjusted": lambda row: f"{row['adjusted_p']:.3g}",
+}
+_WIDE_ONLY = ("id", "h", "tf correct", "tf incorrect")
+_CHANCE = (
+    "chance p: share of the ways to label the rollouts correct and incorrect that give the token a |value| as large; "
+    "adjusted: for the number of tokens (Benjamini and Hochberg)."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_rollout_arguments(parser)
-    parser.add_argument("--group", metavar="LABEL", help="the group to explain; without it the groups are listed")
+    parser.add_argument("--group", metavar="GROUP", help="a label, its beginning, or its number in the list")
     parser.add_argument("--top", type=int, default=20, metavar="N", help="rows of the table (default: 20; 0 for all)")
     parser.add_argument("--sort", metavar="COLUMN", help="sort the table by a column, smallest first")
     parser.add_argument("--descending", action="store_true", help="with --sort: largest first")
@@ -42,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    console = _console()
+    console = require("rich.console", extra="report").Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
     config = config_of(arguments)
     if arguments.top < 0:
         raise ValueError(f"--top must be >= 0, got {arguments.top}")
@@ -63,6 +89,8 @@ def run(arguments: argparse.Namespace) -> None:
     table = group.table.sort(arguments.sort, descending=arguments.descending) if arguments.sort else group.table
     show_group(console, group)
     show_table(console, table, arguments.top)
+    for remark in (*remarks(group, config.scale), *([_CHANCE] if arguments.permutations else [])):
+        console.print(f"\n{remark}", highlight=False, soft_wrap=not console.is_terminal)
 
 
 def show_group(console: Any, group: Group) -> None:
@@ -79,55 +107,21 @@ def show_group(console: Any, group: Group) -> None:
 
 
 def show_table(console: Any, table: KeyTokenTable, top: int) -> None:
-    """The first rows of a group's table, and how many units beat chance."""
+    """The first rows of a group's table."""
     rows = table.rows()[: top or None]
-    grid = require("rich.table", extra="report").Table(box=None, pad_edge=False, header_style="bold")
     text = require("rich.text", extra="report").Text
     wide = not console.is_terminal or console.width >= _WIDE
-    columns = {
-        **({"after": lambda row: repr(row["context"])} if any(row["context"] for row in rows) else {}),
-        "token": lambda row: repr(row["text"]) if row["text"] else str(row["unit"]),
-        **({"id": lambda row: str(row["unit"])} if wide else {}),
-        "value": lambda row: f"{row['value']:+.3f}",
-        "correct": lambda row: f"{row['a']}/{row['a'] + row['c']}",
-        "incorrect": lambda row: f"{row['b']}/{row['b'] + row['d']}",
-        "times": lambda row: str(row["occurrences"]),
-        "Fisher p": lambda row: f"{row['fisher_p']:.3g}",
-        "IG": lambda row: f"{row['information_gain']:.3f}",
-        **(
-            {
-                "h": lambda row: f"{row['cohen_h']:+.2f}",
-                "tf correct": lambda row: f"{row['tf_correct']:.4f}",
-                "tf incorrect": lambda row: f"{row['tf_incorrect']:.4f}",
-            }
-            if wide
-            else {}
-        ),
-        "direction": lambda row: f"{row['direction']:+.3g}",
-        "chance p": lambda row: f"{row['permutation_p']:.3g}",
-        "adjusted": lambda row: f"{row['adjusted_p']:.3g}",
-    }
-    for name in columns:
-        grid.add_column(
-            name, justify="left" if name in ("after", "token") else "right", no_wrap=True, overflow="ellipsis"
-        )
+    left_out = {"after": not any(row["context"] for row in rows), **dict.fromkeys(_WIDE_ONLY, not wide)}
+    columns = {name: cell for name, cell in _COLUMNS.items() if not left_out.get(name)}
+    grid = _grid(*columns, left=("after", "token"))
     for row in rows:
         cells = [text(cell(row)) for cell in columns.values()]
         cells[0].stylize(_style(row["value"]) or "none")
         grid.add_row(*cells)
     console.print()
     console.print(grid)
-    left = len(table) - len(rows)
-    if left:
+    if left := len(table) - len(rows):
         console.print(f"\n{left:,} more; --top 0 shows all", highlight=False)
-    if (table.permutation_p == table.permutation_p).all():
-        console.print(
-            f"\nBeyond chance: {(table.adjusted_p <= 0.05).sum():,} of {len(table):,} tokens have an adjusted p of "
-            "0.05 or less. chance p: share of the ways to label the rollouts correct and incorrect that give the token "
-            "a |value| as large; adjusted: for the number of tokens (Benjamini and Hochberg).",
-            highlight=False,
-            soft_wrap=not console.is_terminal,
-        )
 
 
 def visible(text: str) -> str:
@@ -139,30 +133,27 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
-def _list(console: Any, groups: Any) -> None:
+def _list(console: Any, groups: dict[str, Listed]) -> None:
     text = require("rich.text", extra="report").Text
-    grid = require("rich.table", extra="report").Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("group", "rollouts", "correct", "prompt"):
-        grid.add_column(name, justify="right" if name in ("rollouts", "correct") else "left", no_wrap=True)
-    for label, listed in list(groups.items())[:_LISTED]:
+    grid = _grid("number", "group", "rollouts", "correct", "prompt", left=("group", "prompt"))
+    for number, (label, listed) in enumerate(islice(groups.items(), _LISTED), start=1):
         prompt = " ".join(visible(listed.prompt).split())
         prompt = prompt if len(prompt) <= _PROMPT else prompt[: _PROMPT - 1] + "…"
-        grid.add_row(text(label), str(listed.rollouts), str(listed.correct), text(prompt))
+        grid.add_row(str(number), text(label), str(listed.rollouts), str(listed.correct), text(prompt))
     console.print(grid)
     mixed = sum(0 < listed.correct < listed.rollouts for listed in groups.values())
     more = f" ({_LISTED} shown)" if len(groups) > _LISTED else ""
     console.print(f"\n{len(groups):,} groups{more}, {mixed:,} with correct and other rollouts", highlight=False)
+    console.print("--group takes a number, a group's label or its beginning", highlight=False)
 
 
-def _console() -> Any:
-    console = require("rich.console", extra="report").Console()
-    if not console.is_terminal:
-        console.width = _WIDTH
-    return console
+def _grid(*names: str, left: Sequence[str]) -> Any:
+    grid = require("rich.table", extra="report").Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        grid.add_column(name, justify="left" if name in left else "right", no_wrap=True, overflow="ellipsis")
+    return grid
 
 
 def _style(value: float) -> str:
-    """Blue and orange: with any colour vision they differ."""
-    if abs(value) < _FAINT:
-        return ""
-    return _COLORS[abs(value) > _STRONG][value < 0]
+    color = f"{'bold ' * (abs(value) > _STRONG)}{CREDIT if value > 0 else BLAME}"
+    return color if abs(value) >= _FAINT else ""

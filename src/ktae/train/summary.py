@@ -12,6 +12,8 @@ from rich.table import Table
 
 from ktae.evaluation.statistics import paired_difference, share_interval
 from ktae.files import json_lines
+from ktae.pictures.curves import draw_curves, read_curves
+from ktae.pictures.style import save
 from ktae.train.recipe import ALGORITHMS, Recipe
 
 
@@ -109,30 +111,6 @@ def _table(recipe: Recipe, results: dict[str, Any]) -> tuple[list[str], list[lis
 
 
 def _plot(recipe: Recipe, out: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    panels = {"reward": "training reward", "completions/mean_length": "mean length, tokens", "entropy": "entropy, nats"}
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(12, 3.4), layout="constrained")
-    rows = json_lines.read(out / "metrics.jsonl")
-    for axis, (key, label) in zip(axes, panels.items(), strict=True):
-        for color, algorithm in enumerate(recipe.algorithms):
-            points = [(r["step"], r[key]) for r in rows if r["algorithm"] == algorithm and r.get(key) is not None]
-            if not points:
-                continue
-            step, value = np.array(points).T
-            width = max(1, len(step) // 10)
-            smooth = np.convolve(value, np.ones(width), "same") / np.convolve(
-                np.ones_like(value), np.ones(width), "same"
-            )
-            axis.plot(step, value, color=f"C{color}", alpha=0.25, linewidth=1)
-            axis.plot(step, smooth, color=f"C{color}", linewidth=2, label=ALGORITHMS[algorithm].label)
-        axis.set(xlabel="step", ylabel=label)
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False)
-    figure.suptitle(f"{recipe.name}, seed {recipe.seed}: faint = every step, strong = running mean")
-    figure.savefig(out / "curves.png", dpi=130)
-    pyplot.close(figure)
+    if (out / "metrics.jsonl").exists() and (curves := read_curves(out)):
+        labels = {name: algorithm.label for name, algorithm in ALGORITHMS.items()}
+        save(draw_curves(curves, labels, f"{recipe.name}, seed {recipe.seed}"), out / "curves.png")

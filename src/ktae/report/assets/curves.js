@@ -3,20 +3,19 @@
 const WIDTH = 340, HEIGHT = 190, LEFT = 46, RIGHT = 10, TOP = 10, BOTTOM = 26;
 
 function drawTraining(curves) {
-  if (!curves.length) return;
+  if (!curves?.panels.length) return;
+  const { names, note, panels } = curves;
   document.getElementById("training").hidden = false;
-  const names = [...new Set(curves.flatMap((curve) => curve.series.map((series) => series.name)))];
   const legend = el("p", { class: "legend" });
   names.forEach((name, k) => {
-    const key = svg("svg", { width: 26, height: 10, "aria-hidden": "true" });
-    key.append(svg("line", { x1: 1, x2: 25, y1: 5, y2: 5, class: "line s" + (k % 6) }));
+    const key = svg("svg", { width: 36, height: 10, "aria-hidden": "true" });
+    key.append(svg("line", { x1: 1, x2: 35, y1: 5, y2: 5, class: "line s" + k }));
     legend.append(el("span", {}, key, " ", name));
   });
-  const smoothed = "Faint: every logged step. Strong: running mean over a tenth of the steps.";
   document.getElementById("curves").append(
     legend,
-    el("div", { class: "charts" }, ...curves.map((curve) => chart(curve, names))),
-    el("p", { class: "quiet" }, smoothed),
+    el("div", { class: "charts" }, ...panels.map((panel) => chart(panel, names))),
+    note ? el("p", { class: "quiet" }, note) : "",
   );
 }
 
@@ -29,10 +28,8 @@ function chart(curve, names) {
   const x = (step) => LEFT + ((step - first) / (last - first || 1)) * (WIDTH - LEFT - RIGHT);
   const y = (value) => HEIGHT - BOTTOM - ((value - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
   const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
-  const ends = curve.series.map((series) => {
-    const mean = runningMean(series.points);
-    return `${series.name} ${significant(mean[0][1])} to ${significant(mean[mean.length - 1][1])}`;
-  });
+  const ends = curve.series.map(({ name, points }) =>
+    `${name} ${significant(points[0][2])} to ${significant(points[points.length - 1][2])}`);
   picture.append(svg("title", {}, `${curve.label}: ${ends.join("; ")}`));
   for (const tick of ticks) {
     picture.append(svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(tick), y2: y(tick), class: "grid" }));
@@ -41,12 +38,14 @@ function chart(curve, names) {
   for (const [step, anchor] of [[first, "start"], [last, "end"]]) {
     picture.append(svg("text", { x: x(step), y: HEIGHT - 8, "text-anchor": anchor }, whole(step)));
   }
-  picture.append(svg("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, "step"));
-  for (const series of curve.series) {
-    const style = "s" + (names.indexOf(series.name) % 6);
-    const path = (points) => points.map(([step, value]) => x(step).toFixed(1) + "," + y(value).toFixed(1)).join(" ");
-    picture.append(svg("polyline", { points: path(series.points), class: "line faint " + style }));
-    picture.append(svg("polyline", { points: path(runningMean(series.points)), class: "line " + style }));
+  picture.append(svg("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, "update"));
+  for (const { name, points } of curve.series) {
+    const path = (of) => points.map((point) => x(point[0]).toFixed(1) + "," + y(point[of]).toFixed(1)).join(" ");
+    const style = "line s" + names.indexOf(name);
+    if (points.some((point) => point[1] !== point[2])) {
+      picture.append(svg("polyline", { points: path(1), class: style + " faint" }));
+    }
+    picture.append(svg("polyline", { points: path(2), class: style }));
   }
   const reading = el("p", { class: "reading" }, " ");
   const mark = svg("line", { y1: TOP, y2: HEIGHT - BOTTOM, class: "mark", visibility: "hidden" });
@@ -60,7 +59,7 @@ function chart(curve, names) {
     mark.setAttribute("x1", x(nearest[0][0]));
     mark.setAttribute("x2", x(nearest[0][0]));
     mark.setAttribute("visibility", "visible");
-    reading.textContent = `step ${whole(nearest[0][0])}: ` +
+    reading.textContent = `update ${whole(nearest[0][0])}: ` +
       nearest.map((point, k) => `${curve.series[k].name} ${significant(point[1])}`).join(", ");
   });
   picture.addEventListener("pointerleave", () => {
@@ -68,14 +67,6 @@ function chart(curve, names) {
     reading.textContent = " ";
   });
   return el("figure", {}, el("figcaption", {}, curve.label), picture, reading);
-}
-
-function runningMean(points) {
-  const half = Math.floor(points.length / 20);
-  return points.map(([step], k) => {
-    const near = points.slice(Math.max(0, k - half), k + half + 1);
-    return [step, near.reduce((sum, point) => sum + point[1], 0) / near.length];
-  });
 }
 
 // Three to six round numbers that enclose the range.
@@ -98,15 +89,21 @@ function shortNumber(value) {
   return String(Number(value.toPrecision(3))).replace("-", "−");
 }
 
-function drawEvaluation(evaluation) {
-  if (!evaluation) return;
+function drawEvaluation(results) {
+  if (!results) return;
+  const { policies, differences, problems, seed } = results;
+  const label = (name) => policies[name].label;
+  const accuracies = Object.values(policies).flatMap((policy) => ["sampled", "greedy"].filter((mode) => policy[mode])
+    .map((mode) => ({ ...policy[mode], label: policy.label, mode, value: policy[mode].accuracy })));
+  const compared = differences.map((row) =>
+    ({ ...row, label: `${label(row.policy)} minus ${label(row.baseline)}`, value: row.difference }));
   const section = document.getElementById("evaluation");
   section.hidden = false;
   section.append(
-    intervalTable("Policy", evaluation.policies, false),
-    ...(evaluation.differences.length ? [intervalTable("Difference", evaluation.differences, true)] : []),
-    ...evaluation.notes.map((note) => el("p", { class: "quiet" }, note)),
-  );
+    intervalTable("Policy", accuracies, false),
+    compared.length ? intervalTable("Difference", compared, true) : "",
+    el("p", { class: "quiet" }, `${whole(problems)} held-out problems. The intervals cover the choice of problems, not ` +
+      `the training seed (one here: ${seed}); one seed cannot show that one algorithm is better than another.`));
 }
 
 // Rows of an estimate with its interval, as numbers and on a common scale.
@@ -115,23 +112,23 @@ function intervalTable(head, rows, differences) {
   const ticks = niceTicks(Math.min(...ends), Math.max(...ends));
   const [low, high] = [ticks[0], ticks[ticks.length - 1]];
   const x = (value) => (4 + ((value - low) / (high - low)) * 152).toFixed(1);
+  const show = (value) => (differences ? signed(value) : value.toFixed(3));
   const body = rows.map((row) => {
-    const style = !differences ? "estimate" : row.low > 0 ? "estimate credit" : row.high < 0 ? "estimate blame" : "estimate";
-    const picture = svg("svg", { viewBox: "0 0 160 18", width: 160, height: 18, class: style, "aria-hidden": "true" });
+    const side = !differences ? "" : row.low > 0 ? " credit" : row.high < 0 ? " blame" : "";
+    const picture = svg("svg", { viewBox: "0 0 160 18", width: 160, height: 18, class: "estimate" + side, "aria-hidden": "true" });
     picture.append(svg("line", { x1: x(low), x2: x(high), y1: 9, y2: 9, class: "grid" }));
     if (differences) picture.append(svg("line", { x1: x(0), x2: x(0), y1: 1, y2: 17, class: "grid" }));
     picture.append(svg("line", { x1: x(row.low), x2: x(row.high), y1: 9, y2: 9, class: "whisker" }));
     picture.append(svg("circle", { cx: x(row.value), cy: 9, r: 3 }));
-    const show = (value) => (differences ? signed(value) : value.toFixed(3));
     return el("tr", {},
       el("th", { scope: "row" }, row.label), el("td", {}, row.mode),
       el("td", { class: "number" }, show(row.value)),
       el("td", { class: "number" }, `${show(row.low)} to ${show(row.high)}`),
-      el("td", {}, picture), el("td", { class: "number" }, row.more || ""));
+      el("td", {}, picture),
+      differences ? null : el("td", { class: "number length" }, row.mean_length.toFixed(1)));
   });
-  const scale = `${shortNumber(low)} to ${shortNumber(high)}`;
-  const heads = [head, "Decoding", "Accuracy", "95 % interval", scale,
-    differences ? "" : "Mean length"];
+  const heads = [head, "Decoding", "Accuracy", "95 % interval", `${shortNumber(low)} to ${shortNumber(high)}`,
+    ...(differences ? [] : ["Mean length"])];
   return el("div", { class: "wide" }, el("table", { class: "intervals" },
     el("thead", {}, el("tr", {}, ...heads.map((text) => el("th", { scope: "col" }, text)))), el("tbody", {}, ...body)));
 }

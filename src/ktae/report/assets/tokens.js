@@ -18,7 +18,7 @@ function showCard(pinned, hovered) {
   const { state, k } = at, unit = state.units[k];
   const rows = [];
   const row = (name, value, id) => rows.push(el("dt", {}, name), el("dd", { "data-name": id || name }, value));
-  let counts = null;
+  let counts = null, remark = "";
   if (unit >= 0) {
     const of = (name) => chosen.group.units[name][unit];
     const cell = (name) => el("td", { "data-name": name }, whole(of(name)));
@@ -35,6 +35,11 @@ function showCard(pinned, hovered) {
     row("frequencies", `${significant(of("tf_correct"))} / ${significant(of("tf_incorrect"))}`, "tf");
     row("direction", significant(of("direction"), 4), "direction");
     row("uses", whole(of("occurrences")), "occurrences");
+    const largest = chosen.group.scale / (state.values ? 2 : 1); // before centring
+    if (of("fisher_p") === 1 && Math.abs(of("value")) > 0.99 * largest) {
+      remark = el("p", { class: "quiet remark" }, "p is 1 although the value is extreme: only one side holds the token, " +
+        "which makes it extreme, but so few rollouts do that chance alone would do as much.");
+    }
   }
   if (unit >= 0 && state.correct !== null) {
     const value = keyValue(state, k);
@@ -50,7 +55,7 @@ function showCard(pinned, hovered) {
     el("p", { class: "head" }, tokenLabel(state.texts[k]),
       el("button", { type: "button", "aria-label": "Close", onclick: unpin }, "×")),
     el("p", { class: "quiet" }, `${id}rollout ${state.number + 1}, token ${whole(k + 1)}`),
-    counts || "", el("dl", {}, ...rows), pinned === at && unit >= 0 ? placeTurner(at) : "");
+    counts || "", el("dl", {}, ...rows), remark, pinned === at && unit >= 0 ? placeTurner(at) : "");
   card.classList.toggle("pinned", at === pinned);
   card.hidden = false;
   place(card, at.span);
@@ -137,7 +142,7 @@ function drawKeyTokens(group) {
       : "No rollout is scored."));
     return section;
   }
-  section.append(el("p", { class: "quiet" }, group.remark),
+  section.append(...group.remarks.map((remark) => el("p", { class: "quiet remark" }, remark)),
     el("div", { class: "wide" }));
   fillKeyTokens(group, section.lastChild);
   return section;

@@ -1,0 +1,124 @@
+"""Curves of a run: metrics over updates, a panel a metric, a line an algorithm."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ktae.extras import require
+from ktae.pictures.style import figure, series, styled
+
+# Shown where they were logged and none are named; docs/metrics.md defines them.
+METRICS = {
+    "reward": "Training reward",
+    "accuracy": "Accuracy of the training rollouts",
+    "completions/mean_length": "Mean length, tokens",
+    "entropy": "Entropy, nats",
+    "kl": "KL from the reference, nats",
+    "grad_norm": "Gradient norm",
+    "ktae/key_token_share": "Key tokens, share of all",
+}
+SMOOTHED = "Faint: every logged update. Strong: mean over a tenth of them."
+
+Curves = dict[str, dict[str, tuple[list[int], list[float]]]]
+
+
+def read_curves(path: Path, metrics: Sequence[str] | None = None) -> Curves:
+    """Metrics of a run's metrics.jsonl. A last line without an end, since it is being written, is left out.
+
+    Args:
+        path: the run's folder, or the file.
+        metrics: names; None for those there are of METRICS, which may be none.
+
+    Returns:
+        {metric: {algorithm: (steps, values)}}, algorithms in the order of the file. Values that are no finite numbers
+        are left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a metric is not there, or a line is not a row of metrics.
+    """
+    path = path / "metrics.jsonl" if path.is_dir() else path
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    found: Curves = {}
+    for number, line in enumerate(path.read_text().splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            row = json.loads(line)
+            step, algorithm = int(row["step"]), str(row.get("algorithm", ""))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}:{number}: not a row of metrics: {error!r}") from error
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and math.isfinite(value) and name != "step":
+                steps, values = found.setdefault(name, {}).setdefault(algorithm, ([], []))
+                steps.append(step)
+                values.append(value)
+    chosen = [name for name in METRICS if name in found] if metrics is None else metrics
+    if missing := [name for name in chosen if name not in found]:
+        raise ValueError(f"metrics must be among {', '.join(found)}, got {', '.join(missing)}")
+    return {name: found[name] for name in chosen}
+
+
+def algorithms(curves: Curves) -> list[str]:
+    """All that any of the curves has, in their order."""
+    return list(dict.fromkeys(algorithm for of_metric in curves.values() for algorithm in of_metric))
+
+
+def running_mean(values: Sequence[float]) -> list[float]:
+    """The mean over a tenth of the values, as many before each as after it; fewer at the ends.
+
+    >>> running_mean([0.0] * 10 + [1.0] * 10)[8:12]
+    [0.0, 0.3333333333333333, 0.6666666666666666, 1.0]
+    """
+    half = len(values) // 20
+    return [float(np.mean(values[max(0, k - half) : k + half + 1])) for k in range(len(values))]
+
+
+@styled()
+def draw_curves(curves: Curves, labels: Mapping[str, str] | None = None, title: str = "") -> Any:
+    """A panel a metric: the values faintly, and their running mean.
+
+    Args:
+        curves: those of `read_curves`.
+        labels: what the legend calls the algorithms that do not go by their name.
+        title: of the legend.
+
+    Returns:
+        A matplotlib Figure.
+
+    Raises:
+        ValueError: there is no curve, or there are more algorithms than can be told apart.
+    """
+    if not curves:
+        raise ValueError("there are no curves to draw: none of the usual metrics was logged")
+    ticker = require("matplotlib.ticker", extra="report")
+    columns, rows = min(len(curves), 3), -(-len(curves) // 3)
+    drawn = figure(max(2.7 * columns, 4.5), 1.9 * rows + 0.6 + 0.2 * bool(title))
+    axes = list(drawn.subplots(rows, columns, squeeze=False).flat)
+    names = algorithms(curves)
+    smoothed = False
+    for axis, (metric, of_metric) in zip(axes, curves.items(), strict=False):
+        for algorithm, (steps, values) in of_metric.items():
+            style = series(names.index(algorithm))
+            mean = running_mean(values)
+            if mean != values:
+                smoothed = True
+                axis.plot(steps, values, color=style["color"], alpha=0.25, linewidth=0.7)
+            axis.plot(steps, mean, linewidth=1.6, marker="o" if len(steps) == 1 else "", **style)
+        axis.set_title(METRICS.get(metric, metric), loc="left")
+        axis.grid()
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True, min_n_ticks=1))
+    for axis in axes[len(curves) :]:
+        axis.set_visible(False)
+    for number, algorithm in enumerate(names):
+        axes[0].plot([], [], label=(labels or {}).get(algorithm, algorithm) or "run", linewidth=1.6, **series(number))
+    drawn.legend(loc="outside upper center", ncols=4, handlelength=2.6, title=title)
+    drawn.supxlabel("update" + (f".  {SMOOTHED}" if smoothed else ""), fontsize=8.5)
+    return drawn

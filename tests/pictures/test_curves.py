@@ -1,0 +1,74 @@
+"""Curves of a run: read once, smoothed once, drawn by one function."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from ktae.pictures.curves import SMOOTHED, draw_curves, read_curves, running_mean
+from ktae.pictures.style import SERIES
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    def write(steps, algorithms=("grpo", "grpo_ktae")):
+        rows = [
+            {"algorithm": algorithm, "step": step, "accuracy": (step % 7) / 50, "entropy": float("nan"), "odd": step}
+            for algorithm in algorithms
+            for step in range(1, steps + 1)
+        ]
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return tmp_path
+
+    return write
+
+
+def test_reading(metrics):
+    run = metrics(3)
+    assert list(read_curves(run)) == ["accuracy"]
+    assert read_curves(run / "metrics.jsonl", ["odd"])["odd"] == dict.fromkeys(("grpo", "grpo_ktae"), ([1, 2, 3],) * 2)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "algo')  # being written
+    assert read_curves(run)["accuracy"]["grpo"][0] == [1, 2, 3]
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write("\n")
+    with pytest.raises(ValueError, match=r"metrics.jsonl:7: not a row of metrics"):
+        read_curves(run)
+
+
+@pytest.mark.parametrize("steps", [1, 19, 20, 50, 333])
+def test_the_line_is_a_centred_mean_over_a_tenth(steps):
+    values = np.random.default_rng(0).random(steps)
+    half = steps // 20
+    expected = [np.mean([values[j] for j in range(steps) if abs(j - k) <= half]) for k in range(steps)]
+    np.testing.assert_allclose(running_mean(values.tolist()), expected)
+
+
+def test_drawing(metrics):
+    figure = draw_curves(read_curves(metrics(50), ["accuracy", "odd"]), {"grpo": "GRPO"}, "a run")
+    accuracy, odd = figure.axes
+    assert (accuracy.get_title("left"), odd.get_title("left")) == ("Accuracy of the training rollouts", "odd")
+    raw, mean = accuracy.lines[:2]
+    np.testing.assert_allclose(raw.get_ydata(), [step % 7 / 50 for step in range(1, 51)])
+    np.testing.assert_allclose(mean.get_ydata(), running_mean(raw.get_ydata()))
+    assert (raw.get_color(), mean.get_color()) == (SERIES[0], SERIES[0])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["GRPO", "grpo_ktae"]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 15])
+def test_short_runs_have_ticks_at_whole_updates_and_nothing_faint(metrics, steps):
+    figure = draw_curves(read_curves(metrics(steps)))
+    figure.canvas.draw()
+    axis = figure.axes[0]
+    assert [tick % 1 for tick in axis.get_xticks()] == [0] * len(axis.get_xticks())
+    assert all(line.get_alpha() is None for line in axis.lines)
+    assert SMOOTHED not in figure.get_supxlabel()
+
+
+def test_no_more_algorithms_than_can_be_told_apart(metrics):
+    with pytest.raises(ValueError, match="7 lines can be told apart"):
+        draw_curves(read_curves(metrics(2, [f"a{k}" for k in range(8)])))
+    with pytest.raises(ValueError, match="no curves to draw"):
+        draw_curves({})

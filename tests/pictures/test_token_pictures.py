@@ -1,0 +1,76 @@
+"""The heat map shows every token on its ground and fills its width; key tokens stand where their table says."""
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
+
+from ktae.pictures.style import BLAME, CREDIT, MONO
+from ktae.pictures.tokens import TokenRow, draw_heatmap, draw_key_tokens
+
+HOSTILE = "$x^2$ \\frac{1 \x1b[2J \N{RIGHT-TO-LEFT OVERRIDE} \N{CJK UNIFIED IDEOGRAPH-6570} <b>&amp; \t\n\n" + "a" * 300
+ROWS = [
+    TokenRow(["so", " it", " is", "\n", "42"], [0.0, 0.1, 0.0, 0.0, 1.0], True, 0.87),
+    TokenRow(["it", " is", " 42"], [0.1, 0.0, 1.0], True, 0.87),
+    TokenRow(["so", " it", " is", " 43"], [0.0, 0.1, 0.0, -1.0], False, -0.87),
+    TokenRow([HOSTILE], [-0.5], None, 0.0),
+]
+
+
+def parts(figure):
+    """The headings; the tokens' texts as (x, text); the grounds."""
+    axis = figure.axes[0]
+    headings = [text.get_text() for text in axis.texts if text.get_weight() == "bold"]
+    tokens = [(text.get_position()[0], text.get_text()) for text in axis.texts if text.get_fontfamily() == [MONO]]
+    return headings, tokens, [patch for patch in axis.patches if isinstance(patch, Rectangle)]
+
+
+def test_every_token_stands_on_its_ground():
+    figure = draw_heatmap(ROWS, shown=8, lines=50)
+    headings, tokens, grounds = parts(figure)
+    assert [heading.split(",")[0] for heading in headings] == ["correct", "correct", "incorrect", "unscored"]
+    shown = "".join(text for _, text in tokens)
+    assert all(part in shown for part in ("so it is\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}42", " 43", "a" * 50))
+    assert "\x1b" not in shown
+    assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in shown
+    shades = {ground.get_facecolor()[:3] for ground in grounds}
+    for color in (CREDIT, BLAME):
+        tint = [1 - 0.6 * (1 - part) for part in to_rgb(color)]
+        assert any(shade == pytest.approx(tint, abs=0.01) for shade in shades)
+    assert max(ground.get_x() + ground.get_width() for ground in grounds) <= figure.axes[0].get_xlim()[1]
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:3], ROWS[:2], ROWS[:1]])
+@pytest.mark.parametrize("words", [1, 12, 60])
+def test_the_width_is_used(rows, words):
+    rows = [TokenRow([" word"] * words, [1.0] * words, row.correct, row.advantage) for row in rows]
+    figure = draw_heatmap(rows, shown=8, lines=8)
+    headings, tokens, _ = parts(figure)
+    width = figure.axes[0].get_xlim()[1]
+    used = max([x + len(text) for x, text in tokens] + [width / 2 + max(map(len, headings))] * (len(rows) > 1))
+    assert 0.75 * width <= used or len(rows) == words == 1
+    if len(rows) > 1:
+        assert max(x for x, _ in tokens) >= width / 2
+
+
+def test_what_is_left_out_is_said():
+    headings, _, _ = parts(draw_heatmap(ROWS, shown=2, lines=1))
+    assert headings == ["correct, advantage +0.87, 1 more token", "incorrect, advantage \N{MINUS SIGN}0.87"]
+
+
+def test_key_tokens():
+    def row(text, value, a, b):
+        return {"text": text, "unit": 7, "value": value, "a": a, "b": b, "c": 4 - a, "d": 2 - b, "adjusted_p": 0.02 * b}
+
+    rows = [row(" 42", 1.0, 4, 0), row("$\n", -0.5, 1, 2), row("", -1.0, 0, 1), row("none", 0.0, 4, 2)]
+    left, right = draw_key_tokens(rows, top=3).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["\N{OPEN BOX}42", "$\\n", "7"]
+    assert [patch.get_width() for patch in left.patches] == [1.0, -0.5, -1.0]
+    for y, shares in enumerate([[0, 1], [0.25, 1], [0, 0.5]]):
+        marks = [line for line in right.lines if line.get_marker() in "os" and list(line.get_ydata()) == [y]]
+        assert sorted(mark.get_xdata()[0] for mark in marks) == shares
+    assert [text.xy[1] for text in right.texts] == [0, 1, 2]
+    with pytest.raises(ValueError, match="no key tokens: all values are 0"):
+        draw_key_tokens(rows[3:], top=3)
