@@ -70,8 +70,6 @@ def values_without_tf(n_T: int, n_F: int, config: KTAEConfig) -> np.ndarray:
 @functools.lru_cache(maxsize=4096)
 def strengths(n_T: int, n_F: int, config: KTAEConfig) -> np.ndarray:
     """(n_T + 1, n_F + 1) float64 association strengths, entry [a, b]; 0 without two sides to tell apart."""
-    if n_T == 0 or n_F == 0:
-        return np.zeros((n_T + 1, n_F + 1))
     h1, h2 = config.fisher_weight, config.information_gain_weight
     fisher = fisher_scores if config.fisher == "exact" else released_fisher_scores
     return (h1 * fisher(n_T, n_F) + h2 * information_gains(n_T, n_F)) / (h1 + h2)
