@@ -1,5 +1,6 @@
 """Equations and inequalities: what they assign, which sets they describe, and whether two are the same."""
 
+import re
 from collections.abc import Callable
 
 from ktae.grading.rules.aliases import align, derivatives
@@ -8,6 +9,8 @@ from ktae.grading.rules.structure import FLIPPED, items, relation
 from ktae.grading.rules.symbolic import constant, same_equation, same_inequality, same_scaled_equation
 
 _ASSIGNS = {"=", r"\in", r"\approx", r"\equiv"}
+# |x - 3|, as in inequalities.
+_DISTANCE = re.compile(r"\|\s*([a-z])\s*([+-][^|a-z]*)?\|")
 # What an exact value and its approximation may differ by, as a share.
 _APPROXIMATION = 0.02
 
@@ -21,6 +24,8 @@ def assignment(text: str) -> tuple[str | None, str]:
     (('x', '5'), ('\\theta', '0.5'), (None, '2x = 6'))
     """
     sides, signs = relation(text)
+    if signs == ["="] and is_name(sides[1]) and not is_name(sides[0]):
+        sides = sides[::-1]
     if not signs or not _ASSIGNS.issuperset(signs) or not is_name(sides[0]) or not all(sides):
         return None, text
     exact = signs.index(r"\approx") if r"\approx" in signs else len(signs)
@@ -62,8 +67,15 @@ def as_set(text: str) -> str | None:
 def _range(statement: str) -> tuple[str, str, str, str, str] | None:
     """Of an inequality the name, and the interval that it confines it to: opening bracket, ends, closing bracket."""
     sides, signs = relation(statement)
-    if signs and signs[0] in (">", r"\ge"):
+    if signs and signs[0] in (">", r"\ge") and not _DISTANCE.fullmatch(sides[0]):
         sides, signs = sides[::-1], [FLIPPED.get(sign, sign) for sign in signs[::-1]]
+    if len(signs) == 1 and (match := _DISTANCE.fullmatch(sides[0])):
+        low, high = (f"{sign}({sides[1]})-({match[2] or 0})" for sign in "-+")
+        if signs[0] in ("<", r"\le"):
+            return match[1], "(["[signs[0] != "<"], low, high, ")]"[signs[0] != "<"]
+        if signs[0] in (">", r"\ge"):
+            brackets = ")(" if signs[0] == ">" else "]["
+            return match[1], "(", r"-\infty", rf"{low}{brackets[0]}\cup{brackets[1]}{high},\infty", ")"
     if signs == [r"\ne"] and is_name(sides[0]):
         return sides[0], "(", r"-\infty", rf"{sides[1]})\cup({sides[1]},\infty", ")"
     if not signs or not {"<", r"\le"}.issuperset(signs):
