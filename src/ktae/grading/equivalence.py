@@ -133,7 +133,7 @@ class _Comparison:
         """Compare enumerations; None if neither has several items."""
         if len(_expanded(prediction)) == len(_expanded(answer)) == 1:
             return None
-        if split(answer, (r"\cup",))[1]:
+        if split(answer, (r"\cup",))[1] and not relation(prediction)[1]:
             return self._unions(prediction.replace(r"\lor", r"\cup"), answer)
         sets = as_set(prediction), as_set(answer)
         if any(sets) and self._unions(sets[0] or assignment(prediction)[1], sets[1] or assignment(answer)[1]):

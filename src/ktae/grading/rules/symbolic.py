@@ -25,6 +25,7 @@ _PRODUCT = re.compile(
 )
 # To it e and E are Euler's number, which has no index.
 _INDEXED_E = re.compile(r"\\[a-zA-Z]+|([eE])(?=\s*_\{)")
+_CIS = re.compile(r"\\cis\s*(\([^()]*\)|[0-9.]*(?:\^\{\\circ\}|\s*\\?[a-z]+)?|\\frac\{[^{}]*\}\{[^{}]*\})")
 _ANGLE = re.compile(r"([0-9.]+)\s*\^\{\\circ\}")
 
 
@@ -35,6 +36,7 @@ def parse(latex: str) -> Any:
         return None
     parser = require("latex2sympy2_extended.latex2sympy2", "train")
     latex = _INDEXED_E.sub(lambda match: rf"\mathcal{{{match[1]}}}" if match[1] else match[0], latex)
+    latex = _CIS.sub(r"\\exp(i(\1))", latex)
     latex = _PRODUCT.sub(r"\1\2 \\cdot ", _ANGLE.sub(r"(\1 \\cdot \\pi / 180)", latex))
     try:
         # By default R and r would be the same.
