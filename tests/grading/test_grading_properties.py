@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 pytest.importorskip("math_verify")
 pytest.importorskip("pebble")
 
-from ktae.grading.agreement import disagreements, find_cases
 from ktae.grading.equivalence import compare_plainly, is_equivalent
 from ktae.grading.extraction import extract_answer
 from ktae.grading.grader import Grader

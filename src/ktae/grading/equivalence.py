@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 
 from ktae.grading.options import GradingOptions
 from ktae.grading.rules.aliases import align
-from ktae.grading.rules.names import base_name, same_name, with_parameter_of
+from ktae.grading.rules.names import base_name, letters, rename, same_name, with_parameter_of
 from ktae.grading.rules.notation import clean, spelling
 from ktae.grading.rules.numerals import parse_number, same_number
 from ktae.grading.rules.quantities import same_compound, same_digits, same_quantity, same_ratio, same_time
-from ktae.grading.rules.relations import approximation, as_set, assignment, same_relation
+from ktae.grading.rules.relations import approximation, as_set, assignment, is_consistent, same_relation
 from ktae.grading.rules.structure import Bracketed, bracketed, items, relation, split, without_braces
 from ktae.grading.rules.symbolic import same_formula
 from ktae.grading.rules.words import same_choice, same_text, unwrapped
@@ -21,13 +21,13 @@ from ktae.grading.rules.words import same_choice, same_text, unwrapped
 # Longer answers are equal to their own spelling only.
 _MAX_LENGTH = 10_000
 _PLAIN_NUMBER = re.compile(r"([-+]?)(?:\\\$)?([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.([0-9]*))?")
-_DECIMAL_COMMA = re.compile(r"([-+]?[0-9]+),([0-9]{1,2}|[0-9]{4,})")
-_COLUMN = re.compile(
-    r"\[?\\begin\s*\{[pb]?(?:matrix|array)\}(?:\{[a-z]*\})?([^&]*)\\end\s*\{[pb]?(?:matrix|array)\}\]?"
-)
+_DECIMAL_COMMA = re.compile(r"([-+]?[0-9]{1,3}(?:[. ][0-9]{3})+|[-+]?[0-9]+),([0-9]{1,2}|[0-9]{4,})")
+_COLUMN = re.compile(r"\\begin\{pmatrix\}([^&]*)\\end\{pmatrix\}")
 _SIGNS = re.compile(r"\\pm(?![a-z])")
 _BOTH_SIGNS = re.compile(r"\\[pm][pm](?![a-z])")
 _SET_BUILDER = re.compile(r"^\\\{\s*([a-z])\s*(?:\\in\s*\\mathbb\{R\}|\\in R)?\s*[|:]\s*([^|]*(?:\|[^|]*\|[^|]*)?)\\\}$")
+_INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne)(?![a-z])")
+_INTEGER = re.compile(r"[,;]?\s*(?:\\text\{[a-z ,]*\}\s*)?([klmn])\s*(?:\\in\s*\\mathbb\{Z\}|\\text\{ ?(?:is )?an integer\})$")
 _BRACKETS = (("(", ")"), (r"\{", r"\}"))
 
 
@@ -97,6 +97,12 @@ class _Comparison:
 
     def same(self, prediction: str, answer: str) -> bool:
         prediction, answer = (_SET_BUILDER.sub(r"\2", unwrapped(without_braces(text))) for text in (prediction, answer))
+        if declared := _INTEGER.search(prediction):
+            prediction = prediction[: declared.start()]
+            answer = _INTEGER.sub("", answer)
+            others = set(letters(answer)) - set(letters(prediction))
+            if len(others) == 1 and others <= set("klmn"):
+                prediction = rename(prediction, {declared[1]: others.pop()})
         if not prediction or not answer:
             return False
         if spelling(prediction) == spelling(answer):
@@ -109,11 +115,12 @@ class _Comparison:
         if predicted and expected:
             return same_number(predicted, expected, self.tolerance)
         if expected and expected.place and (match := _DECIMAL_COMMA.fullmatch(prediction)):
-            return self.same(f"{match[1]}.{match[2]}", answer)
+            return self.same(f"{re.sub('[. ]', '', match[1])}.{match[2]}", answer)
         # 12 (twelve)
         if match := re.fullmatch(r"(.*\S) ?\(([a-z -]+)\)", prediction):
             number, again = parse_number(match[1]), parse_number(match[2])
-            return None if number is None else again == number and self.same(match[1], answer)
+            if number:
+                return again is not None and again.value == number.value and self.same(match[1], answer)
         return None
 
     def _matrices(self, prediction: str, answer: str) -> bool | None:
@@ -136,8 +143,12 @@ class _Comparison:
         if split(answer, (r"\cup",))[1] and not relation(prediction)[1]:
             return self._unions(prediction.replace(r"\lor", r"\cup"), answer)
         sets = as_set(prediction), as_set(answer)
+        if all(sets):
+            return self._unions(*sets)
         if any(sets) and self._unions(sets[0] or assignment(prediction)[1], sets[1] or assignment(answer)[1]):
             return True
+        if (r"\lor" in prediction) != (r"\lor" in answer) and _INEQUALITY.search(prediction):
+            return False
         listed, expected = _expanded(prediction), _expanded(answer)
         if len(listed) > 1 and len(expected) > 1:
             return self._items(listed, expected, ordered=False)
@@ -181,19 +192,22 @@ class _Comparison:
         """Compare equations, inequalities and the like; None if neither is one."""
         if not relation(prediction)[1] and not relation(answer)[1]:
             return None
+        sets = as_set(prediction), as_set(answer)
+        if all(sets) and self._unions(*sets):
+            return True
+        if not is_consistent(prediction):
+            return False
         if (near := approximation(prediction)) is not None and self.same(near, answer):
             return True
         name, value = assignment(prediction)
         expected_name, expected_value = assignment(answer)
         if relation(prediction)[1] and relation(answer)[1]:
             # 1 < x < 2 and x in (1,2)
-            sets = as_set(prediction), as_set(answer)
             if sets.count(None) == 1 and (name or expected_name):
                 return self._unions(sets[0] or value, sets[1] or expected_value)
             return same_relation(prediction, answer, self.same)
         if name is not None or expected_name is not None:
             return self.same(value, expected_value)
-        sets = as_set(prediction), as_set(answer)
         if any(sets):
             return self._unions(sets[0] or prediction, sets[1] or answer)
         # A computation such as 6*7 = 42, or a value and its approximation; but no equation.
@@ -213,6 +227,8 @@ class _Comparison:
             single = group or expected
             if single is None or len(single.items) != 1 or single.opening == "[":
                 return None
+            if single.items[0].startswith((r"\{", r"\emptyset")):
+                return False
             return self.same(*((single.items[0], answer) if group else (prediction, single.items[0])))
         if group.opening == expected.opening == r"\{":
             sets = [list(dict.fromkeys(map(spelling, side.items))) for side in (group, expected)]

@@ -122,6 +122,12 @@ _REWRITES = [
         (r"\\bigcup(?![a-z])", r"\\cup"),
         (r"\\(?:wedge)(?![a-zA-Z])", r"\\land"),
         (r"\\(?:vee)(?![a-zA-Z])", r"\\lor"),
+        (r"\\text\{\s*all reals?(?: numbers)?\s*\}|^\s*all reals?(?: numbers)?\s*$", r"\\mathbb{R}"),
+        (
+            r"\\(begin|end)\s*\{(?:[bBp]?(?:small)?matrix|array)\*?\}(?:\s*\[[lcr]\]|\s*\{[lcr|\s]*\})?",
+            r"\\\1{pmatrix}",
+        ),
+        (r"[(\[]\s*(?=\\begin\{pmatrix\})|(?<=\\end\{pmatrix\})\s*[)\]]", ""),
         (r"\.\.\.|\\[lc]?dots(?![a-z])", r"\\dots"),
         (r"\\(max|min|gcd|lcm)\s*\\\{([^{}]*)\\\}", r"\\\1(\2)"),
         (r"\\backslash(?![a-zA-Z])", r"\\setminus"),

@@ -135,7 +135,8 @@ def same_ratio(prediction: str, answer: str) -> bool | None:
     >>> same_ratio("2:3", "4:6"), same_ratio("12:30", "6:15"), same_ratio("2:3", "3:2"), same_ratio("1:2", "0.5")
     (True, False, False, True)
     """
-    parts = [[parse_number(part) for part in split(text, (":",))[0]] for text in (prediction, answer)]
+    given = re.sub(r" to ", ":", plain(prediction)) if ":" in answer else prediction
+    parts = [[parse_number(part) for part in split(text, (":",))[0]] for text in (given, answer)]
     if max(map(len, parts)) == 1:
         return None
     if any(re.fullmatch("[0-9]{1,2}:[0-5][0-9]", text) for text in (prediction, answer)):

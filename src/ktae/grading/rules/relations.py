@@ -13,6 +13,7 @@ _ASSIGNS = {"=", r"\in", r"\approx", r"\equiv"}
 _DISTANCE = re.compile(r"\|\s*([a-z])\s*([+-][^|a-z]*)?\|")
 # What an exact value and its approximation may differ by, as a share.
 _APPROXIMATION = 0.02
+_EXACT = 1e-30
 
 
 def assignment(text: str) -> tuple[str | None, str]:
@@ -41,6 +42,23 @@ def approximation(text: str) -> str | None:
     if exact is None or near is None or abs(exact - near) > _APPROXIMATION * abs(exact):
         return None
     return sides[-1]
+
+
+def is_consistent(text: str) -> bool:
+    """Whether the constants in a chain of equations are equal, near each other where one is rounded.
+
+    >>> is_consistent("x = 2 = 3"), is_consistent("6*7 = 42"), is_consistent(r"5 \\approx 7"), is_consistent("x = y")
+    (False, True, False, True)
+    """
+    sides, signs = relation(text)
+    for sign, one, other in zip(signs, sides, sides[1:], strict=False):
+        values = constant(one), constant(other)
+        if sign not in ("=", r"\approx") or values[0] is None or values[1] is None:
+            continue
+        is_rounded = sign != "=" or "." in one + other
+        if abs(values[0] - values[1]) > (_APPROXIMATION if is_rounded else _EXACT) * abs(values[0]):
+            return False
+    return True
 
 
 def as_set(text: str) -> str | None:

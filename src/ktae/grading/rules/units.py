@@ -42,21 +42,21 @@ _NEUTRAL = re.compile(r"(?:(?:square|cubic|sq) )?units?(?: ?(?:\*\*[23]|squared|
 # Words that change the value or its meaning; with one of them a text is no unit.
 _NO_UNITS = re.compile(
     rf"\b(?:{'|'.join(SCALES)}|score|more|less|fewer|no|not|least|most|than|over|under|times|plus|minus|negative|if|when|"
-    r"where|for|with|without|only|is|was|has|does|are|isn|doesn|or|and|but|maybe|perhaps|versus|yes|always|besides|"
+    r"where|for|with|without|only|is|was|has|does|are|isn|doesn|or|and|but|maybe|perhaps|versus|double|triple|twice|extra|additional|yes|always|besides|"
     r"others|wrong|undefined|a\.?m|p\.?m|modulo|mod|base|squared|cubed|this|thus|guess|digits)(?:e?s)?\b",
     re.IGNORECASE,
 )
 _MAX_WORDS = 5
 _COUNTED = re.compile(
-    r"(?:(?:different|distinct|possible|total|ordered|whole|such|real|positive|integer|more) )*"
+    r"(?:(?:different|distinct|possible|total|ordered|whole|such|real|positive|integer) )*(?:[a-z]{3,} )?"
     r"(?:[a-z]{3,}(?<!s)(?<!u)s|people|men|women|children|mice|fish|sheep|geese)",
     re.IGNORECASE,
 )
 _TEXT = r"\\text\{(?:[^{}]|\{[^{}]*\})*\}"
-_BARE = r"(?<![A-Za-z\\])[A-Za-zÅ]+|[^\x00-\x7f]+"
+_BARE = r"(?<![A-Za-z\\])[A-Za-zÅ]+\.?|[^\x00-\x7f]+"
 _PIECE = rf"(?:{_TEXT}|{_BARE}|%|\^\{{\\circ\}}|\\\$|[€£¥₹¢]|\\mu\s?)(?:\s*\^\s*\{{\s*-?[0-9]\s*\}})?"
 _TAIL = re.compile(rf"\s*(?:/\s*)?{_PIECE}(?:\s*(?:/|\\cdot|\*)?\s*{_PIECE})*\s*\Z|\s*\\pmod\s*\{{[^{{}}]*\}}\s*\Z")
-_TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|cis)(?![a-z])")
 _CURRENCY = re.compile(r"([-+]?)\s*(?:\\text\{\s*)?(?:US|U\.S\.)?\s*(\\\$|[€£¥₹]|USD|EUR|GBP|INR|Rs\.?)(?:\s*\})?\s*(?=[-0-9.\\])")
 _VARIABLE = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]")
 _TOKEN = re.compile(r"(/|\bper\b)|([^\s/*.()-]+)(?:\*\*\{?(-?[0-9])\}?)?")
@@ -116,6 +116,8 @@ def split_unit(text: str, is_reference: bool = False, beside_unit: bool = False)
         if not unit or parse_number(value) is None:
             if _NEUTRAL.fullmatch(words) or words.startswith("mod"):
                 return before, None
+            while words.partition(" ")[0].lower().removesuffix("s") in SCALES and " " in words:
+                before, words = f"{before} {words.partition(' ')[0]}", words.partition(" ")[2]
             read = read_unit(words, is_reference)
             return (before, read) if read else (text, None)
     return (value, read_unit(unit, True)) if unit else (text, None)

@@ -15,6 +15,7 @@ _PARTS = "half third quarter fifth sixth seventh eighth ninth tenth".split()
 # What multiplies the number before it.
 SCALES = {
     **{word: Fraction(scale) for word, scale in {**_SCALES, "lakh": 10**5, "crore": 10**7}.items()},
+    "ten": Fraction(10),
     **{word: Fraction(1, part) for part, word in enumerate(_PARTS, 2)},
     **{"halve": Fraction(1, 2), "fourth": Fraction(1, 4), "hundredth": Fraction(1, 100)},
     **{"thousandth": Fraction(1, 1000), "万": Fraction(10**4), "萬": Fraction(10**4), "亿": Fraction(10**8)},
@@ -47,9 +48,9 @@ def plain(text: str) -> str:
 
 
 def unwrapped(text: str) -> str:
-    r"""The content of a text that is all in one \text{}, otherwise the text."""
+    r"""The content of a text that is all in one \text{}, otherwise the text; a word stays a text."""
     match = _TEXT.fullmatch(text)
-    return match[1].strip() if match else text
+    return match[1].strip() if match and not re.fullmatch("[A-Za-z]{2,}", match[1].strip()) else text
 
 
 def number_in_words(text: str) -> Fraction | None:
@@ -144,6 +145,8 @@ def is_text(text: str) -> bool:
     """Whether words are what this answer is about: more than the unit of a number or an index."""
     words = [*_WORD.findall(plain(text)), *(word for word in plain(text).split() if word.lower() in _SHORT_WORDS)]
     outside = _TEXT.sub(" ", text)
+    if {word.casefold() for word in words} & _MONTHS:
+        return True
     if _NO_WORDS.search(outside.replace(r"\lor", "").replace(" ; ", " ").replace(",", "")):
         return False
     return any(word.lower() not in _FUNCTIONS for word in words) or bool(_TEXT.search(text))
