@@ -25,9 +25,13 @@ _DECIMAL_COMMA = re.compile(r"([-+]?[0-9]{1,3}(?:[. ][0-9]{3})+|[-+]?[0-9]+),([0
 _COLUMN = re.compile(r"\\begin\{pmatrix\}([^&]*)\\end\{pmatrix\}")
 _SIGNS = re.compile(r"\\pm(?![a-z])")
 _BOTH_SIGNS = re.compile(r"\\[pm][pm](?![a-z])")
-_SET_BUILDER = re.compile(r"^\\\{\s*([a-z])\s*(?:\\in\s*\\mathbb\{R\}|\\in R)?\s*[|:]\s*([^|]*(?:\|[^|]*\|[^|]*)?)\\\}$")
+_SET_BUILDER = re.compile(
+    r"^\\\{\s*([a-z])\s*(?:\\in\s*\\mathbb\{R\}|\\in R)?\s*[|:]\s*([^|]*(?:\|[^|]*\|[^|]*)?)\\\}$"
+)
 _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne)(?![a-z])")
-_INTEGER = re.compile(r"[,;]?\s*(?:\\text\{[a-z ,]*\}\s*)?([klmn])\s*(?:\\in\s*\\mathbb\{Z\}|\\text\{ ?(?:is )?an integer\})$")
+_INTEGER = re.compile(
+    r"[,;]?\s*(?:\\text\{[a-z ,]*\}\s*)?([klmn])\s*(?:\\in\s*\\mathbb\{Z\}|\\text\{ ?(?:is )?an integer\})$"
+)
 _BRACKETS = (("(", ")"), (r"\{", r"\}"))
 
 
@@ -143,8 +147,8 @@ class _Comparison:
         if split(answer, (r"\cup",))[1] and not relation(prediction)[1]:
             return self._unions(prediction.replace(r"\lor", r"\cup"), answer)
         sets = as_set(prediction), as_set(answer)
-        if all(sets):
-            return self._unions(*sets)
+        if sets[0] and sets[1]:
+            return self._unions(sets[0], sets[1])
         if any(sets) and self._unions(sets[0] or assignment(prediction)[1], sets[1] or assignment(answer)[1]):
             return True
         if (r"\lor" in prediction) != (r"\lor" in answer) and _INEQUALITY.search(prediction):
@@ -193,7 +197,7 @@ class _Comparison:
         if not relation(prediction)[1] and not relation(answer)[1]:
             return None
         sets = as_set(prediction), as_set(answer)
-        if all(sets) and self._unions(*sets):
+        if sets[0] and sets[1] and self._unions(sets[0], sets[1]):
             return True
         if not is_consistent(prediction):
             return False

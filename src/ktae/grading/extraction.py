@@ -3,6 +3,9 @@
 Every pattern takes time linear in the text, because this runs in the caller's process.
 """
 
+import contextlib
+import json
+import math
 import re
 from collections import deque
 from collections.abc import Sequence
@@ -11,6 +14,10 @@ from ktae.grading.formulas import formulas, is_formula
 from ktae.grading.options import EXTRACTION
 from ktae.grading.rules.notation import repair
 
+# What is given as the accepted answer, or as several.
+Reference = str | float | Sequence["Reference"]
+
+_JSON_LIST = re.compile(r"\s*\[\s*\".*\"\s*\]\s*", re.DOTALL)
 _BOX_OR_BRACE = re.compile(r"\\(?:(?P<box>boxed|fbox)\s*\{|.)|[{}]", re.DOTALL)
 # What may stand between the boxes of one answer, as in \boxed{1} and \boxed{2}.
 _JOINT = re.compile(
@@ -35,9 +42,13 @@ _NEGATED = re.compile(
 _LEAD = re.compile(rf"(?:\\text\s*\{{\s*)?(?:the\s+)?(?:final\s+|correct\s+)?{_ANSWER}\s*{_IS}\s*(\}}?)", re.IGNORECASE)
 _FINAL = re.compile(r"\bfinal\s+answer\s+is\b:?", re.IGNORECASE)
 _MARKUP = re.compile(r"(?:[\s*_\"'`:]|\\\")*")
-_FILLER = re.compile(r"(?:(?:simply|just|exactly|therefore|thus|clearly|equal to|given by|indeed)[\s:]+)*", re.IGNORECASE)
+_FILLER = re.compile(
+    r"(?:(?:simply|just|exactly|therefore|thus|clearly|equal to|given by|indeed)[\s:]+)*", re.IGNORECASE
+)
 # What may follow an answer in its sentence: a reason, and what it is not.
-_REASON = re.compile(r",?\s+(?:because|since|as)\b.*|,\s*(?:and )?not\b.*|\s+(?:in total|in all|altogether)$", re.DOTALL)
+_REASON = re.compile(
+    r",?\s+(?:because|since|as)\b.*|,\s*(?:and )?not\b.*|\s+(?:in total|in all|altogether)$", re.DOTALL
+)
 _MAX_PHRASE = 1000
 _MAX_WORDS = 3
 _SENTENCE = re.compile(r"(?:[^.\n]|\.(?!\s|$|\"|<))*")
@@ -128,17 +139,48 @@ def extract_answer(text: str, order: Sequence[str] = EXTRACTION) -> str | None:
     return None
 
 
-def reference_answer(text: str) -> str:
-    r"""The accepted answer that a reference states: the text, or what is boxed in it, if need be up to its end.
+def reference_answers(reference: Reference) -> tuple[str, ...]:
+    r"""The accepted answers that a reference states, of which any will do, whatever the form of its data set.
 
-    >>> reference_answer(r"$x = \boxed{20}$ percent."), reference_answer(" 5\n"), reference_answer(r"\boxed{7")
-    ('20', '5', '7')
+    Args:
+        reference: a text, a number, or a list of them. A text may be the answer itself or a list of answers in JSON. Of
+            a worked solution it is what stands behind `####`, in its box (if need be up to the end of the text), in its
+            answer tag or behind "Answer:".
+
+    Raises:
+        ValueError: there is no reference: nothing at all, an empty text, or a number that is none.
+        TypeError: a reference is neither a text nor a number.
+
+    >>> reference_answers("6*12\n#### 72"), reference_answers('["72", "73"]'), reference_answers("Answer: 72")
+    (('72',), ('72', '73'), ('72',))
+    >>> reference_answers(r"$x = \boxed{20}$ percent."), reference_answers([" 5\n", 6])
+    (('20',), ('5', '6'))
     """
-    repaired = repair(text)
-    answer, cut_off = _box(repaired)
+    if isinstance(reference, list | tuple):
+        answers = tuple(answer for part in reference for answer in reference_answers(part))
+        if not answers:
+            raise ValueError(f"a reference must hold an answer, got {reference!r}")
+        return answers
+    if isinstance(reference, bool) or not isinstance(reference, str | int | float):
+        raise TypeError(f"a reference must be a text or a number, got {reference!r}")
+    if not isinstance(reference, str):
+        if not math.isfinite(reference):
+            raise ValueError(f"a reference must be a finite number, got {reference!r}")
+        return (str(reference),)
+    if _JSON_LIST.fullmatch(reference):
+        with contextlib.suppress(json.JSONDecodeError):
+            return reference_answers(json.loads(reference))
+    text = repair(reference)
+    answer, cut_off = _box(text)
     if answer is None and cut_off:
-        answer = re.split(r"\\(?:boxed|fbox)\s*\{", repaired)[-1].strip()
-    return answer or repaired.strip()
+        answer = re.split(r"\\(?:boxed|fbox)\s*\{", text)[-1]
+    if answer is None:
+        answer = _tag(text) or text.rpartition("####")[2]
+        lead = _LEAD.match(answer.strip())
+        answer = answer.strip()[lead.end() :] if lead and not lead[0].startswith("\\") else answer
+    if not answer.strip():
+        raise ValueError(f"a reference must hold an answer, got {reference!r}")
+    return (answer.strip(),)
 
 
 def _box(text: str) -> tuple[str | None, bool]:

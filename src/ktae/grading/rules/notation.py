@@ -25,13 +25,15 @@ _LOST_BACKSLASH = re.compile(
 )
 _LETTER_OF = {"\t": "t", "\f": "f", "\b": "b", "\r": "r", "\v": "v", "\a": "a"}
 # What NFKC leaves, each sign before its command; and marks that say nothing.
-_PAIRS = r"""− - × \times · \cdot ⋅ \cdot ∙ \cdot ÷ / ⁄ / ∕ / ± \pm ∓ \mp ≤ \le ≥ \ge ⩽ \le ⩾ \ge ≠ \ne ≈ \approx ≡ \equiv
+_PAIRS = r"""
+    − - × \times · \cdot ⋅ \cdot ∙ \cdot ÷ / ⁄ / ∕ / ± \pm ∓ \mp ≤ \le ≥ \ge ⩽ \le ⩾ \ge ≠ \ne ≈ \approx ≡ \equiv
     ∈ \in ∪ \cup ∩ \cap ∅ \emptyset ∞ \infty √ \sqrt ∛ \sqrt[3] ° ^{\circ} ˚ ^{\circ} ′ ' ’ ' “ " ” " ∧ \land ∨ \lor
     → \to ∶ : ∖ \setminus ∣ | ⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor ⌈ \lceil ⌉ \rceil ∠ \angle △ \triangle 、 , 。 .
-    ∑ \sum ∏ \prod ∫ \int""".split()
-_SIGNS = dict(zip(_PAIRS[::2], _PAIRS[1::2], strict=True)) | dict.fromkeys("∎■□✓✔☑✅【】", " ")
+    ∑ \sum ∏ \prod ∫ \int"""
+_SIGNS = dict(zip(_PAIRS.split()[::2], _PAIRS.split()[1::2], strict=True)) | dict.fromkeys("∎■□✓✔☑✅【】", " ")
 _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 _OVERLINED = re.compile("(?:[0-9]\u0305)+")
+_ROOT = re.compile("√ ?([0-9]+)")
 _GREEK = re.compile("GREEK (SMALL|CAPITAL) LETTER ([A-Z]+)")
 
 
@@ -72,8 +74,7 @@ def _halves(fraction: str) -> tuple[str, str, str]:
 
 # Commands that change the looks only, in front of braces or of anything.
 _LOOKS = (
-    r"\\(?:mathbf|mathbb(?!\s*\{[A-Z]\})|boldsymbol|bm|mathcal(?!\s*\{)|underline|uline|emph|ensuremath|mathop|mathstrut|"
-    r"fbox|boxed|displaystyle|textstyle|limits|nolimits|hfill|left|right|[bB]igg?[lrm]?|tiny|scriptsize|small|normalsize|"
+    r"\\(?:mathbf|boldsymbol|bm|underline|uline|emph|ensuremath|mathop|mathstrut|fbox|boxed|displaystyle|textstyle|limits|nolimits|hfill|left|right|[bB]igg?[lrm]?|tiny|scriptsize|small|normalsize|"
     r"large|Large|LARGE|huge|Huge|bfseries|checkmark|blacksquare|square|Box|qed|strut)(?![a-zA-Z])|\\(?:text)?color\s*"
     r"(?:\[[A-Za-z]*\])?\{[^{}]*\}"
 )
@@ -140,7 +141,7 @@ _REWRITES = [
         (rf"(?<![a-zA-Z\\])({_FUNCTIONS})(?=[\s(^_0-9]|pi(?![a-z]))", r"\\\1"),
         (rf"(?<![a-zA-Z\\])({_NAMES})(?![a-zA-Z])", r"\\\1"),
         (r"(?<=[0-9a-zA-Z)}])\s*\*\*\s*(?=[0-9a-zA-Z({-])", "^"),
-        (r"\\(?:degree|textdegree)(?![a-z])|\^\s*\\circ(?![a-z])|\^\{\s*\\circ\s*\}|(?<=[0-9])\^\{o\}", r"^{\\circ}"),
+        (r"\\(?:text)?degree(?![a-z])|\^\s*\\circ(?![a-z])|\^\{\s*\\circ\s*\}|(?<=[0-9])\^\{o\}", r"^{\\circ}"),
         (r"\\%", "%"),
         (r"(?<=[0-9])\s*(?:\^\{\s*\\prime\s*\\prime\s*\}|'')", r"\\text{arcsec}"),
         (r"(?<=[0-9])\s*\^\{\s*\\prime\s*\}", r"\\text{arcmin}"),
@@ -171,14 +172,14 @@ _IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])")
 
 
 def repair(text: str) -> str:
-    r"""Undo what string literals do to LaTeX (`\\frac` for `\frac`, a tab for the `\t` of `\text`), and what Unicode does.
+    r"""Undo what string literals do to LaTeX (`\\frac` for `\frac`, a tab for the `\t` of `\text`); Unicode as LaTeX.
 
-    >>> repair("\\\\boxed{\text{east}}"), repair("２½ × 10⁻³")
-    ('\\boxed{\\text{east}}', '2\\frac{1}{2} \\times  10^{-3}')
+    >>> repair("\\\\boxed{\text{east}}"), repair("½·10⁻³")
+    ('\\boxed{\\text{east}}', '\\frac{1}{2}\\cdot 10^{-3}')
     """
     text = _LOST_BACKSLASH.sub(lambda match: "\\" + _LETTER_OF[match[0]], text)
     text = _OVERLINED.sub(lambda match: rf"\overline{{{match[0][::2]}}}", _DOUBLED_BACKSLASH.sub(r"\\", text))
-    return _NON_ASCII.sub(_in_latex, text)
+    return _NON_ASCII.sub(_in_latex, _ROOT.sub(r"\\sqrt{\1}", text))
 
 
 # An unpaired dollar before a number is money.

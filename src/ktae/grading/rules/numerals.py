@@ -59,8 +59,8 @@ def parse_number(text: str) -> Number | None:
 
     >>> parse_number(r"-1.50 \times 10^{3}")
     Number(value=Fraction(-1500, 1), place=Fraction(10, 1), digits=3, scientific=True)
-    >>> [str(parse_number(text).value) for text in ("1 1/2", "1,234", "0.1(6)", r"0.33\dots", "-5 million", "two thirds")]
-    ['3/2', '1234', '1/6', '1/3', '-5000000', '2/3']
+    >>> [str(parse_number(text).value) for text in ("1 1/2", "1,234", "0.1(6)", "-5 million", "half")]
+    ['3/2', '1234', '1/6', '-5000000', '1/2']
     """
     if len(text) > _MAX_LENGTH:
         return None

@@ -1,5 +1,6 @@
 """Values with units and percent signs, times of day, numbers in another base, and ratios."""
 
+import itertools
 import re
 from collections.abc import Callable
 from fractions import Fraction
@@ -12,7 +13,9 @@ from ktae.grading.rules.words import number_in_words, plain
 
 _BASE = re.compile(r"\(?([0-9A-Za-z]+)\)?\s*_\{\s*\(?([0-9]+|[a-z]+)\)?\s*\}|([0-9A-Za-z]+) \(?(?:in )?base (\w+)\)?")
 _TIME = re.compile(r"([0-9]{1,2})(?::([0-5][0-9]))?(?::00)? ?([ap]\.?m\.?)?", re.IGNORECASE)
-_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?(?: [0-9]+/[0-9]+)?)\s*([^\W\d][^0-9;,{}()^\\=+]*?)\s*(?:[;,]\s*)?(?=[0-9]|\Z)")
+_PART = re.compile(
+    r"([0-9]+(?:\.[0-9]+)?(?: [0-9]+/[0-9]+)?)\s*([^\W\d][^0-9;,{}()^\\=+]*?)\s*(?:[;,]\s*)?(?=[0-9]|\Z)"
+)
 _CONVERSION = 1e-9  # what conversion factors may be off by, as a share
 
 # Whether two cleaned answers are the same.
@@ -96,9 +99,10 @@ def _sum_of_parts(text: str) -> tuple[Number, str] | None:
     if None in units or None in numbers or len({unit.kind for unit in units if unit}) != 1:
         return None
     factors = [unit.factor for unit in units if unit]
-    if any(one <= other for one, other in zip(factors, factors[1:], strict=False)):
+    if any(one <= other for one, other in itertools.pairwise(factors)):
         return None
-    total = sum(number.value * Fraction(factor) for number, factor in zip(numbers, factors, strict=True) if number)
+    values = (number.value * Fraction(factor) for number, factor in zip(numbers, factors, strict=True) if number)
+    total = sum(values, Fraction(0))
     return Number(total, Fraction(1, 10**9)), units[0].kind  # pyright: ignore[reportOptionalMemberAccess]
 
 

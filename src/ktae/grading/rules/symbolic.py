@@ -76,7 +76,7 @@ def same_formula(prediction: str, answer: str, relative_tolerance: float | None 
 def constant(latex: str) -> Fraction | None:
     """The approximate value of a formula that is a real constant, None for any other."""
     expression = parse(latex)
-    if expression is None or getattr(expression, "free_symbols", {1}):
+    if not isinstance(expression, require("sympy", "train").Expr) or expression.free_symbols:
         return None
     number = _as_number(expression)
     return number.value if number else None

@@ -26,13 +26,11 @@ _DEFINITIONS = (
     "fahrenheit = [fahrenheit]",
 )
 _SYMBOLS = {"$": "dollar", "\\$": "dollar", "€": "euro", "£": "sterling", "¥": "yen", "₹": "rupee", "¢": "cent"}
-_CJK = dict(
-    zip(
-        "厘米 毫米 分米 千米 公里 米 千克 公斤 克 吨 毫升 升 秒 分钟 小时 時間 天 周 年 元 円 度 平方 立方".split(),
-        "cm mm dm km km m kg kg g tonne mL L s min hour hour day week year yuan yen degree square cubic".split(),
-        strict=True,
-    )
+_CJK_UNITS = (
+    "厘米 cm 毫米 mm 分米 dm 千米 km 公里 km 米 m 千克 kg 公斤 kg 克 g 吨 tonne 毫升 mL 升 L 秒 s 分钟 min 小时 hour "
+    "時間 hour 天 day 周 week 年 year 元 yuan 円 yen 度 degree 平方 square 立方 cubic"
 )
+_CJK: dict[str, str] = dict(zip(_CJK_UNITS.split()[::2], _CJK_UNITS.split()[1::2], strict=True))
 _CJK_WORD = re.compile("|".join(_CJK))
 _CJK_COUNTER = re.compile("[个個种種人次只条张本名位块辆件]?(?:方法|[^\\W\\da-zA-Z]{0,3})")
 _POWERS = {"square": 2, "cubic": 3, "sq": 2, "cu": 3}
@@ -57,7 +55,9 @@ _BARE = r"(?<![A-Za-z\\])[A-Za-zÅ]+\.?|[^\x00-\x7f]+"
 _PIECE = rf"(?:{_TEXT}|{_BARE}|%|\^\{{\\circ\}}|\\\$|[€£¥₹¢]|\\mu\s?)(?:\s*\^\s*\{{\s*-?[0-9]\s*\}})?"
 _TAIL = re.compile(rf"\s*(?:/\s*)?{_PIECE}(?:\s*(?:/|\\cdot|\*)?\s*{_PIECE})*\s*\Z|\s*\\pmod\s*\{{[^{{}}]*\}}\s*\Z")
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|cis)(?![a-z])")
-_CURRENCY = re.compile(r"([-+]?)\s*(?:\\text\{\s*)?(?:US|U\.S\.)?\s*(\\\$|[€£¥₹]|USD|EUR|GBP|INR|Rs\.?)(?:\s*\})?\s*(?=[-0-9.\\])")
+_CURRENCY = re.compile(
+    r"([-+]?)\s*(?:\\text\{\s*)?(?:US)?\s*(\\\$|[€£¥₹]|USD|EUR|GBP|INR|Rs\.?)(?:\s*\})?\s*(?=[-0-9.\\])"
+)
 _VARIABLE = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]")
 _TOKEN = re.compile(r"(/|\bper\b)|([^\s/*.()-]+)(?:\*\*\{?(-?[0-9])\}?)?")
 
@@ -125,13 +125,11 @@ def split_unit(text: str, is_reference: bool = False, beside_unit: bool = False)
 
 def _may_be_bare(value: str, tail: str) -> bool:
     """Whether letters outside of a text may be a unit: they follow a number, and are no product of variables."""
-    bare = re.findall(rf"{_BARE}", re.sub(_TEXT, " ", tail))
-    is_apart = tail[0] in " ^" or not any(word.isascii() for word in bare) or len(bare) == 1 and len(bare[0]) > 2
-    return not bare or (
-        is_apart
-        and not _VARIABLE.search(value)
-        and all(len(word) > 1 or word == "C" or not word.isascii() for word in (bare if len(bare) == 1 else bare[:1]))
-    )
+    bare = re.findall(_BARE, re.sub(_TEXT, " ", tail))
+    if not bare:
+        return True
+    is_word = not bare[0].isascii() or (len(bare[0]) > 1 and tail[0] == " ") or len(bare[0]) > 2 or tail[0] == "^"
+    return is_word and not _VARIABLE.search(value)
 
 
 def _words(tail: str) -> str:

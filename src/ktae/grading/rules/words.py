@@ -7,23 +7,25 @@ from fractions import Fraction
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_SMALL = dict(zip(_ONES, range(20), strict=True)) | dict(zip(_TENS, range(20, 100, 10), strict=True))
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_SMALL: dict[str, int] = dict(zip(_ONES.split(), range(20), strict=True)) | dict(
+    zip(_TENS.split(), range(20, 100, 10), strict=True)
+)
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-_PARTS = "half third quarter fifth sixth seventh eighth ninth tenth".split()
+_PARTS = "half third quarter fifth sixth seventh eighth ninth tenth"
 # What multiplies the number before it.
 SCALES = {
     **{word: Fraction(scale) for word, scale in {**_SCALES, "lakh": 10**5, "crore": 10**7}.items()},
     "ten": Fraction(10),
-    **{word: Fraction(1, part) for part, word in enumerate(_PARTS, 2)},
+    **{word: Fraction(1, part) for part, word in enumerate(_PARTS.split(), 2)},
     **{"halve": Fraction(1, 2), "fourth": Fraction(1, 4), "hundredth": Fraction(1, 100)},
     **{"thousandth": Fraction(1, 1000), "万": Fraction(10**4), "萬": Fraction(10**4), "亿": Fraction(10**8)},
 }
 
 _TEXT = re.compile(r"\\text\{((?:[^{}]|\{[^{}]*\})*)\}")
 _WORD = re.compile(r"(?<![\\a-zA-Z])[A-Za-z]{4,}|[^\W\d_a-zA-Z]+")
-_SHORT_WORDS = frozenset("yes no odd even on off all any none tie red dne true false".split())
+_SHORT_WORDS = re.compile("yes|no|odd|on|off|all|any|tie|red|dne", re.IGNORECASE)
 _NO_WORDS = re.compile(r"[0-9=<>+*^\\{|;,]|(?<![a-z])-")
 # Names of functions that plain text has without a backslash.
 _FUNCTIONS = frozenset(("sqrt", "pmatrix", "arcsin", "arccos", "arctan"))
@@ -123,7 +125,8 @@ def _choices(text: str) -> frozenset[str]:
         return frozenset(text)
     letters = [_CHOICE.fullmatch(part) for part in _JOINTS.split(text)]
     found = [match[1] for match in letters if match]
-    return frozenset(found) if len(found) == len(letters) == len(set(found)) and "".join(found).isupper() else frozenset()
+    is_choice = len(found) == len(letters) == len(set(found)) and "".join(found).isupper()
+    return frozenset(found) if is_choice else frozenset()
 
 
 def same_text(prediction: str, answer: str) -> bool | None:
@@ -143,7 +146,7 @@ def same_text(prediction: str, answer: str) -> bool | None:
 
 def is_text(text: str) -> bool:
     """Whether words are what this answer is about: more than the unit of a number or an index."""
-    words = [*_WORD.findall(plain(text)), *(word for word in plain(text).split() if word.lower() in _SHORT_WORDS)]
+    words = [*_WORD.findall(plain(text)), *(word for word in plain(text).split() if _SHORT_WORDS.fullmatch(word))]
     outside = _TEXT.sub(" ", text)
     if {word.casefold() for word in words} & _MONTHS:
         return True
