@@ -74,7 +74,7 @@ def find_cases(folder: Path) -> list[Case]:
     """All cases of a folder.
 
     Raises:
-        FileNotFoundError: the folder holds none of `adversarial*.jsonl`, `peer_cases*.jsonl`, `model_outputs*.jsonl.gz`.
+        FileNotFoundError: the folder holds none of `adversarial*.jsonl`, `peer*.jsonl`, `model_outputs*.jsonl.gz`.
     """
     readers = {
         "adversarial*.jsonl": adversarial,

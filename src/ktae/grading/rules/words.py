@@ -9,9 +9,8 @@ _ONES = (
     "eighteen nineteen"
 )
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_SMALL: dict[str, int] = dict(zip(_ONES.split(), range(20), strict=True)) | dict(
-    zip(_TENS.split(), range(20, 100, 10), strict=True)
-)
+_SMALL: dict[str, int] = {word: number for number, word in enumerate(_ONES.split())}
+_SMALL |= {word: 10 * tens for tens, word in enumerate(_TENS.split(), 2)}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _PARTS = "half third quarter fifth sixth seventh eighth ninth tenth"
 # What multiplies the number before it.
