@@ -1,5 +1,6 @@
 """Where the final answer of an output is found."""
 
+import contextlib
 import time
 
 import pytest
@@ -247,7 +248,8 @@ def test_a_reference_without_an_answer_is_an_error(nothing):
 def test_what_runs_without_a_deadline_takes_linear_time(text):
     start = time.perf_counter()
     extracted = extract_answer(text)
-    reference_answers(text)
+    with contextlib.suppress(ValueError):
+        reference_answers(text)
     compare_plainly(extracted or text, "1/3")
     compare_plainly("1/3", extracted or text)
     assert time.perf_counter() - start < 5  # quadratic time would be minutes

@@ -179,7 +179,7 @@ def reference_answers(reference: Reference) -> tuple[str, ...]:
         lead = _LEAD.match(answer.strip())
         answer = answer.strip()[lead.end() :] if lead and not lead[0].startswith("\\") else answer
     if not answer.strip():
-        raise ValueError(f"a reference must hold an answer, got {reference!r}")
+        raise ValueError(f"a reference must hold an answer, got {reference!r:.80}")
     return (answer.strip(),)
 
 
