@@ -108,7 +108,7 @@ def test_bad_arguments():
         grader.grade(["1"], [[]])
 
 
-@pytest.mark.parametrize("module", ["math_verify", "pebble"])
+@pytest.mark.parametrize("module", ["math_verify", "pint", "pebble"])
 def test_a_missing_dependency_says_how_to_install_it(module, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     with pytest.raises(ImportError, match=rf'{module} is not installed.*pip install "ktae\[train\]"'):

@@ -43,8 +43,8 @@ class Verdict:
 
     Attributes:
         status: "no_answer" when the text holds nothing to grade; "timeout" when the answer could not be judged in time
-            or in memory, or could not be compared; "error" when a worker process died or would not start, which says
-            nothing about the answer.
+            or in memory, or the comparison failed on it; "error" when a worker process died or would not start, which
+            says nothing about the answer.
         extracted: the final answer found in the text, None without one.
         reason: one line for people.
     """
@@ -120,7 +120,7 @@ class Grader:
             importable module other than `__main__`.
 
     Raises:
-        ImportError: math-verify or pebble is not installed.
+        ImportError: math-verify, pint or pebble is not installed.
         ValueError: workers or timeout is out of range.
         TypeError: workers could not import `equivalent`.
     """
@@ -142,7 +142,8 @@ class Grader:
             raise TypeError(f"equivalent must be a function of a module, got {equivalent!r}") from error
         if equivalent.__module__ == "__main__":
             raise TypeError(f"equivalent must be importable, got {equivalent!r} of the script that runs")
-        require("math_verify", "train")
+        for module in ("math_verify", "pint"):
+            require(module, "train")
         self._pebble = require("pebble", "train")
         self.workers, self.timeout, self.equivalent = workers, timeout, equivalent
         self.options = options or GradingOptions()
