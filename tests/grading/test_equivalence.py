@@ -322,7 +322,46 @@ TEXTS = (
         ("42", "52_8"),
     ],
 )
-GROUPS = (NUMBERS, SCIENTIFIC, UNITS, PERCENT, NAMES, LISTS, INTERVALS, FORMULAS, TEXTS)
+LEFT_OVER = (
+    r"\text{ or maybe 13} ; \text{ and 13} ; \text{, 13} ; \text{ + 13} ; \text{ divided by 2} ; \text{ doesn't work} ; "
+    r"\text{ or fewer} ; \text{ dozens} ; \text{ lakh} ; \text{ tenths} ; \text{ squared} ; \text{ wrong answers} ; "
+    r" \models 13 ; \neg ; \ldots ; ! ; ? ; ' ; ^ ; } ; \overline{6} ; _{3} ; \approx 14 ; = 13 ; : 13 ; / 13 ; | 13 ; "
+    r"\& 13 ; \text{ in base }6"
+)
+# What a prediction has beside its answer: looks, which mean nothing, and words and signs, which do.
+REST = (
+    [
+        (r"5\hspace{1cm}", "5"),
+        (r"{\left. 5 \right.}", "5"),
+        (r"\textcolor{red}{\mathbf{5}}\ \blacksquare", "5"),
+        (r"3\text{ a. m.}", "3 am"),
+        (r"7\text{ (mod 11)}", r"7 \pmod{11}"),
+        (r"p \wedge q", r"p \land q"),
+        ("3 +- 2", r"3 \pm 2"),
+        ("2theta", r"2\theta"),
+        (r"\left(\begin{smallmatrix}1\\2\end{smallmatrix}\right)", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+        ("5厘米", r"5\text{ cm}"),
+        (r"\text{thirty-two}", "32"),
+        ("1 ft 6 in", "18 inches"),
+        (r"2\pi k, k \in \mathbb{Z}", r"2\pi n"),
+        ("5 (five)", "5"),
+    ],
+    [(f"12{rest}", "12") for rest in LEFT_OVER.split(" ; ")]
+    + [
+        (r"\{\emptyset\}", r"\emptyset"),
+        (r"\{1\},\{2\}", r"\{1,2\}"),
+        ("P(B)=0.5", "P(A)=0.5"),
+        (r"p\lor q", r"p\land q"),
+        (r"x>1\text{ or }x<5", r"x>1\text{ and }x<5"),
+        (r"\text{FT}", r"\text{TF}"),
+        ("on", "no"),
+        ("ABC", "abc"),
+        ("x=2=3", "3"),
+        ("5 (six)", "5"),
+        (r"2\pi k, k \in \mathbb{Z}", r"\pi n"),
+    ],
+)
+GROUPS = (REST, NUMBERS, SCIENTIFIC, UNITS, PERCENT, NAMES, LISTS, INTERVALS, FORMULAS, TEXTS)
 
 
 @pytest.mark.parametrize(("prediction", "answer"), [pair for equal, _ in GROUPS for pair in equal])

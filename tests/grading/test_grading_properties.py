@@ -91,7 +91,7 @@ LATEX = st.lists(st.sampled_from(PIECES.split()), max_size=12).map(" ".join)
 @given(st.lists(st.tuples(st.one_of(st.text(max_size=20), LATEX), LATEX), min_size=20, max_size=20))
 def test_no_text_stops_the_pool(grader, pairs):
     predictions = [rf"\boxed{{{prediction}}}" for prediction, _ in pairs]
-    verdicts = grader.grade(predictions, [answer for _, answer in pairs])
+    verdicts = grader.grade(predictions, [f"1{answer}1" for _, answer in pairs])
     assert {verdict.status for verdict in verdicts} <= STATUSES
     assert len(verdicts) == len(pairs)
     assert grader.grade([r"\boxed{2x}"], ["x+x"])[0].status == "correct"

@@ -17,7 +17,7 @@ from ktae.grading.rules.numeric import WIDE, agree, integer_points, points, rati
 _INTEGER_NAMES = frozenset("klmnKMN")
 # What the parser would misread, two numbers side by side among it.
 _UNREADABLE = re.compile(
-    r"\\(?:text|coth|csch|sech|[bp]?mod|[lcv]?dots|lim|begin\s*\{cases)(?![a-z])|['?]|\.\.|(?<![\w\\{,.])[0-9.]+\s+[0-9]|[0-9]\s*_"
+    r"\\(?:text|coth|csch|sech|[lcv]?dots|lim|begin\s*\{cases)(?![a-z])|\\[bp]?mod|['?]|\.\.|(?<![\w\\{,.])[0-9.]+\s+[0-9]|[0-9]\s*_"
 )
 # Products that it would read as mixed numbers: 2(3) is 6.
 _PRODUCT = re.compile(
