@@ -89,7 +89,7 @@ _REWRITES = [
         # Thousands: 1{,}234 and 1,\!234 and 1\,234.
         (r"\{,\}|,\\!\s*", ","),
         (r"(?<=[0-9])\\[,!;]\s*(?=[0-9]{3}(?![0-9]))", ""),
-        (r"\\\\\s*\[[0-9.]+\s*(?:pt|em|ex|mm|cm)\]", r"\\\\"),
+        (r"\\\\\s*\[[0-9.]+\s*(?:pt|em|ex|mm|cm)\]|\\cr(?![a-z])", r"\\\\"),
         # Delimiters of formulas (the one of a line break is `\\[2pt]`), Markdown, and what only changes the looks.
         (r"(?<!\\)\\[()\[\]]|(?<!\\)\$|\*\*(?![0-9a-zA-Z({])|(?<![0-9a-zA-Z)}])\*\*", " "),
         (r"\\(?:left|right)\s*\.", " "),
@@ -129,7 +129,8 @@ _REWRITES = [
         (r"\\varnothing(?![a-zA-Z])|\\\{\s*\\\}", r"\\emptyset"),
         (r"\+\s*/?\s*-(?=\s*[0-9a-z\\(])", r"\\pm "),
         (r"\+\s*\\infty|\+\s*(?:infinity|infty)", r"\\infty"),
-        (r"(?<![a-zA-Z\\])inf(?:ini)?ty(?![a-z])", r"\\infty"),
+        (r"(?<![a-zA-Z\\])inf(?:inity|ty)?(?![a-zA-Z])", r"\\infty"),
+        (r"(\\mathbb\{R\})\s*-\s*(?=\\\{)", r"\1\\setminus "),
         (rf"(?<![a-zA-Z\\])({_FUNCTIONS})(?=[\s(^_0-9]|pi(?![a-z]))", r"\\\1"),
         (rf"(?<![a-zA-Z\\])({_NAMES})(?![a-zA-Z])", r"\\\1"),
         (r"(?<=[0-9a-zA-Z)}])\s*\*\*\s*(?=[0-9a-zA-Z({-])", "^"),

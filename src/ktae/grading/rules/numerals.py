@@ -34,7 +34,7 @@ _REPEATING = re.compile(
     r"([-+]?)([0-9]*)\.([0-9]*?)(?:\\(?:overline|bar|dot)\s*\{?([0-9]+)\}?|\(([0-9]+)\)"
     r"|\\dot\s*\{?([0-9])\}?([0-9]*)\\dot\s*\{?([0-9])\}?|([0-9]+?)\9+\s*\\dots)"
 )
-_SCALED = re.compile(rf"(.*[^a-z\s])\s*({'|'.join(SCALES)})s?", re.IGNORECASE | re.DOTALL)
+_SCALED = re.compile(rf"(.*[0-9.)}}])\s*({'|'.join(SCALES)})s?", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def parse_number(text: str) -> Number | None:
     if match := _SCALED.fullmatch(text):
         number, scale = parse_number(match[1]), SCALES[match[2].lower()]
         return number and Number(number.value * scale, number.place * scale, number.digits)
-    if text[:1].isalpha() and (value := number_in_words(text)) is not None:
+    if text[:1].isalpha() and (value := number_in_words(text.replace(" ; ", " and "))) is not None:
         return Number(value)
     if match := re.fullmatch(r"(?:minus|negative) ([0-9.].*)", text):
         return parse_number(f"-{match[1]}")

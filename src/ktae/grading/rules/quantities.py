@@ -168,9 +168,11 @@ def same_digits(prediction: str, answer: str) -> bool | None:
 
 def _based(text: str) -> tuple[str, int] | None:
     match = _BASE.fullmatch(plain(text))
-    if match is None or not re.search("[0-9]", match[1] or match[3]):
+    if match is None:
         return None
     base = match[2] or match[4]
+    if not re.search("[0-9]", match[1] or match[3]) and base != "16":
+        return None
     number = int(base) if base.isdigit() else number_in_words({"binary": "two"}.get(base, base))
     return ((match[1] or match[3]).upper(), int(number)) if number else None
 

@@ -128,7 +128,12 @@ def _may_be_bare(value: str, tail: str) -> bool:
     bare = re.findall(_BARE, re.sub(_TEXT, " ", tail))
     if not bare:
         return True
-    is_word = not bare[0].isascii() or (len(bare[0]) > 1 and tail[0] == " ") or len(bare[0]) > 2 or tail[0] == "^"
+    is_word = (
+        not bare[0].isascii()
+        or (len(bare[0]) > 1 and (tail[0] == " " or "/" in tail))
+        or len(bare[0]) > 2
+        or tail[0] == "^"
+    )
     return is_word and not _VARIABLE.search(value)
 
 

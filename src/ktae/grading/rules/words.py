@@ -29,11 +29,11 @@ _NO_WORDS = re.compile(r"[0-9=<>+*^\\{|;,]|(?<![a-z])-")
 # Names of functions that plain text has without a backslash.
 _FUNCTIONS = frozenset(("sqrt", "pmatrix", "arcsin", "arccos", "arctan"))
 _ARTICLES = re.compile(r"\b(?:an?|the)\b|[\"'!?.]")
-_SYNONYMS = {"dne": "does not exist", "doesn t exist": "does not exist", "no solutions": "no solution"}
+_SYNONYMS = {"dne": "does not exist", "doesn t exist": "does not exist"}
 _MONTHS = {month.casefold() for names in (calendar.month_name, calendar.month_abbr) for month in names if month}
 
 _MARK = r"\(?\s*([A-Ja-j])\s*(?:\)|\.)?"
-_CHOICE = re.compile(rf"(?:(?:option|choice|answer)\s+)?{_MARK}", re.IGNORECASE)
+_CHOICE = re.compile(rf"(?:(?:option|choice|answer)\s+|选项?\s*)?{_MARK}", re.IGNORECASE)
 _CHOICE_AND_CONTENT = re.compile(r"(?:\(([A-J])\)|([A-J])\s*[).:])\s*([^\s+*/=<>^].*)", re.DOTALL)
 # In the content of a choice: another choice, or doubts.
 _UNSURE = re.compile(
@@ -158,7 +158,7 @@ def _said(text: str) -> tuple[str, ...]:
     """What a text says: without capitals, articles and quotes, an enumeration and a date in any order."""
     text = re.sub(r"(?<=[a-z])-(?=[a-z])", " ", plain(text).replace(" ; ", " and ")).casefold()
     text = re.sub(r"\s+", " ", _ARTICLES.sub(" ", text)).strip(" ,")
-    text = _SYNONYMS.get(text, text)
+    text = re.sub(r"(?<=[a-z]{3})s\b", "", _SYNONYMS.get(text, text))
     if match := re.fullmatch(r"(\w+) is (\w+)", text):
         return tuple(sorted(match.groups()))
     if set(words := text.replace(",", " ").split()) & _MONTHS or re.fullmatch(r"\w+ \w", text):
