@@ -63,7 +63,7 @@ _WHOLE = re.compile(r"[A-Za-z]+|\(?[A-Z]\)?[.)]?")
 # What changes the number behind it, which then is not the answer.
 _HEDGE = re.compile(
     r"\b(?:not|minus|negative|at least|at most|(?:less|more|fewer|greater|smaller|larger) than|twice|half of|double|"
-    r"triple|between|either|(?<![0-9 ])[0-9][0-9,.]* or)\s+\$?$",
+    r"triple|between(?: [0-9.,]+ and)?|either|(?<![0-9 ])[0-9][0-9,.]* or)\s+\$?$",
     re.IGNORECASE,
 )
 _MAX_HEDGE = 40
