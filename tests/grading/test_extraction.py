@@ -1,11 +1,12 @@
 """Where the final answer of an output is found."""
 
+import contextlib
 import time
 
 import pytest
 
 from ktae.grading.equivalence import compare_plainly
-from ktae.grading.extraction import extract_answer, reference_answer
+from ktae.grading.extraction import extract_answer, reference_answers
 from ktae.grading.options import GradingOptions
 
 
@@ -56,11 +57,11 @@ def test_the_last_complete_box_is_the_answer(text, answer):
         (r"<answer>\boxed{3}</answer>", "3"),
         ("The answer is **5**, as 2+3 says.", "5"),
         ("**Answer:** 42", "42"),
-        ("**Final Answer**\n\n$5$ of 7", "5"),
+        ("**Final Answer**\n\n$5$\nof 7", "5"),
         ("answer = 5", "5"),
         ("The answers are $3$, $4$.", "3, 4"),
         ("So the answer is 5 + 3 = 8.\nCheck: 1", "5 + 3 = 8"),
-        ("The answer is 12 boys, not 13.", "12"),
+        ("The answer is 12 boys, not 13.", "12 boys"),
         ("The answer as a percentage: 2 people / 8 people * 100% = 50%", "50%"),
         ("The answer is (C).", "(C)"),
         ("the answer is Evelyn.", "Evelyn"),
@@ -155,7 +156,7 @@ def test_the_order_is_an_option():
     assert {place: extract_answer(text, (place,)) for place in orders} == orders
     assert extract_answer(text, ("whole", "tag", "box")) == "3"
     assert extract_answer("$x < 4$.", ("number",)) == "4"
-    with pytest.raises(ValueError, match=r"extraction must name final, box, .*, number, got 'boxes'"):
+    with pytest.raises(ValueError, match=r"extraction must name tag, final, .*, number, got 'boxes'"):
         GradingOptions(extraction=("boxes",))
     with pytest.raises(ValueError, match="at least one place"):
         GradingOptions(extraction=())
@@ -164,16 +165,51 @@ def test_the_order_is_an_option():
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
-        (" 5\n", "5"),
-        (r"Hence $x = \boxed{20}$ percent.", "20"),
-        (r"\boxed{ W(n) = 1", "W(n) = 1"),
-        (r"$\boxed{2}, \boxed{3}$", "2, 3"),
-        (r"\\boxed{\\frac{1}{2}}", r"\frac{1}{2}"),
-        ("$\text{Evelyn}$", r"$\text{Evelyn}$"),  # a tab
+        ("<think>It is 3.</think>It is 4.", "4"),
+        ("It is 3.</think> It is 4.", "4"),  # the tag that opens stood in the prompt
+        (r"<think>It is \boxed{3}.", None),
+        (r"\boxed{3} <answer>4</answer>", "4"),
+        (r"<answer>4</answer> \boxed{3}", "3"),
+        (r"In \boxed{...} comes \boxed{\text{your answer}}: \boxed{5}", "5"),
+        (r"\boxed{\text{The answer is }5}", "5"),
+        ("The answer is either 12 or 13.", "either 12 or 13"),
+        ("The answer is C because 12 is even.", "C"),
+        ("The answer isn't 12.", None),
+        ("It costs twice 12", "twice 12"),
+        ("It has 12 million", "12 million"),
+        ("所以答案是5。", "5"),
+        ("La respuesta es 5.", "5"),
     ],
 )
-def test_the_answer_of_a_reference(text, answer):
-    assert reference_answer(text) == answer
+def test_nothing_that_belongs_to_an_answer_is_left_out(text, answer):
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("reference", "answers"),
+    [
+        (" 5\n", ("5",)),
+        (r"Hence $x = \boxed{20}$ percent.", ("20",)),
+        (r"\boxed{ W(n) = 1", ("W(n) = 1",)),
+        (r"$\boxed{2}, \boxed{3}$", ("2, 3",)),
+        (r"\\boxed{\\frac{1}{2}}", (r"\frac{1}{2}",)),
+        ("$\text{Evelyn}$", (r"$\text{Evelyn}$",)),  # a tab
+        ("6 * 12 = 72\n#### 72", ("72",)),
+        ('["72", "73"]', ("72", "73")),
+        ("Answer: 72", ("72",)),
+        ("<answer>72</answer>", ("72",)),
+        ("[1, 2]", ("[1, 2]",)),  # an interval
+        ([7, [0.5, "x"]], ("7", "0.5", "x")),
+    ],
+)
+def test_the_answers_of_a_reference(reference, answers):
+    assert reference_answers(reference) == answers
+
+
+@pytest.mark.parametrize("nothing", [None, "", " \n", [], [None], [""], "#### ", float("nan"), True])
+def test_a_reference_without_an_answer_is_an_error(nothing):
+    with pytest.raises((TypeError, ValueError), match="a reference must"):
+        reference_answers(nothing)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +248,8 @@ def test_the_answer_of_a_reference(text, answer):
 def test_what_runs_without_a_deadline_takes_linear_time(text):
     start = time.perf_counter()
     extracted = extract_answer(text)
-    reference_answer(text)
+    with contextlib.suppress(ValueError):
+        reference_answers(text)
     compare_plainly(extracted or text, "1/3")
     compare_plainly("1/3", extracted or text)
     assert time.perf_counter() - start < 5  # quadratic time would be minutes

@@ -1,9 +1,10 @@
 """What holds for all answers, and how the grader fares on real ones."""
 
 import gzip
+import importlib.util
 import json
 import re
-import time
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 pytest.importorskip("math_verify")
 pytest.importorskip("pebble")
 
-from ktae.grading.agreement import disagreements, find_cases
 from ktae.grading.equivalence import compare_plainly, is_equivalent
 from ktae.grading.extraction import extract_answer
 from ktae.grading.grader import Grader
@@ -32,6 +32,15 @@ def suite_answers(folder: Path) -> list[str]:
         for line in path.read_text().splitlines():
             answers.update(str(answer) for answer in json.loads(line)["answers"])
     return sorted(answer for answer in answers if answer.strip())
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    path = Path(__file__).parents[2] / "benchmarks/grading.py"
+    spec = importlib.util.spec_from_file_location("benchmarks_grading", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +91,7 @@ LATEX = st.lists(st.sampled_from(PIECES.split()), max_size=12).map(" ".join)
 @given(st.lists(st.tuples(st.one_of(st.text(max_size=20), LATEX), LATEX), min_size=20, max_size=20))
 def test_no_text_stops_the_pool(grader, pairs):
     predictions = [rf"\boxed{{{prediction}}}" for prediction, _ in pairs]
-    verdicts = grader.grade(predictions, [answer for _, answer in pairs])
+    verdicts = grader.grade(predictions, [f"1{answer}1" for _, answer in pairs])
     assert {verdict.status for verdict in verdicts} <= STATUSES
     assert len(verdicts) == len(pairs)
     assert grader.grade([r"\boxed{2x}"], ["x+x"])[0].status == "correct"
@@ -120,18 +129,29 @@ def test_different_real_answers_are_different_in_both_directions(grader, shared)
             assert one.status == other.status, pair
 
 
-def test_agrees_with_other_graders_and_a_reader(shared):
-    cases = find_cases(shared / "data/graders")
-    start = time.perf_counter()
-    missed = disagreements(cases)
-    print(f"{len(cases) / (time.perf_counter() - start):.0f} items/s with 2 workers, their start included")
-    print(*missed, sep="\n")
+def test_agrees_with_other_graders_and_a_reader(shared, benchmark):
+    cases = [case for case in benchmark.find_cases(shared / "data/graders") if case.source not in ("box", "prose")]
+    missed = benchmark.disagreements(cases)
     counts = {
         source: (sum(case.source == source for case in cases), sum(case.source == source for case, _ in missed))
         for source in ("peers", "reader", "paper")
     }
-    # The four are discussed in docs/grading.md.
-    assert counts == {"peers": (138, 3), "reader": (26, 0), "paper": (638, 1)}
+    # The five are discussed in docs/grading.md.
+    assert counts == {"peers": (138, 4), "reader": (26, 0), "paper": (638, 1)}, missed
+
+
+@pytest.mark.parametrize("whose", ["own", "public"])
+def test_few_wrong_answers_pass_and_few_right_ones_fail(request, benchmark, whose):
+    if whose == "own":
+        cases = list(benchmark.adversarial(Path(__file__).with_name("cases.jsonl")))
+    else:
+        cases = benchmark.find_cases(request.getfixturevalue("shared") / "data/graders")
+    for source, most_accepted in (("box", 0.01), ("prose", 0.05)):
+        pairs = [case for case in cases if case.source == source]
+        missed = [case for case, _ in benchmark.disagreements(pairs)]
+        for is_right, most in ((False, most_accepted), (True, 0.08)):
+            wrong = [case for case in missed if case.expected == is_right]
+            assert len(wrong) <= most * sum(case.expected == is_right for case in pairs), wrong
 
 
 def test_agrees_with_the_labels_of_solutions_in_prose(grader, shared):

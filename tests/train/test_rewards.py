@@ -32,7 +32,7 @@ def test_scores_the_last_assistant_message_of_a_chat():
     assert math_answer(completions, ["3"] * 6) == [1.0, 0.0, 1.0, 1.0, 0.0, 0.0]
 
 
-def test_leaves_out_what_cannot_be_judged_and_logs_the_counts():
+def test_what_cannot_be_judged_is_wrong_and_counted():
     logged = []
     rewards = math_answer(
         [r"\boxed{9^{9^{9}}}", r"\boxed{x+1}", "It is 3.", "None."],
@@ -41,7 +41,7 @@ def test_leaves_out_what_cannot_be_judged_and_logs_the_counts():
         prompts=["?"] * 4,
         another_column=[1, 2, 3, 4],
     )
-    assert rewards == [None, 1.0, 0.0, 0.0]
+    assert rewards == [0.0, 1.0, 0.0, 0.0]
     assert logged == [("ktae/answers_missing", 1), ("ktae/grader_timeouts", 1), ("ktae/grader_errors", 0)]
 
 

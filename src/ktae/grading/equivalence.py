@@ -5,28 +5,33 @@ left are formulas, for math-verify's parser and sympy. `docs/grading.md` lists t
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ktae.grading.options import GradingOptions
 from ktae.grading.rules.aliases import align
-from ktae.grading.rules.names import base_name, same_name, with_parameter_of
+from ktae.grading.rules.names import base_name, letters, rename, same_name, with_parameter_of
 from ktae.grading.rules.notation import clean, spelling
 from ktae.grading.rules.numerals import parse_number, same_number
-from ktae.grading.rules.quantities import same_quantity, same_ratio
-from ktae.grading.rules.relations import approximation, as_set, assignment, same_relation
+from ktae.grading.rules.quantities import same_compound, same_digits, same_quantity, same_ratio, same_time
+from ktae.grading.rules.relations import approximation, as_set, assignment, is_consistent, same_relation
 from ktae.grading.rules.structure import Bracketed, bracketed, items, relation, split, without_braces
 from ktae.grading.rules.symbolic import same_formula
-from ktae.grading.rules.texts import same_text, unwrapped
+from ktae.grading.rules.words import same_choice, same_text, unwrapped
 
 # Longer answers are equal to their own spelling only.
 _MAX_LENGTH = 10_000
 _PLAIN_NUMBER = re.compile(r"([-+]?)(?:\\\$)?([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.([0-9]*))?")
-_DECIMAL_COMMA = re.compile(r"([-+]?[0-9]+),([0-9]{1,2}|[0-9]{4,})")
-_COLUMN = re.compile(
-    r"\[?\\begin\s*\{[pb]?(?:matrix|array)\}(?:\{[a-z]*\})?([^&]*)\\end\s*\{[pb]?(?:matrix|array)\}\]?"
-)
+_DECIMAL_COMMA = re.compile(r"([-+]?[0-9]{1,3}(?:[. ][0-9]{3})+|[-+]?[0-9]+),([0-9]{1,2}|[0-9]{4,})")
+_COLUMN = re.compile(r"\\begin\{pmatrix\}([^&]*)\\end\{pmatrix\}")
 _SIGNS = re.compile(r"\\pm(?![a-z])")
 _BOTH_SIGNS = re.compile(r"\\[pm][pm](?![a-z])")
+_SET_BUILDER = re.compile(
+    r"^\\\{\s*([a-z])\s*(?:\\in\s*\\mathbb\{R\}|\\in R)?\s*[|:]\s*([^|]*(?:\|[^|]*\|[^|]*)?)\\\}$"
+)
+_INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne)(?![a-z])")
+_INTEGER = re.compile(
+    r"[,;]?\s*(?:\\text\{[a-z ,]*\}\s*)?([klmn])\s*(?:\\in\s*\\mathbb\{Z\}|\\text\{ ?(?:is )?an integer\})$"
+)
 _BRACKETS = (("(", ")"), (r"\{", r"\}"))
 
 
@@ -95,35 +100,59 @@ class _Comparison:
         self.tolerance = tolerance
 
     def same(self, prediction: str, answer: str) -> bool:
-        prediction, answer = (unwrapped(without_braces(text)) for text in (prediction, answer))
+        prediction, answer = (_SET_BUILDER.sub(r"\2", unwrapped(without_braces(text))) for text in (prediction, answer))
+        if declared := _INTEGER.search(prediction):
+            prediction = prediction[: declared.start()]
+            answer = _INTEGER.sub("", answer)
+            others = set(letters(answer)) - set(letters(prediction))
+            if len(others) == 1 and others <= set("klmn"):
+                prediction = rename(prediction, {declared[1]: others.pop()})
         if not prediction or not answer:
             return False
         if spelling(prediction) == spelling(answer):
             return True
-        if (decided := same_text(prediction, answer)) is not None:
-            return decided
+        decisions = (rule(self, prediction, answer) for rule in KINDS.values())
+        return next((decided for decided in decisions if decided is not None), False)
+
+    def _numbers(self, prediction: str, answer: str) -> bool | None:
         predicted, expected = parse_number(prediction), parse_number(answer)
         if predicted and expected:
             return same_number(predicted, expected, self.tolerance)
         if expected and expected.place and (match := _DECIMAL_COMMA.fullmatch(prediction)):
-            return self.same(f"{match[1]}.{match[2]}", answer)
-        if len(_expanded(prediction)) > 1 or len(_expanded(answer)) > 1:
-            return self._lists(prediction, answer)
-        if relation(prediction)[1] or relation(answer)[1]:
-            return self._statements(prediction, answer)
-        if (decided := same_quantity(prediction, answer, self.same, self.tolerance)) is not None:
-            return decided
-        if (decided := same_ratio(prediction, answer)) is not None:
-            return decided
-        if (decided := self._groups(prediction, answer)) is not None:
-            return decided
-        return same_formula(*align(prediction, answer), self.tolerance)
+            return self.same(f"{re.sub('[. ]', '', match[1])}.{match[2]}", answer)
+        # 12 (twelve)
+        if match := re.fullmatch(r"(.*\S) ?\(([a-z -]+)\)", prediction):
+            number, again = parse_number(match[1]), parse_number(match[2])
+            if number:
+                return again is not None and again.value == number.value and self.same(match[1], answer)
+        return None
 
-    def _lists(self, prediction: str, answer: str) -> bool:
-        """Compare enumerations, of which at least one has several items."""
+    def _matrices(self, prediction: str, answer: str) -> bool | None:
+        """Compare with a matrix what is written as rows in brackets, or as a column; None without a matrix."""
+        if r"\begin{pmatrix" not in answer:
+            return None
+        if match := re.fullmatch(r"\\binom\{([^{}]*)\}\{([^{}]*)\}", prediction):
+            prediction = rf"\begin{{pmatrix}}{match[1]}\\{match[2]}\end{{pmatrix}}"
+        outer = bracketed(prediction)
+        rows = [bracketed(row) for row in (outer.items if outer else ())]
+        if len(rows) > 1 and all(row and row.opening == "[" for row in rows):
+            lines = r"\\".join("&".join(row.items) for row in rows if row)
+            prediction = rf"\begin{{pmatrix}}{lines}\end{{pmatrix}}"
+        return True if spelling(prediction) == spelling(answer) else self._groups(prediction, answer)
+
+    def _lists(self, prediction: str, answer: str) -> bool | None:
+        """Compare enumerations; None if neither has several items."""
+        if len(_expanded(prediction)) == len(_expanded(answer)) == 1:
+            return None
+        if split(answer, (r"\cup",))[1] and not relation(prediction)[1]:
+            return self._unions(prediction.replace(r"\lor", r"\cup"), answer)
         sets = as_set(prediction), as_set(answer)
+        if sets[0] and sets[1]:
+            return self._unions(sets[0], sets[1])
         if any(sets) and self._unions(sets[0] or assignment(prediction)[1], sets[1] or assignment(answer)[1]):
             return True
+        if (r"\lor" in prediction) != (r"\lor" in answer) and _INEQUALITY.search(prediction):
+            return False
         listed, expected = _expanded(prediction), _expanded(answer)
         if len(listed) > 1 and len(expected) > 1:
             return self._items(listed, expected, ordered=False)
@@ -154,6 +183,8 @@ class _Comparison:
         return True
 
     def _item(self, item: str, other: str) -> bool:
+        if item.startswith(r"\{") != other.startswith(r"\{"):
+            return False  # {1} for 1, which is right only if it is the whole answer
         if self.same(item, other):
             return True
         (name, value), (expected_name, expected) = assignment(item), assignment(other)
@@ -161,21 +192,26 @@ class _Comparison:
         may_be_same = name is None or expected_name is None or same_name(name, expected_name)
         return renamed != value and may_be_same and self.same(renamed, expected)
 
-    def _statements(self, prediction: str, answer: str) -> bool:
-        """Compare where at least one is an equation, an inequality or the like."""
+    def _statements(self, prediction: str, answer: str) -> bool | None:
+        """Compare equations, inequalities and the like; None if neither is one."""
+        if not relation(prediction)[1] and not relation(answer)[1]:
+            return None
+        sets = as_set(prediction), as_set(answer)
+        if sets[0] and sets[1] and self._unions(sets[0], sets[1]):
+            return True
+        if not is_consistent(prediction):
+            return False
         if (near := approximation(prediction)) is not None and self.same(near, answer):
             return True
         name, value = assignment(prediction)
         expected_name, expected_value = assignment(answer)
         if relation(prediction)[1] and relation(answer)[1]:
             # 1 < x < 2 and x in (1,2)
-            sets = as_set(prediction), as_set(answer)
             if sets.count(None) == 1 and (name or expected_name):
                 return self._unions(sets[0] or value, sets[1] or expected_value)
             return same_relation(prediction, answer, self.same)
         if name is not None or expected_name is not None:
             return self.same(value, expected_value)
-        sets = as_set(prediction), as_set(answer)
         if any(sets):
             return self._unions(sets[0] or prediction, sets[1] or answer)
         # A computation such as 6*7 = 42, or a value and its approximation; but no equation.
@@ -195,6 +231,8 @@ class _Comparison:
             single = group or expected
             if single is None or len(single.items) != 1 or single.opening == "[":
                 return None
+            if single.items[0].startswith((r"\{", r"\emptyset")):
+                return False
             return self.same(*((single.items[0], answer) if group else (prediction, single.items[0])))
         if group.opening == expected.opening == r"\{":
             sets = [list(dict.fromkeys(map(spelling, side.items))) for side in (group, expected)]
@@ -221,6 +259,25 @@ class _Comparison:
             if not left:
                 return True
         return same_formula(prediction, answer)
+
+
+# A kind of answer, and how two answers are compared if they are of that kind. The first that decides counts: a rule
+# returns None for what is of another kind.
+KINDS: dict[str, Callable[[_Comparison, str, str], bool | None]] = {
+    "choice": lambda _, prediction, answer: same_choice(prediction, answer),
+    "number": _Comparison._numbers,
+    "time of day": lambda _, prediction, answer: same_time(prediction, answer),
+    "words": lambda _, prediction, answer: same_text(prediction, answer),
+    "compound quantity": lambda self, prediction, answer: same_compound(prediction, answer, self.tolerance),
+    "matrix": _Comparison._matrices,
+    "list": _Comparison._lists,
+    "statement": _Comparison._statements,
+    "number in a base": lambda _, prediction, answer: same_digits(prediction, answer),
+    "quantity": lambda self, prediction, answer: same_quantity(prediction, answer, self.same, self.tolerance),
+    "ratio": lambda _, prediction, answer: same_ratio(prediction, answer),
+    "tuple, interval or set": _Comparison._groups,
+    "formula": lambda self, prediction, answer: same_formula(*align(prediction, answer), self.tolerance),
+}
 
 
 def _expanded(text: str) -> list[str]:

@@ -3,6 +3,9 @@
 Every pattern takes time linear in the text, because this runs in the caller's process.
 """
 
+import contextlib
+import json
+import math
 import re
 from collections import deque
 from collections.abc import Sequence
@@ -11,6 +14,10 @@ from ktae.grading.formulas import formulas, is_formula
 from ktae.grading.options import EXTRACTION
 from ktae.grading.rules.notation import repair
 
+# What is given as the accepted answer, or as several.
+Reference = str | float | Sequence["Reference"]
+
+_JSON_LIST = re.compile(r"\s*\[\s*\".*\"\s*\]\s*", re.DOTALL)
 _BOX_OR_BRACE = re.compile(r"\\(?:(?P<box>boxed|fbox)\s*\{|.)|[{}]", re.DOTALL)
 # What may stand between the boxes of one answer, as in \boxed{1} and \boxed{2}.
 _JOINT = re.compile(
@@ -19,24 +26,56 @@ _JOINT = re.compile(
 )
 _MAX_JOINT = 80
 _BARE_BOX = re.compile(r"(\\(?:boxed|fbox))\s*([0-9]+(?:\.[0-9]+)?|[A-Za-z](?![A-Za-z]))")
+_ANSWER = (
+    r"(?:\banswers?\b|\bcorrect (?:option|choice)\b|\brespuesta\b|\bréponse\b|\bantwort\b|\brisposta\b|\bresposta\b|"
+    "ответ|答案|答え|解答|답)"
+)
+_IS = r"(?:\b(?:is|are|be|est|ist|es|é|è)\b|[:=]|是|为|為|は|은|는)"
 _PHRASE = re.compile(
-    r"\banswers?\b[^.\n:=$0-9\\]{0,40}?(?:\bis\b|\bare\b|\bbe\b|[:=])(?!\s*not\b)|\bfinal\s+answer\b[*\s]*\n|####",
+    rf"{_ANSWER}[^.\n:=$0-9\\]{{0,40}}?{_IS}(?!\s*not\b)|\bfinal\s+answer\b[*\s]*\n|####", re.IGNORECASE
+)
+_NEGATED = re.compile(
+    rf"{_ANSWER}[^.\n:=$0-9\\]{{0,40}}?(?:\b(?:is|are|be)\s+(?:\w+\s+)?not\b|n't\b|\bcannot\b|\bnever\b|不是|不为)"
+    r"(?:[^.,;\n]|[.,](?=[0-9]))*",
     re.IGNORECASE,
 )
+_LEAD = re.compile(rf"(?:\\text\s*\{{\s*)?(?:the\s+)?(?:final\s+|correct\s+)?{_ANSWER}\s*{_IS}\s*(\}}?)", re.IGNORECASE)
 _FINAL = re.compile(r"\bfinal\s+answer\s+is\b:?", re.IGNORECASE)
 _MARKUP = re.compile(r"(?:[\s*_\"'`:]|\\\")*")
+_FILLER = re.compile(
+    r"(?:(?:simply|just|exactly|therefore|thus|clearly|equal to|given by|indeed)[\s:]+)*", re.IGNORECASE
+)
+# What may follow an answer in its sentence: a reason, and what it is not.
+_REASON = re.compile(
+    r",?\s+(?:because|since|as)\b.*|,\s*(?:and )?not\b.*|\s+(?:in total|in all|altogether)$", re.DOTALL
+)
 _MAX_PHRASE = 1000
 _MAX_WORDS = 3
 _SENTENCE = re.compile(r"(?:[^.\n]|\.(?!\s|$|\"|<))*")
+_REASONING = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+# What a box holds before an answer is put into it.
+_PLACEHOLDER = re.compile(
+    r"(?:[\s.?_$\-]|\\[lc]?dots|\\_|\\square)*|(?:\\text\s*\{)?[\s\[<]*(?:(?:your|the|final|correct)\s+)*answer"
+    r"(?:\s+here)?[\s\]>.]*\}?|x{3,}",
+    re.IGNORECASE,
+)
 _WHOLE = re.compile(r"[A-Za-z]+|\(?[A-Z]\)?[.)]?")
+# What changes the number behind it, which then is not the answer.
+_HEDGE = re.compile(
+    r"\b(?:not|minus|negative|at least|at most|(?:less|more|fewer|greater|smaller|larger) than|twice|half of|double|"
+    r"triple|between(?: [0-9.,]+ and)?|either|(?<![0-9 ])[0-9][0-9,.]* or)\s+\$?$",
+    re.IGNORECASE,
+)
+_MAX_HEDGE = 40
 _LATEX_COMMA = re.compile(r"\{,\}|,\\!\s*")  # 1{,}234 and 1,\! 234
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:[, ][0-9]{3})+(?:\.[0-9]+)?")
 _NUMBER = re.compile(
     r"""
     (?P<minus>(?<![\w)\]}^])-(?:\\?[$€£¥])?)?       # after a digit, a letter or a bracket it would subtract
-    (?<![\w^])(?<![0-9][.,])(?<![_^]\{)(?<!\^-)(?<!\^\{-)  # not inside x2, 1.2.3, 1,2, an index or an exponent
+    (?<![A-Za-z0-9_^])(?<![0-9][.,])(?<![_^]\{)(?<!\^-)(?<!\^\{-)  # not inside x2, 1.2.3, 1,2, an index or an exponent
     (?P<number>(?>
-        (?:[0-9]+\s*)?\\[dtc]?frac\s*(?:\{\s*-?[0-9]+\s*\}|[0-9])\s*(?:\{\s*[0-9]+\s*\}|[0-9])
+        (?:[0-9]+\s*)?\\sqrt\s*(?:\{\s*[0-9]+\s*\}|\(\s*[0-9]+\s*\)|[0-9]+)
+        |(?:[0-9]+\s*)?\\[dtc]?frac\s*(?:\{\s*-?[0-9]+\s*\}|[0-9])\s*(?:\{\s*[0-9]+\s*\}|[0-9])
         |[0-9]+\s+[0-9]+\s*/\s*[0-9]+               # 1 1/2
         |[1-9][0-9]{0,2}(?:[ ][0-9]{3}){1,4}(?![0-9])(?:[.,][0-9]+)?  # 1 234,5
         |[0-9][0-9,]*(?:\.[0-9]+)?
@@ -44,12 +83,14 @@ _NUMBER = re.compile(
     ))
     (?P<rest>
         \s*/\s*[0-9]+
-        |e[-+]?[0-9]+(?!\w)
+        |e[-+]?[0-9]+(?![A-Za-z0-9_])
+        |\s*\\pi(?![a-z])
         |\s*(?:\\times|\\cdot|[*])\s*10\s*\^\s*(?:\{-?[0-9]+\}|-?[0-9]+)
         |\^(?:\{-?[0-9]+\}|-?[0-9]+)
     )?+
     (?!\^|\.[0-9])                                 # of a power that does not end here, the base is no answer
     (?P<percent>\s*(?:\\?%|percent\b))?
+    (?P<scale>\s*(?:hundred|thousand|million|billion|trillion|dozen|lakh|crore|squared|cubed|[万萬亿])s?\b)?
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -82,7 +123,10 @@ def extract_answer(text: str, order: Sequence[str] = EXTRACTION) -> str | None:
     >>> extract_answer("She pays -$1,234.50."), extract_answer("Hence $x < 3$ in all 5 cases.", ["expression"])
     ('-1234.50', '5')
     """
-    text = repair(text)
+    marks = deque(_REASONING.finditer(text), maxlen=1)
+    if marks and not marks[0][1]:
+        return None  # still thinking
+    text = _NEGATED.sub("", repair(text[marks[0].end() :] if marks else text))
     for place in order:
         if place == "box":
             answer, cut_off = _box(text)
@@ -95,17 +139,48 @@ def extract_answer(text: str, order: Sequence[str] = EXTRACTION) -> str | None:
     return None
 
 
-def reference_answer(text: str) -> str:
-    r"""The accepted answer that a reference states: the text, or what is boxed in it, if need be up to its end.
+def reference_answers(reference: Reference) -> tuple[str, ...]:
+    r"""The accepted answers that a reference states, of which any will do, whatever the form of its data set.
 
-    >>> reference_answer(r"$x = \boxed{20}$ percent."), reference_answer(" 5\n"), reference_answer(r"\boxed{7")
-    ('20', '5', '7')
+    Args:
+        reference: a text, a number, or a list of them. A text may be the answer itself or a list of answers in JSON. Of
+            a worked solution it is what stands behind `####`, in its box (if need be up to the end of the text), in its
+            answer tag or behind "Answer:".
+
+    Raises:
+        ValueError: there is no reference: nothing at all, an empty text, or a number that is none.
+        TypeError: a reference is neither a text nor a number.
+
+    >>> reference_answers("6*12\n#### 72"), reference_answers('["72", "73"]'), reference_answers("Answer: 72")
+    (('72',), ('72', '73'), ('72',))
+    >>> reference_answers(r"$x = \boxed{20}$ percent."), reference_answers([" 5\n", 6])
+    (('20',), ('5', '6'))
     """
-    repaired = repair(text)
-    answer, cut_off = _box(repaired)
+    if isinstance(reference, list | tuple):
+        answers = tuple(answer for part in reference for answer in reference_answers(part))
+        if not answers:
+            raise ValueError(f"a reference must hold an answer, got {reference!r}")
+        return answers
+    if isinstance(reference, bool) or not isinstance(reference, str | int | float):
+        raise TypeError(f"a reference must be a text or a number, got {reference!r}")
+    if not isinstance(reference, str):
+        if not math.isfinite(reference):
+            raise ValueError(f"a reference must be a finite number, got {reference!r}")
+        return (str(reference),)
+    if _JSON_LIST.fullmatch(reference):
+        with contextlib.suppress(json.JSONDecodeError):
+            return reference_answers(json.loads(reference))
+    text = repair(reference)
+    answer, cut_off = _box(text)
     if answer is None and cut_off:
-        answer = re.split(r"\\(?:boxed|fbox)\s*\{", repaired)[-1].strip()
-    return answer or repaired.strip()
+        answer = re.split(r"\\(?:boxed|fbox)\s*\{", text)[-1]
+    if answer is None:
+        answer = _tag(text) or text.rpartition("####")[2]
+        lead = _LEAD.match(answer.strip())
+        answer = answer.strip()[lead.end() :] if lead and not lead[0].startswith("\\") else answer
+    if not answer.strip():
+        raise ValueError(f"a reference must hold an answer, got {reference!r:.80}")
+    return (answer.strip(),)
 
 
 def _box(text: str) -> tuple[str | None, bool]:
@@ -129,11 +204,21 @@ def _box(text: str) -> tuple[str | None, bool]:
             start, end = boxes.pop(start)
         while boxes and next(reversed(boxes)) > first:
             boxes.popitem()
-        if start < end:
-            if text[start:end] not in answers:
-                answers.append(text[start:end])
+        answer = _without_lead(text[start:end])
+        if not _PLACEHOLDER.fullmatch(answer):
+            if answer not in answers:
+                answers.append(answer)
             following = first
     return ", ".join(reversed(answers)) or None, cut_off
+
+
+def _without_lead(answer: str) -> str:
+    """An answer without a repeated "The answer is" in front."""
+    match = _LEAD.match(answer)
+    if match is None or not answer[match.end() :].strip():
+        return answer
+    rest = answer[match.end() :].strip()
+    return rest if match[1] or not match[0].startswith("\\text") else rf"\text{{{rest}"
 
 
 def _are_joint(between: str) -> bool:
@@ -160,10 +245,8 @@ def _boxes(text: str) -> tuple[dict[int, tuple[int, int]], bool]:
 def _tag(text: str) -> str | None:
     end = text.lower().rfind("</answer>")
     start = text.lower().rfind("<answer>", 0, max(end, 0))
-    if start < 0:
-        return None
     content = text[start + len("<answer>") : end].strip()
-    if not content:
+    if start < 0 or not content or r"\boxed" in text[end:]:
         return None
     return extract_answer(content, ("box", "phrase", "whole")) or content
 
@@ -186,19 +269,23 @@ def _phrase(text: str) -> str | None:
 
 
 def _announced(text: str, start: int) -> str | None:
-    """The formula, number or few words that follow "the answer is"."""
+    """What follows "the answer is" up to the end of its sentence, but for a reason."""
     announced = text[start : start + _MAX_PHRASE]
     announced = announced[_MARKUP.match(announced).end() :]  # pyright: ignore[reportOptionalMemberAccess]
-    sentence = _SENTENCE.match(announced)[0].strip(" *\"'`$")  # pyright: ignore[reportOptionalSubscript]
+    announced = announced[_FILLER.match(announced).end() :]  # pyright: ignore[reportOptionalMemberAccess]
     found = formulas(announced, commas_enumerate=True)
-    if found and re.fullmatch(r"[A-Za-z ]{0,30}", announced[: found[0].start]):
-        return found[0].content
+    if found and not found[0].start:
+        rest = _SENTENCE.match(announced, found[0].end)[0]  # pyright: ignore[reportOptionalSubscript]
+        rest = _REASON.sub("", rest).strip(" *\"'`$,\\")
+        return f"{found[0].content} {rest}".strip()
+    sentence = _SENTENCE.match(announced)[0]  # pyright: ignore[reportOptionalSubscript]
+    sentence = _REASON.sub("", sentence).strip(" *\"'`$,")
     if is_formula(sentence):
         return sentence
-    # Of a computation the result, otherwise the first number.
-    if number := _NUMBER.search(_LATEX_COMMA.sub(",", sentence.rpartition("=")[2])):
-        return _written(number)
-    return sentence if sentence and len(sentence.split()) <= _MAX_WORDS else None
+    # Of a computation the result, of "the number of boys is 5" what it is.
+    result = re.split(r"=|\b(?:is|are|equals)\b", _LATEX_COMMA.sub(",", sentence))[-1].strip()
+    has_number = bool(_NUMBER.search(result)) or "$" in result
+    return result if result and (has_number or len(result.split()) <= _MAX_WORDS) else None
 
 
 def _whole(text: str) -> str | None:
@@ -228,7 +315,9 @@ def _written(match: re.Match[str]) -> str:
     if _THOUSANDS.fullmatch(number):
         number = re.sub("[, ]", "", number)
     rest = re.sub(r"\s", "", match["rest"] or "")
-    return minus + number + rest + ("%" if match["percent"] else "")
+    hedge = _HEDGE.search(match.string, max(0, match.start() - _MAX_HEDGE), match.start())
+    written = (hedge[0] if hedge else "") + minus + number + rest + ("%" if match["percent"] else "")
+    return written + (f" {match['scale'].strip()}" if match["scale"] else "")
 
 
 _PLACES = {

@@ -55,6 +55,8 @@ def is_formula(text: str) -> bool:
     is_math = plain != text or _CONTENT.search(text) or "^" in text or "_" in text or _LETTERS.fullmatch(text)
     if not is_math or "?" in text or _SEPARATE_NUMBERS.search(text):
         return False
+    if any(sign.isalpha() and not sign.isascii() for sign in plain):
+        return False
     words = _PROSE.findall(_CONNECTIVE.sub(" ", plain))
     return not any(_is_prose(word) for word in words)
 

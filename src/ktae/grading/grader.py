@@ -25,7 +25,7 @@ from typing import Any, Literal, Self
 
 from ktae.extras import require
 from ktae.grading.equivalence import compare_plainly, is_equivalent
-from ktae.grading.extraction import extract_answer, reference_answer
+from ktae.grading.extraction import Reference, extract_answer, reference_answers
 from ktae.grading.options import GradingOptions
 
 # Bytes of address space a worker may add to what it has at its start.
@@ -42,8 +42,9 @@ class Verdict:
     """The outcome for one prediction.
 
     Attributes:
-        status: "no_answer" when the text holds nothing to grade; "timeout" and "error" when the grader could not
-            decide, which says nothing about the prediction.
+        status: "no_answer" when the text holds nothing to grade; "timeout" when the answer could not be judged in time
+            or in memory, or the comparison failed on it; "error" when a worker process died or would not start, which
+            says nothing about the answer.
         extracted: the final answer found in the text, None without one.
         reason: one line for people.
     """
@@ -89,14 +90,13 @@ def _start_worker(memory: int) -> None:
         with open("/proc/self/statm") as statm:
             size = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (size + memory, size + memory))
-    # Now, so that the import is not charged to the deadline of the first item.
+    # Now, so that imports and tables are not charged to the deadline of the first item.
     require("math_verify", "train")
+    is_equivalent(r"2x\text{ cm}", "x + x")
 
 
 # Decides on an extracted answer and an accepted one.
 Equivalence = Callable[[str, str, GradingOptions], bool]
-# What `Grader.grade` takes as the accepted answer or answers of a prediction.
-Accepted = str | float | Sequence["Accepted"]
 # An extracted answer and its accepted answers.
 _Job = tuple[str, tuple[str, ...]]
 
@@ -120,7 +120,7 @@ class Grader:
             importable module other than `__main__`.
 
     Raises:
-        ImportError: math-verify or pebble is not installed.
+        ImportError: math-verify, pint or pebble is not installed.
         ValueError: workers or timeout is out of range.
         TypeError: workers could not import `equivalent`.
     """
@@ -142,7 +142,8 @@ class Grader:
             raise TypeError(f"equivalent must be a function of a module, got {equivalent!r}") from error
         if equivalent.__module__ == "__main__":
             raise TypeError(f"equivalent must be importable, got {equivalent!r} of the script that runs")
-        require("math_verify", "train")
+        for module in ("math_verify", "pint"):
+            require(module, "train")
         self._pebble = require("pebble", "train")
         self.workers, self.timeout, self.equivalent = workers, timeout, equivalent
         self.options = options or GradingOptions()
@@ -161,13 +162,13 @@ class Grader:
             self._pool.join()
             self._pool = None
 
-    def grade(self, predictions: Sequence[str], answers: Sequence[Accepted]) -> list[Verdict]:
+    def grade(self, predictions: Sequence[str], answers: Sequence[Reference]) -> list[Verdict]:
         """Grade each prediction against its accepted answers.
 
         Args:
             predictions: the models' whole outputs.
-            answers: for each prediction the accepted answer, a string or a number, or several of which any will do,
-                in lists or tuples. Of a worked solution it is what is boxed.
+            answers: for each prediction the accepted answer, or several of which any will do, as `reference_answers`
+                takes them.
 
         Returns:
             The verdicts, in the order of the predictions. An item that hangs, exhausts its worker's memory or
@@ -246,7 +247,7 @@ class Grader:
         if error is None:
             outcome = future.result()
             if isinstance(outcome, str):
-                return Verdict("error", extracted, outcome)
+                return Verdict("timeout", extracted, outcome)
             return _decided(outcome, job)
         if isinstance(error, BrokenProcessPool):
             return None
@@ -258,22 +259,11 @@ class Grader:
         return Verdict("error", extracted, reason)
 
 
-def _accepted(answer: Accepted, index: int) -> tuple[str, ...]:
-    """The accepted answers as strings."""
-    waiting, accepted = [answer], []
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, list | tuple):
-            waiting += reversed(value)
-        elif isinstance(value, str):
-            accepted.append(reference_answer(value))
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            accepted.append(str(value))
-        else:
-            raise TypeError(f"answers must be strings or numbers, got {value!r} at index {index}")
-    if not accepted:
-        raise ValueError(f"answers must hold an accepted answer for each prediction, got none at index {index}")
-    return tuple(accepted)
+def _accepted(reference: Reference, index: int) -> tuple[str, ...]:
+    try:
+        return reference_answers(reference)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"answers: {error} at index {index}") from None
 
 
 def _decided(which: int, job: _Job) -> Verdict:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 # Where an answer is looked for, in this order; see `extract_answer`.
-EXTRACTION = ("final", "box", "tag", "phrase", "whole", "expression")
+EXTRACTION = ("tag", "final", "box", "phrase", "whole", "expression")
 EXTRACTORS = (*EXTRACTION, "number")
 
 
@@ -12,9 +12,9 @@ class GradingOptions:
     """How answers are found and compared.
 
     Attributes:
-        extraction: where the answer is looked for, the first that has one counts: "final" (what "the final answer is"
-            announces behind the last box), "box" (the last `\\boxed{}`), "tag"
-            (the last `<answer>...</answer>`), "phrase" ("the answer is ..." and `####`), "whole" (a text that is
+        extraction: where the answer is looked for, the first that has one counts: "tag" (the last
+            `<answer>...</answer>`, unless a box follows it), "final" (what "the final answer is" announces behind the
+            last box), "box" (the last `\\boxed{}`), "phrase" ("the answer is ..." and `####`), "whole" (a text that is
             nothing but an answer), "expression" (the last formula or number), "number" (the last number).
         relative_tolerance: how far a number may be off if it or the answer is a decimal, as a share of the answer,
             for tasks whose answers are measured or rounded; then it may also be rounded to the two or more digits

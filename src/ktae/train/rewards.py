@@ -42,14 +42,14 @@ def math_answer(
             counts.
         answers: per rollout the accepted answer, or several of which any will do.
         log_metric: called with a metric's name and value, here the number of rollouts of this call that held no
-            answer (`ktae/answers_missing`), that the grader gave up on at its deadline
-            (`ktae/grader_timeouts`), and on which it failed (`ktae/grader_errors`). TRL averages over the calls
-            and processes between two logs.
+            answer (`ktae/answers_missing`), whose answer could not be judged in time or at all
+            (`ktae/grader_timeouts`), and that lost their worker process (`ktae/grader_errors`). TRL averages over the
+            calls and processes between two logs.
         kwargs: the other dataset columns and what else TRL passes; not used.
 
     Returns:
-        1.0 for a correct answer, 0.0 for an incorrect or missing one, None where the grader timed out or failed:
-        a rollout whose answer could not be judged is left out rather than punished.
+        1.0 for a correct answer; 0.0 for an incorrect or missing one, and for one that could not be judged, or a policy
+        could hide behind the deadline; None where a worker process died, which is no fault of the answer.
 
     Raises:
         ImportError: math-verify or pebble is not installed.
@@ -65,7 +65,7 @@ def math_answer(
         log_metric("ktae/answers_missing", counts["no_answer"])
         log_metric("ktae/grader_timeouts", counts["timeout"])
         log_metric("ktae/grader_errors", counts["error"])
-    rewards = {"correct": 1.0, "incorrect": 0.0, "no_answer": 0.0, "timeout": None, "error": None}
+    rewards = {"correct": 1.0, "incorrect": 0.0, "no_answer": 0.0, "timeout": 0.0, "error": None}
     return [rewards[verdict.status] for verdict in verdicts]
 
 

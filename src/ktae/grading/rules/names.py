@@ -20,7 +20,8 @@ _NAME = re.compile(
     rf"|\\frac\{{\s*d[^{{}}+\-]*(?:\^\{{2\}}\s*)?[^{{}}+\-]*\}}\{{\s*d[^{{}}+\-]*(?:\^\{{2\}})?\}}"
     rf"|\(\s*{_ONE}(?:\s*,\s*{_ONE})*\s*\)"
 )
-_APPLIED = re.compile(r"(.*?)\s*\(\s*([a-zA-Z]|\\[a-z]+)\s*\)")
+# A function of a variable; in P(A) the argument says what is meant.
+_APPLIED = re.compile(r"(.*?)\s*\(\s*([a-z]|\\[a-z]+)\s*\)")
 _INDEX = re.compile(r"_\{\s*[0-9]+\s*\}")
 _LETTER = re.compile(r"\\text\{[^{}]*\}|_\{[a-z]{2,}\}|\\[a-zA-Z]+|[A-Za-z]")
 _MAX_LENGTH = 100
@@ -47,8 +48,8 @@ def same_name(first: str, second: str) -> bool:
     first, second = (re.sub(r"\s+", "", name) for name in (first, second))
     if first == second:
         return True
-    short_first, short_second = (match[1] if (match := _APPLIED.fullmatch(name)) else name for name in (first, second))
-    if short_first == short_second:
+    applied = [_APPLIED.fullmatch(name) for name in (first, second)]
+    if len({match[1] if match else name for match, name in zip(applied, (first, second), strict=True)}) == 1:
         return True
     if "y" in (first, second) and any(re.fullmatch(r"[fgh]\(x\)", name) for name in (first, second)):
         return True

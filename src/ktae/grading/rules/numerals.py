@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from ktae.grading.rules.words import SCALES, number_in_words, plain
+
 # Limits of what is worth an exact fraction.
 _MAX_LENGTH = 400
 _MAX_EXPONENT = 400
@@ -27,8 +29,12 @@ _FRACTION = re.compile(
 )
 
 
-_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_REPEATING = re.compile(r"(-?)([0-9]*)\.([0-9]*)\\overline\{([0-9]+)\}")
+# 0.1(6), 0.1\overline{6}, 0.1\dot{6}, 0.1666...
+_REPEATING = re.compile(
+    r"([-+]?)([0-9]*)\.([0-9]*?)(?:\\(?:overline|bar|dot)\s*\{?([0-9]+)\}?|\(([0-9]+)\)"
+    r"|\\dot\s*\{?([0-9])\}?([0-9]*)\\dot\s*\{?([0-9])\}?|([0-9]+?)\9+\s*\\dots)"
+)
+_SCALED = re.compile(rf"(.*[0-9.)}}])\s*({'|'.join(SCALES)})s?", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -53,13 +59,19 @@ def parse_number(text: str) -> Number | None:
 
     >>> parse_number(r"-1.50 \times 10^{3}")
     Number(value=Fraction(-1500, 1), place=Fraction(10, 1), digits=3, scientific=True)
-    >>> parse_number("1 1/2").value, parse_number("1,234").value, parse_number("1,23")
-    (Fraction(3, 2), Fraction(1234, 1), None)
+    >>> [str(parse_number(text).value) for text in ("1 1/2", "1,234", "0.1(6)", "-5 million", "half")]
+    ['3/2', '1234', '1/6', '-5000000', '1/2']
     """
     if len(text) > _MAX_LENGTH:
         return None
-    if text.lower() in _WORDS:
-        return Number(Fraction(_WORDS.index(text.lower())))
+    text = plain(text)
+    if match := _SCALED.fullmatch(text):
+        number, scale = parse_number(match[1]), SCALES[match[2].lower()]
+        return number and Number(number.value * scale, number.place * scale, number.digits)
+    if text[:1].isalpha() and (value := number_in_words(text.replace(" ; ", " and "))) is not None:
+        return Number(value)
+    if match := re.fullmatch(r"(?:minus|negative) ([0-9.].*)", text):
+        return parse_number(f"-{match[1]}")
     if match := _DECIMAL.fullmatch(text):
         exponent = int(match["e"] or match["power"] or match["round"] or match["alone"] or 0)
         if abs(exponent) > _MAX_EXPONENT:
@@ -75,10 +87,11 @@ def parse_number(text: str) -> Number | None:
         significant = (whole + decimals).lstrip("0") if point or scientific else whole.strip("0")
         return Number(value, place, len(significant), scientific)
     if match := _REPEATING.fullmatch(text):
-        whole, start, period = match[2] or "0", match[3], match[4]
+        whole, start = match[2] or "0", match[3]
+        period = match[4] or match[5] or match[9] or match[6] + match[7] + match[8]
         repeated = Fraction(int(period), 10 ** len(period) - 1) / 10 ** len(start)
         value = Fraction(int(whole + start), 10 ** len(start)) + repeated
-        return Number(-value if match[1] else value)
+        return Number(-value if match[1] == "-" else value)
     if match := _FRACTION.fullmatch(text):
         above, below = int(match["a"] or match["c"]), int(match["b"] or match["d"])
         if below == 0 or (match["whole"] and match["minus"]):

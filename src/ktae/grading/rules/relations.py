@@ -1,5 +1,6 @@
 """Equations and inequalities: what they assign, which sets they describe, and whether two are the same."""
 
+import re
 from collections.abc import Callable
 
 from ktae.grading.rules.aliases import align, derivatives
@@ -8,8 +9,11 @@ from ktae.grading.rules.structure import FLIPPED, items, relation
 from ktae.grading.rules.symbolic import constant, same_equation, same_inequality, same_scaled_equation
 
 _ASSIGNS = {"=", r"\in", r"\approx", r"\equiv"}
+# |x - 3|, as in inequalities.
+_DISTANCE = re.compile(r"\|\s*([a-z])\s*([+-][^|a-z]*)?\|")
 # What an exact value and its approximation may differ by, as a share.
 _APPROXIMATION = 0.02
+_EXACT = 1e-30
 
 
 def assignment(text: str) -> tuple[str | None, str]:
@@ -21,6 +25,8 @@ def assignment(text: str) -> tuple[str | None, str]:
     (('x', '5'), ('\\theta', '0.5'), (None, '2x = 6'))
     """
     sides, signs = relation(text)
+    if signs == ["="] and is_name(sides[1]) and not is_name(sides[0]):
+        sides = sides[::-1]
     if not signs or not _ASSIGNS.issuperset(signs) or not is_name(sides[0]) or not all(sides):
         return None, text
     exact = signs.index(r"\approx") if r"\approx" in signs else len(signs)
@@ -36,6 +42,23 @@ def approximation(text: str) -> str | None:
     if exact is None or near is None or abs(exact - near) > _APPROXIMATION * abs(exact):
         return None
     return sides[-1]
+
+
+def is_consistent(text: str) -> bool:
+    """Whether the constants in a chain of equations are equal, near each other where one is rounded.
+
+    >>> is_consistent("x = 2 = 3"), is_consistent("6*7 = 42"), is_consistent(r"5 \\approx 7"), is_consistent("x = y")
+    (False, True, False, True)
+    """
+    sides, signs = relation(text)
+    for sign, one, other in zip(signs, sides, sides[1:], strict=False):
+        values = constant(one), constant(other)
+        if sign not in ("=", r"\approx") or values[0] is None or values[1] is None:
+            continue
+        is_rounded = sign != "=" or "." in one + other
+        if abs(values[0] - values[1]) > (_APPROXIMATION if is_rounded else _EXACT) * abs(values[0]):
+            return False
+    return True
 
 
 def as_set(text: str) -> str | None:
@@ -62,8 +85,15 @@ def as_set(text: str) -> str | None:
 def _range(statement: str) -> tuple[str, str, str, str, str] | None:
     """Of an inequality the name, and the interval that it confines it to: opening bracket, ends, closing bracket."""
     sides, signs = relation(statement)
-    if signs and signs[0] in (">", r"\ge"):
+    if signs and signs[0] in (">", r"\ge") and not _DISTANCE.fullmatch(sides[0]):
         sides, signs = sides[::-1], [FLIPPED.get(sign, sign) for sign in signs[::-1]]
+    if len(signs) == 1 and (match := _DISTANCE.fullmatch(sides[0])):
+        low, high = (f"{sign}({sides[1]})-({match[2] or 0})" for sign in "-+")
+        if signs[0] in ("<", r"\le"):
+            return match[1], "(["[signs[0] != "<"], low, high, ")]"[signs[0] != "<"]
+        if signs[0] in (">", r"\ge"):
+            brackets = ")(" if signs[0] == ">" else "]["
+            return match[1], "(", r"-\infty", rf"{low}{brackets[0]}\cup{brackets[1]}{high},\infty", ")"
     if signs == [r"\ne"] and is_name(sides[0]):
         return sides[0], "(", r"-\infty", rf"{sides[1]})\cup({sides[1]},\infty", ")"
     if not signs or not {"<", r"\le"}.issuperset(signs):

@@ -17,7 +17,7 @@ from ktae.grading.rules.numeric import WIDE, agree, integer_points, points, rati
 _INTEGER_NAMES = frozenset("klmnKMN")
 # What the parser would misread, two numbers side by side among it.
 _UNREADABLE = re.compile(
-    r"\\(?:coth|csch|sech|[bp]?mod|[lcv]?dots|lim|begin\s*\{cases)(?![a-z])|['?]|\.\.|(?<![\w\\{,.])[0-9.]+\s+[0-9]|[0-9]\s*_"
+    r"\\(?:text|coth|csch|sech|[lcv]?dots|lim|begin\s*\{cases)(?![a-z])|\\[bp]?mod|['?]|\.\.|(?<![\w\\{,.])[0-9.]+\s+[0-9]|[0-9]\s*_"
 )
 # Products that it would read as mixed numbers: 2(3) is 6.
 _PRODUCT = re.compile(
@@ -25,6 +25,7 @@ _PRODUCT = re.compile(
 )
 # To it e and E are Euler's number, which has no index.
 _INDEXED_E = re.compile(r"\\[a-zA-Z]+|([eE])(?=\s*_\{)")
+_CIS = re.compile(r"\\cis\s*(\([^()]*\)|[0-9.]*(?:\^\{\\circ\}|\s*\\?[a-z]+)?|\\frac\{[^{}]*\}\{[^{}]*\})")
 _ANGLE = re.compile(r"([0-9.]+)\s*\^\{\\circ\}")
 
 
@@ -35,6 +36,7 @@ def parse(latex: str) -> Any:
         return None
     parser = require("latex2sympy2_extended.latex2sympy2", "train")
     latex = _INDEXED_E.sub(lambda match: rf"\mathcal{{{match[1]}}}" if match[1] else match[0], latex)
+    latex = _CIS.sub(r"\\exp(i(\1))", latex)
     latex = _PRODUCT.sub(r"\1\2 \\cdot ", _ANGLE.sub(r"(\1 \\cdot \\pi / 180)", latex))
     try:
         # By default R and r would be the same.
@@ -74,7 +76,7 @@ def same_formula(prediction: str, answer: str, relative_tolerance: float | None 
 def constant(latex: str) -> Fraction | None:
     """The approximate value of a formula that is a real constant, None for any other."""
     expression = parse(latex)
-    if expression is None or getattr(expression, "free_symbols", {1}):
+    if not isinstance(expression, require("sympy", "train").Expr) or expression.free_symbols:
         return None
     number = _as_number(expression)
     return number.value if number else None
