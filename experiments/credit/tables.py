@@ -8,5 +8,14 @@ from pathlib import Path
 
 from ktae.bench.show import as_markdown
 
-for path in sorted(Path(__file__).parent.glob("*.jsonl")):
-    path.with_suffix(".md").write_text(as_markdown([json.loads(line) for line in path.read_text().splitlines()]))
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    for path in sorted(HERE.glob("*.jsonl")):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        path.with_suffix(".md").write_text(as_markdown(rows))
+
+
+if __name__ == "__main__":
+    main()

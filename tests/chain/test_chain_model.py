@@ -168,6 +168,6 @@ def test_warm_start_batches_label_the_completions_and_the_results(tokenizer):
 def test_a_short_warm_start_learns_and_repeats(capsys):
     first, second = (warm_start(seed=3, steps=3).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert "step 3: traces" in capsys.readouterr().out
+    assert "step 3: loss" in capsys.readouterr().out
     start = chain_model.build_model(3).state_dict()
     assert not any(torch.equal(first[name], start[name]) for name in first)
