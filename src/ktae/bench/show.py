@@ -74,9 +74,9 @@ def _tables(rows: Sequence[Row]) -> list[tuple[str, list[str], list[list[str]]]]
                     f"{about['accuracy']:.2f}, {about['mean_tokens']:.0f} tokens"
                 ),
             )
-        shown = [m for m in metrics if any(row[m][0] is not None for row in estimators)]
+        shown = [m for m in metrics if any(_value(row, m) is not None for row in estimators)]
         if shown:
-            estimators.sort(key=lambda row: -(row[shown[0]][0] or 0))
+            estimators.sort(key=lambda row: -(_value(row, shown[0]) or 0))
         lines = [[row["estimator"], *(_cell(row[m]) for m in shown)] for row in estimators]
         tables.append((title, ["", *shown], lines))
     if judged > 1:
@@ -102,6 +102,10 @@ def _sources(rows: Sequence[Row]) -> list[str]:
 
 def _rows_of(rows: Sequence[Row], source: str) -> list[Row]:
     return [row for row in rows if row.get("source") == source]
+
+
+def _value(row: Row, metric: str) -> float | None:
+    return row.get(metric, [None])[0]
 
 
 def _cell(numbers: list[float | None]) -> str:
