@@ -3,7 +3,7 @@
     problems -> G completions each, at temperature 1 -> rewards -> token advantages -> clipped policy-gradient updates
 
 What a trainer does besides (logging, checkpoints, processes) is left out, so that a run takes less than a minute of one
-core and comparisons can have many seeds. `confirm.py` repeats the main ones through TRL.
+core and comparisons can have many seeds. The quickstart repeats the main ones through TRL.
 
 Shape suffixes: _B one entry a rollout, _BT one a completion token.
 """
