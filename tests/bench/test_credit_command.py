@@ -5,10 +5,11 @@ import sys
 
 import pytest
 
-from ktae.bench.controls import CONTROLS, ESTIMATORS, NEEDS
+from ktae.bench.controls import CONTROLS, ESTIMATORS
 from ktae.bench.metrics import METRICS
 from ktae.bench.show import as_markdown
 from ktae.cli import main
+from ktae.estimators import NEEDS
 
 TINY = ["--sources", "legs,game24", "--groups", "4", "--group-size", "6"]
 

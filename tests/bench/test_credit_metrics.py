@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ktae.bench import metrics, show
-from ktae.bench.controls import ESTIMATORS, NEEDS
+from ktae.bench.controls import ESTIMATORS
 from ktae.bench.labelled import LabelledRollouts
 from ktae.bench.metrics import LOCALISATION, METRICS
 from ktae.chain.labels import Label
-from ktae.estimators import token_values
+from ktae.estimators import NEEDS, token_values
 
 OTHER, RIGHT, SLIP, PROPAGATED = Label
 

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow import Slow
 
-from ktae.estimators import ESTIMATORS, Rollouts, load_estimator, token_values
-from ktae.estimators.interface import NEEDS
+from ktae.estimators import ESTIMATORS, NEEDS, Rollouts, load_estimator, token_values
 from ktae.rollout import grpo
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from ktae.extras import require
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> Callable[[], None]:
     from ktae.bench.sources import SOURCES
 
     sources = _names("--sources", arguments.sources, [*SOURCES, credit.FIDELITY])
-    estimators = _names("--estimators", arguments.estimators, ESTIMATORS)
+    estimators = _names("--estimators", arguments.estimators, list(ESTIMATORS))
     if arguments.split not in credit.SPLITS:
         raise ValueError(f"--split must be one of {', '.join(credit.SPLITS)}, got {arguments.split!r}")
     if arguments.quick and arguments.groups is not None:
@@ -56,17 +56,11 @@ def run(arguments: argparse.Namespace) -> Callable[[], None]:
     for option, path in (("--json", arguments.json), ("--markdown", arguments.markdown)):
         if path is not None and not path.parent.is_dir():
             raise ValueError(f"{option}: there is no folder {path.parent}")
+    settings = {"split": arguments.split, "groups": groups, "group_size": arguments.group_size, "seed": arguments.seed}
 
     def benchmark() -> None:
         transformers_logging.disable_progress_bar()
-        rows = credit.run(
-            sources,
-            estimators,
-            split=arguments.split,
-            groups=groups,
-            group_size=arguments.group_size,
-            seed=arguments.seed,
-        )
+        rows = credit.run(sources, estimators, **settings)
         print_results(rows, console)
         if arguments.json is not None:
             arguments.json.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
@@ -76,12 +70,9 @@ def run(arguments: argparse.Namespace) -> Callable[[], None]:
     return benchmark
 
 
-def _names(option: str, given: str | None, known: Iterable[str]) -> list[str]:
+def _names(option: str, given: str | None, known: list[str]) -> list[str]:
     """The names given, all without any."""
-    known = list(known)
-    if given is None:
-        return known
-    names = list(dict.fromkeys(filter(None, given.split(","))))
+    names = known if given is None else list(dict.fromkeys(filter(None, given.split(","))))
     if not names:
         raise ValueError(f"{option} names none; there are {', '.join(known)}")
     if unknown := [name for name in names if name not in known]:

@@ -11,10 +11,9 @@ from torch import Tensor
 from ktae.bench.labelled import LabelledRollouts
 from ktae.chain.labels import Label
 from ktae.config import KTAEConfig
+from ktae.estimators import ESTIMATORS as PUBLISHED
 from ktae.estimators import Estimator, Rollouts, load_estimator
 from ktae.estimators.back_off import back_off
-from ktae.estimators.interface import ESTIMATORS as PUBLISHED
-from ktae.estimators.interface import NEEDS as PUBLISHED_NEEDS
 from ktae.estimators.key_tokens import key_tokens
 from ktae.seeds import derived_seed
 
@@ -76,4 +75,3 @@ ESTIMATORS: dict[str, Estimator] = {
     "random": random,
     "oracle": oracle,
 }
-NEEDS = PUBLISHED_NEEDS  # left out where the rollouts have it not

@@ -7,15 +7,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-import torch
-
 from ktae.bench import metrics
-from ktae.bench.controls import CONTROLS, ESTIMATORS, NEEDS, REFERENCE
+from ktae.bench.controls import CONTROLS, ESTIMATORS, REFERENCE
 from ktae.bench.fidelity import fidelity
 from ktae.bench.labelled import LabelledRollouts
 from ktae.bench.sources import SOURCES
-from ktae.chain.labels import Label
-from ktae.estimators import token_values
+from ktae.estimators import NEEDS, token_values
 from ktae.seeds import derived_seed
 
 SPLITS = {"explore": 0, "held-out": 1}
@@ -68,17 +65,13 @@ def _source(source: str, rollouts: LabelledRollouts, names: Sequence[str], seed:
 
 def describe(rollouts: LabelledRollouts) -> dict[str, float]:
     """What the rollouts are like: counts, shares and means."""
-    mixed_B, first_BT = rollouts.mixed_B, rollouts.first_slip_BT
-    failed_B = mixed_B & ~rollouts.correct_B
+    mixed_B, correct_B = rollouts.mixed_B, rollouts.correct_B
     return {
         "rollouts": len(mixed_B),
-        "groups": len(rollouts.group_ids.unique()),
         "mixed_groups": len(rollouts.group_ids[mixed_B].unique()),
-        "accuracy": float(rollouts.correct_B.float().mean()),
+        "accuracy": float(correct_B.float().mean()),
         "mean_tokens": float(rollouts.mask.sum(dim=1).float().mean()),
-        "vocabulary": len(torch.unique(rollouts.token_ids[rollouts.mask != 0])),
-        "judged_rollouts": int((failed_B & first_BT.any(dim=1)).sum()),
-        "slips": int((rollouts.counted_BT & (rollouts.labels == Label.SLIP) & failed_B[:, None]).sum()),
+        "judged_rollouts": int((mixed_B & ~correct_B & rollouts.first_slip_BT.any(dim=1)).sum()),
         "tokens_measured": 0 if rollouts.true_advantages is None else int((~rollouts.true_advantages.isnan()).sum()),
     }
 
