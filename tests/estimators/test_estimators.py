@@ -107,6 +107,18 @@ def test_turns_are_compared_with_those_in_the_same_state():
     np.testing.assert_allclose(values, [[half, half, 0, 0], [-half, -half, 0, 0]], atol=1e-4)
 
 
+def test_equal_turns_have_equal_values_wherever_they_stand():
+    """A vector's powers of the discount differ in the last bit from lane to lane."""
+    rows, turns = 37, 14
+    ids = torch.ones(rows, turns, dtype=torch.int64)
+    rewards = torch.arange(rows) % 2.0
+    states = torch.arange(turns).expand(rows, turns)
+    batch = Rollouts(ids, ids, rewards, torch.zeros(rows, dtype=torch.int64), states=states)
+    values = token_values(load_estimator("turn_groups"), batch)
+    for outcome in (0, 1):
+        assert (values[rewards == outcome] == values[outcome]).all()
+
+
 # --- the interface -------------------------------------------------------------------------------------------
 
 

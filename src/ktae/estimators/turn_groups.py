@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ktae.estimators.counts import numbered, spread, standardised
@@ -33,7 +34,9 @@ def turn_groups(rollouts: Rollouts, *, discount: float = 0.95) -> Tensor:
     row_V = begins_BT.nonzero()[:, 0]  # _V one a turn
     turn_BT = begins_BT.cumsum(dim=1)
     turns_left_V = (turn_BT[:, -1:] - turn_BT)[begins_BT]
-    return_V = rollouts.rewards.double()[row_V] * discount**turns_left_V
+    # Looked up, as a vector's powers can differ in the last bit from one place to another.
+    powers = torch.tensor([discount**k for k in range(counted_BT.shape[1])], dtype=torch.float64, device=row_V.device)
+    return_V = rollouts.rewards.double()[row_V] * powers[turns_left_V]
     value_V = standardised(return_V, numbered(rollouts.group_B[row_V], states_BT[begins_BT]))
     turn_K = begins_BT[counted_BT].cumsum(dim=0) - 1
     return spread(value_V[turn_K], counted_BT)
