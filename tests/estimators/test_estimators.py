@@ -109,14 +109,14 @@ def test_turns_are_compared_with_those_in_the_same_state():
 
 def test_equal_turns_have_equal_values_wherever_they_stand():
     """A vector's powers of the discount differ in the last bit from lane to lane."""
-    rows, turns = 37, 14
+    rows, turns = 37, 31
     ids = torch.ones(rows, turns, dtype=torch.int64)
-    rewards = torch.arange(rows) % 2.0
+    rewards = 1 - torch.arange(rows) % 2.0
     states = torch.arange(turns).expand(rows, turns)
     batch = Rollouts(ids, ids, rewards, torch.zeros(rows, dtype=torch.int64), states=states)
     values = token_values(load_estimator("turn_groups"), batch)
     for outcome in (0, 1):
-        assert (values[rewards == outcome] == values[outcome]).all()
+        assert (values[rewards == outcome] == values[1 - outcome]).all()
 
 
 # --- the interface -------------------------------------------------------------------------------------------
