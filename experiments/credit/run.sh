@@ -1,12 +1,14 @@
 #!/bin/sh
-# The figures of docs/credit-assignment.md: about fifteen minutes on two cores. Run from the repository's root.
+# The figures of docs/credit-assignment.md: about twenty minutes on two cores. Run from the repository's root.
 set -e
 out=experiments/credit
-ktae bench credit --split held-out --json $out/held_out.json --markdown $out/held_out.md
+ktae bench credit --split held-out --json $out/held_out.jsonl
 # The same number of rollouts in smaller and larger groups.
 for shape in "512 4" "256 8" "64 32" "32 64"; do
     set -- $shape
     ktae bench credit --split held-out --groups "$1" --group-size "$2" \
-        --sources chain_4_steps,chain_phrases,legs,game24 --estimators ktae,ktae_no_tf,context_2,tempo,random \
-        --json "$out/held_out_groups_of_$2.json"
+        --sources chain_4_steps,legs,game24 --estimators ktae,ktae_no_tf,ktae_context,back_off,prefix_tree,random \
+        --json "$out/groups_of_$2.jsonl"
 done
+python $out/tables.py
+python $out/predicts.py

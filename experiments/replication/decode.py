@@ -110,8 +110,12 @@ def sample(
     pad: int,
     eos: int,
     generator: torch.Generator | None = None,
+    temperature: float = 1.0,
 ) -> Completions:
-    """`group_size` completions of each prompt at temperature 1, or greedy ones without a generator."""
+    """`group_size` completions of each prompt, or greedy ones without a generator.
+
+    Log-probabilities and entropies are those of the policy at this temperature.
+    """
     width = max(map(len, prompts))
     seen = torch.tensor([[False] * (width - len(prompt)) + [True] * len(prompt) for prompt in prompts])
     rows = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
@@ -127,7 +131,7 @@ def sample(
     logp_BT, entropy_BT = torch.zeros(B, max_tokens), torch.zeros(B, max_tokens)
     alive = torch.arange(B)
     for t in range(max_tokens):
-        logp = logits.log_softmax(-1)
+        logp = (logits / temperature).log_softmax(-1)
         probabilities = logp.exp()
         token = logp.argmax(-1)
         if generator is not None:

@@ -3,7 +3,7 @@
     problems -> G completions each, at temperature 1 -> rewards -> token advantages -> clipped policy-gradient updates
 
 What a trainer does besides (logging, checkpoints, processes) is left out, so that a run takes less than a minute of one
-core and comparisons can have many seeds. `confirm.py` repeats the main ones through TRL.
+core and comparisons can have many seeds. The quickstart repeats the main ones through TRL.
 
 Shape suffixes: _B one entry a rollout, _BT one a completion token.
 """
@@ -12,22 +12,21 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from decode import Completions, sample
 from tasks import Task
 from torch import Tensor
 
-from ktae.bench.labelled import Label, Rollouts
+from ktae.bench.labelled import LabelledRollouts
+from ktae.estimators import Estimator, token_values
+from ktae.evaluation.at_k import majority_at_k, pass_at_k
 from ktae.rollout import grpo
 from ktae.seeds import derived_seed
-
-# Rollouts and their rollout advantages (N,) -> token advantages (N, T).
-Method = Callable[[Rollouts, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,11 @@ class Settings:
     evaluate_every: int = 10
     curve_rows: int = 250  # test problems of an evaluation during training
     final_evaluations: int = 3  # the last ones take all test problems; their mean is the result
+    samples: int = 8  # of each test problem at the end, for pass@8 and maj@8
 
 
-def run(model, tokenizer, task: Task, method: Method, settings: Settings, seed: int) -> dict[str, Any]:
-    """Trains `model` in place and returns the curve, the final evaluation and the means over the updates."""
+def run(model, tokenizer, task: Task, method: Estimator, settings: Settings, seed: int) -> dict[str, Any]:
+    """Trains `model` in place and returns the curve, the final evaluations and the means over the updates."""
     problems = task.problems(random.Random(derived_seed("problems", seed)))
     generator = torch.Generator().manual_seed(derived_seed("sampling", seed))
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
@@ -65,7 +65,8 @@ def run(model, tokenizer, task: Task, method: Method, settings: Settings, seed: 
             group["lr"] = settings.learning_rate * min(1.0, (update + 1) / settings.warmup)
         batch, prompts, drawn, accuracy = generate(model, tokenizer, task, problems, settings, generator)
         sampled += drawn
-        advantage_BT = token_advantages(batch, method, settings, task)
+        values_BT = token_values(method, batch.rollouts)
+        advantage_BT = (batch.rollouts.rollout_advantages[:, None].float() + values_BT) * batch.completions.mask
         means.append(
             {
                 "accuracy": accuracy,
@@ -81,6 +82,7 @@ def run(model, tokenizer, task: Task, method: Method, settings: Settings, seed: 
             optimizer.zero_grad(set_to_none=True)
     return {
         "final": _mean([point for point in curve if point["update"] >= final_from]),
+        "end": evaluate_end(model, tokenizer, task, settings.samples),
         "curve": curve,
         "train": _mean(means),
         "seconds": time.perf_counter() - started,
@@ -96,7 +98,7 @@ class Batch:
     """Rollouts with their rewards, and what the benchmark's labels say of them."""
 
     completions: Completions
-    rollouts: Rollouts
+    rollouts: LabelledRollouts
 
 
 def generate(
@@ -127,43 +129,42 @@ def generate(
     completions = Completions.concatenate([c for _, c, _ in kept], tokenizer.pad_token_id)
     prompts = [ids for problem, c, _ in kept for ids in [tokenizer(task.prompt(problem))["input_ids"]] * len(c.mask)]
     return (
-        Batch(completions, judged(task, [(problem, texts) for problem, _, texts in kept], completions)),
+        Batch(completions, judged(task, [(problem, texts) for problem, _, texts in kept], completions, settings)),
         prompts,
         drawn,
         correct / drawn,
     )
 
 
-def judged(task: Task, groups: list[tuple[Any, list[str]]], completions: Completions) -> Rollouts:
-    """The rollouts with rewards and with the labels of every token (read by the oracle only)."""
+def judged(
+    task: Task, groups: list[tuple[Any, list[str]]], completions: Completions, settings: Settings
+) -> LabelledRollouts:
+    """The rollouts with rewards, GRPO's advantages and the labels of every token (read by the oracle only).
+
+    DAPO's advantages are those of rewards that are less for long completions.
+    """
     problems = [problem for problem, texts in groups for _ in texts]
     texts = [text for _, texts in groups for text in texts]
     label_BT = torch.zeros(completions.mask.shape, dtype=torch.int8)
     for row, (problem, text) in enumerate(zip(problems, texts, strict=True)):
         labels = task.labels(problem, text)
         label_BT[row, : len(labels)] = torch.tensor(labels, dtype=torch.int8)
-    slip_BT = (label_BT == Label.SLIP) & completions.mask
-    return Rollouts(
-        token_ids=completions.token_ids,
-        mask=completions.mask,
-        rewards=torch.tensor([task.reward(problem, text) for problem, text in zip(problems, texts, strict=True)]),
-        group_ids=torch.tensor([i for i, (_, texts) in enumerate(groups) for _ in texts]),
-        step_index=torch.full(label_BT.shape, -1),
-        labels=label_BT,
-        first_error=torch.where(slip_BT.any(1), slip_BT.int().argmax(1), -1),
-        entropies=completions.entropies,
-    )
-
-
-def token_advantages(batch: Batch, method: Method, settings: Settings, task: Task) -> Tensor:
-    """(N, T): the method's, from GRPO's rollout advantages (DAPO's rewards are less for long completions)."""
-    rollouts = batch.rollouts
-    rewards_B = rollouts.rewards
+    rewards_B = torch.tensor([task.reward(problem, text) for problem, text in zip(problems, texts, strict=True)])
+    group_ids_B = torch.tensor([i for i, (_, texts) in enumerate(groups) for _ in texts])
+    shaped_B = rewards_B
     if settings.dapo:
         free = task.max_completion - settings.overlong_buffer
-        excess_B = (rollouts.mask.sum(1) - free).clamp(min=0) / settings.overlong_buffer
-        rewards_B = rewards_B - excess_B
-    return method(rollouts, grpo(rewards_B, rollouts.group_ids)).float() * rollouts.mask
+        shaped_B = rewards_B - (completions.mask.sum(1) - free).clamp(min=0) / settings.overlong_buffer
+    return LabelledRollouts(
+        token_ids=completions.token_ids,
+        mask=completions.mask,
+        rewards=rewards_B,
+        group_ids=group_ids_B,
+        rollout_advantages=grpo(shaped_B, group_ids_B),
+        log_probs=completions.log_probabilities,
+        entropies=completions.entropies,
+        labels=label_BT,
+    )
 
 
 def policy_loss(
@@ -195,27 +196,51 @@ def policy_loss(
 
 def evaluate_both(model, tokenizer, task: Task, rows: int) -> dict[str, float]:
     """Accuracy, length and entropy (nats a token) on the first `rows` test problems, sampled once and greedy."""
-    greedy = evaluate(model, tokenizer, task, rows, sampled=False)
-    return evaluate(model, tokenizer, task, rows, sampled=True) | {
-        f"greedy_{k}": greedy[k] for k in ("accuracy", "length")
+    greedy = evaluate(model, tokenizer, task, rows, temperature=0.0)
+    return evaluate(model, tokenizer, task, rows) | {f"greedy_{k}": greedy[k] for k in ("accuracy", "length")}
+
+
+def evaluate_end(model, tokenizer, task: Task, samples: int) -> dict[str, float]:
+    """On all test problems: `evaluate` of several samples each, greedy accuracy, and that at temperature 0.6."""
+    rows = len(task.test)
+    return evaluate(model, tokenizer, task, rows, samples=samples) | {
+        f"{name}_accuracy": evaluate(model, tokenizer, task, rows, temperature=temperature)["accuracy"]
+        for name, temperature in (("greedy", 0.0), ("t06", 0.6))
     }
 
 
-def evaluate(model, tokenizer, task: Task, rows: int, *, sampled: bool) -> dict[str, float]:
-    """Accuracy, length and entropy on the first `rows` test problems; the draws are the same in every call."""
-    generator = torch.Generator().manual_seed(derived_seed("evaluation")) if sampled else None
-    correct = length = entropy = 0.0
-    for first in range(0, rows, 250):
-        problems = task.test[first : min(first + 250, rows)]
-        done = _sample(model, tokenizer, task, problems, 1, generator)
+def evaluate(
+    model, tokenizer, task: Task, rows: int, *, samples: int = 1, temperature: float = 1.0
+) -> dict[str, float]:
+    """Accuracy, length and entropy on the first `rows` test problems, and pass@k and maj@k of k samples each.
+
+    The draws are the same in every call; at temperature 0 there are none.
+    """
+    generator = torch.Generator().manual_seed(derived_seed("evaluation")) if temperature else None
+    length = entropy = 0.0
+    correct_PS, answer_PS = [], []
+    at_once = 250 // samples
+    for first in range(0, rows, at_once):
+        problems = task.test[first : min(first + at_once, rows)]
+        done = _sample(model, tokenizer, task, problems, samples, generator, temperature or 1.0)
         texts = tokenizer.batch_decode(done.token_ids, skip_special_tokens=True)
-        correct += sum(task.reward(problem, text) for problem, text in zip(problems, texts, strict=True))
+        for i, problem in enumerate(problems):
+            of_problem = texts[i * samples : (i + 1) * samples]
+            correct_PS.append([int(task.reward(problem, text)) for text in of_problem])
+            answer_PS.append([-1 if (a := task.answer(text)) is None else a for text in of_problem])
         length += float(done.mask.sum())
         entropy += float(done.entropies.sum())
-    return {"accuracy": correct / rows, "length": length / rows, "entropy": entropy / length}
+    correct, answer = np.array(correct_PS), np.array(answer_PS)
+    found = {"accuracy": float(correct.mean()), "length": length / correct.size, "entropy": entropy / length}
+    if samples > 1:
+        found[f"pass_{samples}"] = float(pass_at_k(correct, samples).mean())
+        found[f"maj_{samples}"] = float(majority_at_k(answer, correct, samples).mean())
+    return found
 
 
-def _sample(model, tokenizer, task: Task, problems, group_size: int, generator) -> Completions:
+def _sample(
+    model, tokenizer, task: Task, problems, group_size: int, generator, temperature: float = 1.0
+) -> Completions:
     prompts = [tokenizer(task.prompt(problem))["input_ids"] for problem in problems]
     return sample(
         model,
@@ -225,4 +250,5 @@ def _sample(model, tokenizer, task: Task, problems, group_size: int, generator) 
         pad=tokenizer.pad_token_id,
         eos=tokenizer.eos_token_id,
         generator=generator,
+        temperature=temperature,
     )

@@ -22,6 +22,9 @@ from ktae.evaluation.statistics import Estimate, holm, mean_interval
 
 HERE = Path(__file__).parent
 MEASURES = {"accuracy": 3, "greedy_accuracy": 3, "length": 1, "entropy": 3}
+# Taken once, at the end of a run; older runs have none. Columns of the tables whose runs all have them.
+END_MEASURES = {"t06_accuracy": 3, "pass_8": 3, "maj_8": 3}
+HEADS = {"t06_accuracy": "temperature .6", "pass_8": "pass@8", "maj_8": "maj@8"}
 TITLES = {"chain": "Chains", "chain_hard": "Hard chains", "legs": "Counting legs"}
 AGAIN = ("grpo", "grpo+ktae", "grpo+context")
 CURVES = {
@@ -54,8 +57,8 @@ def difference(runs: Runs, method: str, baseline: str, measure: str) -> tuple[Es
 
 
 def final(run: dict[str, Any], measure: str) -> float:
-    """Of the last three evaluations; "rollouts to x" is how many it took to reach that sampled accuracy for good."""
-    return run["final"][measure]
+    """The mean of the last three evaluations, or what was measured once at the end."""
+    return run["end" if measure in END_MEASURES else "final"][measure]
 
 
 def share_of_oracle(runs: Runs, method: str, measure: str) -> Estimate | None:
@@ -108,6 +111,7 @@ def parts(runs: Runs) -> dict[str, Runs]:
 def section(task: str, settings: str, runs: Runs) -> tuple[str, dict[str, Any]]:
     """A table, and the same as numbers."""
     rows, results = [], {}
+    at_end = END_MEASURES if all("end" in run for of_method in runs.values() for run in of_method.values()) else {}
     level = np.mean([run["final"]["accuracy"] for run in runs["grpo"].values()])
     adjusted = {}
     for measure in ("accuracy", "greedy_accuracy"):
@@ -116,7 +120,7 @@ def section(task: str, settings: str, runs: Runs) -> tuple[str, dict[str, Any]]:
         adjusted[measure] = dict(zip(compared, holm(p_values), strict=True))
     for method in sorted(runs, key=lambda m: (m.partition("+")[0] != "grpo", "+" in m, m)):
         cells, result = [f"`{method}`", str(len(runs[method]))], {"seeds": sorted(runs[method])}
-        for measure, digits in MEASURES.items():
+        for measure, digits in (MEASURES | at_end).items():
             mean = float(np.mean([final(run, measure) for run in runs[method].values()]))
             cell, result[measure] = f"{mean:.{digits}f}", {"mean": mean}
             if _baseline(method) != method and (found := difference(runs, method, _baseline(method), measure)):
@@ -140,7 +144,8 @@ def section(task: str, settings: str, runs: Runs) -> tuple[str, dict[str, Any]]:
         rows.append("| " + " | ".join(cells) + " |")
         results[method] = result
     title = f"## {TITLES[task]}" + (f", {settings}" if settings else "")
-    head = ["method", "seeds", "sampled", "greedy", "length", "entropy", f"rollouts to {level:.3f}"]
+    head = ["method", "seeds", "sampled", "greedy", "length", "entropy", *(HEADS[measure] for measure in at_end)]
+    head.append(f"rollouts to {level:.3f}")
     head += ["share of the oracle's gain, sampled", "greedy"]
     return "\n".join([title, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *rows, ""]), results
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ktae.bench.labelled import Label
 from ktae.bench.sources import legs
 from ktae.chain import problems as chain
-from ktae.chain.labels import StepLabel, label_steps
+from ktae.chain.labels import Label, label_steps
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,7 @@ class Task:
         problems: an endless stream of training problems, given a generator.
         test: the held-out problems.
         prompt, reward: a problem's prompt; the outcome reward, 0 or 1, of a completion's text.
+        answer: the number that a completion's text ends with; None without one.
         labels: of a problem and a completion's text, one `Label` a token; for the oracle alone.
         max_completion: in tokens.
     """
@@ -30,20 +30,9 @@ class Task:
     test: Sequence[Any]
     prompt: Callable[[Any], str]
     reward: Callable[[Any, str], float]
-    labels: Callable[[Any, str], list[int]]
+    answer: Callable[[str], int | None]
+    labels: Callable[[Any, str], list[Label]]
     max_completion: int
-
-
-_CHAIN_LABELS = {
-    StepLabel.CORRECT: Label.RIGHT,
-    StepLabel.SLIP: Label.SLIP,
-    StepLabel.COPY: Label.SLIP,
-    StepLabel.PROPAGATED: Label.PROPAGATED,
-}
-
-
-def _chain_labels(problem: chain.Problem, text: str) -> list[int]:
-    return [_CHAIN_LABELS.get(label, Label.OTHER) for label in label_steps(problem, text).labels]
 
 
 CHAIN = Task(
@@ -51,7 +40,8 @@ CHAIN = Task(
     test=[chain.Problem.from_prompt(row["prompt"]) for row in chain.test_problems()],
     prompt=lambda problem: problem.prompt,
     reward=lambda problem, text: float(chain.extract_answer(text) == problem.answer),
-    labels=_chain_labels,
+    answer=chain.extract_answer,
+    labels=label_steps,
     max_completion=64,
 )
 
@@ -83,7 +73,8 @@ LEGS = Task(
     test=_legs_test(),
     prompt=_legs_prompt,
     reward=lambda problem, text: float(legs.extract_answer(text) == problem.answer),
-    labels=lambda problem, text: [int(label) for label in legs.label_steps(problem, text)[0]],
+    answer=legs.extract_answer,
+    labels=legs.label_steps,
     max_completion=96,
 )
 

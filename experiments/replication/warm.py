@@ -5,6 +5,7 @@ python warm.py TASK SEED
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import sys
@@ -16,13 +17,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ktae.bench.sources import legs
 from ktae.chain.model import build_model, build_tokenizer
-from ktae.chain.warm_start import IGNORED, LEARNING_RATE, WARMUP, next_word_loss, warm_start
+from ktae.chain.warm_start import IGNORED, TRACES, imitate, warm_start
 from ktae.seeds import derived_seed
 
 FOLDER = Path(os.environ.get("KTAE_WARM_STARTS", "/tmp/ktae_warm_starts"))
 # The hard chains stop early: .11 and .27 of the problems right, where the others begin at .4.
 UPDATES = {"chain": 1000, "chain_hard": 510, "legs": 1000}
-TRACES = 48
 
 
 def load(task: str, seed: int):
@@ -39,20 +39,11 @@ def train(task: str, seed: int):
     """A model from scratch; the same task and seed give the same model on one thread."""
     if task != "legs":
         return warm_start(seed, UPDATES[task]), build_tokenizer()
-    tokenizer = build_tokenizer(legs.WORDS)
-    model = build_model(seed, legs.WORDS)
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    updates, rng = UPDATES[task], random.Random(derived_seed("warm start", seed))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: max(0.02, min(1.0, (step + 1) / WARMUP, 2 * (1 - step / updates)))
-    )
+    tokenizer, model = build_tokenizer(legs.WORDS), build_model(seed, legs.WORDS)
+    rng = random.Random(derived_seed("warm start", seed))
     problems = TASKS[task].problems(rng)
-    for _ in range(updates):
-        next_word_loss(model, *_batch(tokenizer, [next(problems) for _ in range(TRACES)], rng)).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
+    batches = ([_batch(tokenizer, [next(problems) for _ in range(TRACES)], rng)] for _ in itertools.count())
+    imitate(model, batches, UPDATES[task])
     return model, tokenizer
 
 

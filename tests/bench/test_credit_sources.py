@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ktae.bench.labelled import Label
 from ktae.bench.sources import SOURCES, chain, game24, scripted
 from ktae.bench.sources.words import WordRollout, assemble, merge, respell
+from ktae.chain.labels import Label
 from ktae.chain.model import MAX_COMPLETION
 from ktae.chain.problems import MODULUS, WORDS
 
@@ -44,7 +44,7 @@ def test_groups_are_mixed_and_every_failure_that_ends_has_a_slip(name):
     assert ((accuracy_G > 0) & (accuracy_G < 1)).float().mean() > 0.7
     ended_B = (rollouts.token_ids == 0).logical_and(rollouts.mask).any(dim=1)
     assert ended_B.float().mean() > 0.95
-    assert (rollouts.first_error[ended_B & (rollouts.rewards == 0)] >= 0).all()
+    assert rollouts.first_slip_BT.any(dim=1)[ended_B & (rollouts.rewards == 0)].all()
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_same_rollouts_and_another_others(name):
 
 
 def rollout(words, labels, right_words=None):
-    return WordRollout(0, False, words.split(), labels, list(range(len(labels))), right_words or {})
+    return WordRollout(0, False, words.split(), labels, right_words or {})
 
 
 @pytest.mark.parametrize(
@@ -79,24 +79,22 @@ def test_of_a_slip_in_digits_the_first_that_cannot_be_mended_is_one(word, right,
     finer = respell(rollout(f"a {word}", [OTHER, SLIP], {1: right}), game24._digits)
     assert list(finer.words) == ["a", *word, "|"]
     assert finer.labels == [OTHER, *expected]
-    assert finer.steps == [0] + [1] * len(expected)
 
 
 def test_merged_words_take_the_worst_label():
     coarser = merge(rollout("a b c d e", [OTHER, RIGHT, PROPAGATED, SLIP, OTHER]), [(0, 2), (2, 5)])
-    assert (coarser.words, coarser.labels, coarser.steps) == (["a b", "c d e"], [RIGHT, SLIP], [1, 4])
+    assert (coarser.words, coarser.labels) == (["a b", "c d e"], [RIGHT, SLIP])
 
 
 def test_assembling_pads_and_ends():
     done = rollout("b a", [RIGHT, SLIP])
-    cut_off = WordRollout(3, True, ["c"], [RIGHT], [0], ended=False)
+    cut_off = WordRollout(3, True, ["c"], [RIGHT], ended=False)
     rollouts = assemble([done, cut_off])
     assert rollouts.token_ids.tolist() == [[2, 1, 0], [3, 0, 0]]
     assert rollouts.mask.tolist() == [[True, True, True], [True, False, False]]
-    assert rollouts.first_error.tolist() == [1, -1]
+    assert rollouts.first_slip_BT.tolist() == [[False, True, False], [False] * 3]
     assert rollouts.rewards.tolist() == [0.0, 1.0]
     assert rollouts.group_ids.tolist() == [0, 3]
-    assert rollouts.step_index.tolist() == [[0, 1, -1], [0, -1, -1]]
     assert rollouts.entropies is rollouts.true_advantages is None
 
 
@@ -156,16 +154,10 @@ def test_phrases_hold_no_numbers_and_keep_the_slips():
         assert all(a or b for a, b in itertools.pairwise(is_number))
 
 
-def test_steps_of_a_chain():
-    problem = chain.Problem(53, ("+5", "*9"))
-    _, steps = chain._judge(problem, "so S1 +5 = 58 let me S2 *9 = 37 check *9 = 37 ok! therefore ans 37")
-    assert steps == [-1, 0, 0, 0, 0, -1, -1, *[1] * 9, -1, 2, 2]
-
-
 @torch.no_grad()
 def test_entropies_are_the_models():
     """Of single rollouts, without padding and without a cache."""
-    model, tokenizer = chain._model()
+    model, tokenizer = chain.model()
     for problem, r in chain._sampled(24, 16, 11, (4, 5, 6))[::60]:
         text = " ".join([problem.prompt, *r.words])
         ids = tokenizer(text, return_tensors="pt").input_ids
@@ -177,7 +169,7 @@ def test_entropies_are_the_models():
 @torch.no_grad()
 def chance_of_being_right(problem, words, samples):
     """By plain sampling, a token at a time, everything computed anew."""
-    model, tokenizer = chain._model()
+    model, tokenizer = chain.model()
     ids = tokenizer([" ".join([problem.prompt, *words])] * samples, return_tensors="pt").input_ids
     start = ids.shape[1] - len(words)
     generator = torch.Generator().manual_seed(1)
@@ -232,7 +224,6 @@ def test_labels_of_longer_chains_by_another_reading(seed, steps, slip_rate):
         if slip_rate == 0:
             assert r.labels[place] is RIGHT
     assert sum(label is not OTHER for label in r.labels) == steps + 1
-    assert max(r.steps) == steps
 
 
 @pytest.mark.parametrize(("settings", "message"), [({"steps": 0}, "steps"), ({"slip_rate": 0.3}, "slip_rate")])

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ktae.bench.labelled import Label
 from ktae.bench.sources import legs
-from ktae.bench.sources.legs import BELIEFS, LEGS, NUMBERS, WORDS, LegsProblem, exact_match, extract_answer, label_steps
+from ktae.bench.sources.legs import BELIEFS, LEGS, NUMBERS, WORDS, LegsProblem, extract_answer, label_steps
+from ktae.chain.labels import Label
 
 OTHER, RIGHT, SLIP, PROPAGATED = Label
 seeds = st.integers(0, 2**32 - 1)
@@ -17,7 +17,7 @@ PROBLEM = LegsProblem(0, "", (("sea slug", 2), ("crab", 3), ("deer", 1)))
 
 def labels(completion, problem=PROBLEM):
     """The labels of the words that carry a decision, one letter each: R, S or P."""
-    return "".join(label.name[0] for label in label_steps(problem, completion)[0] if label is not OTHER)
+    return "".join(label.name[0] for label in label_steps(problem, completion) if label is not OTHER)
 
 
 # --- problems ----------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_labels_of_the_teacher_by_another_reading(seed):
         else:
             want[match.start("ans")] = RIGHT if said["ans"] == problem.answer else PROPAGATED
     starts = [match.start() for match in re.finditer(r"\S+", trace)]
-    got = dict(zip(starts, label_steps(problem, trace)[0], strict=True))
+    got = dict(zip(starts, label_steps(problem, trace), strict=True))
     assert {start: label for start, label in got.items() if label is not OTHER} == want
 
 
@@ -156,14 +156,6 @@ def test_labels(completion, expected):
     assert labels(completion) == expected.replace(" ", "")
 
 
-def test_steps_go_by_animal():
-    _, steps = label_steps(
-        PROBLEM, "2 sea slugs * 0 = 0 check 2 sea slugs * 0 = 0 ok! total 0 so far 3 crabs * 10 = 30"
-    )
-    assert steps == [0] * 18 + [-1, -1] + [1] * 6
-    assert label_steps(PROBLEM, "ans 3")[1] == [3, 3]
-
-
 @given(seeds, st.integers(1, 4))
 def test_a_wrong_answer_has_a_slip_whatever_the_text(seed, changes):
     """Words of traces changed, left out, doubled and swapped at random, as a model under training may."""
@@ -182,8 +174,8 @@ def test_a_wrong_answer_has_a_slip_whatever_the_text(seed, changes):
             case _:
                 words[i], words[j] = words[j], words[i]
     completion = " ".join(words)
-    judged, steps = label_steps(problem, completion)
-    assert len(judged) == len(steps) == len(words)
+    judged = label_steps(problem, completion)
+    assert len(judged) == len(words)
     if extract_answer(completion) not in (None, problem.answer):
         assert SLIP in judged
 
@@ -194,4 +186,3 @@ def test_a_wrong_answer_has_a_slip_whatever_the_text(seed, changes):
 )
 def test_extract_answer(completion, answer):
     assert extract_answer(completion) == answer
-    assert exact_match(["?"], [completion], [["4"]]) == [1.0 if answer == 4 else 0.0]

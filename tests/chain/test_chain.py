@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ktae.chain import problems as chain
-from ktae.chain.labels import StepLabel, label_steps
+from ktae.chain.labels import Label, label_steps
 from ktae.chain.problems import MODULUS, OPERATIONS, Problem, exact_match, extract_answer
 
-OTHER, CORRECT, SLIP, PROPAGATED, COPY = StepLabel
+OTHER, RIGHT, SLIP, PROPAGATED = Label
 
 problems = st.builds(
     Problem,
@@ -74,10 +74,9 @@ def test_no_test_problem_is_a_training_problem(monkeypatch):
 def test_a_teacher_without_slips_is_always_right(problem, seed):
     trace = chain.teacher_trace(problem, random.Random(seed), slips=False)
     assert reward(problem, trace) == 1.0
-    judged = label_steps(problem, trace)
-    assert judged.first_error is None
-    assert set(judged.labels) <= {OTHER, CORRECT}
-    assert judged.labels.count(CORRECT) == trace.split().count("=") + 1
+    labels = label_steps(problem, trace)
+    assert set(labels) <= {OTHER, RIGHT}
+    assert labels.count(RIGHT) == trace.split().count("=") + 1
 
 
 def test_the_teacher_is_as_noisy_and_verbose_as_stated():
@@ -165,32 +164,29 @@ def written_responses(draw):
             if attempt:
                 write("check")
             written = draw(st.one_of(st.just(op), st.sampled_from(OPERATIONS)))
-            write(written, OTHER if written == op else COPY)
+            write(written, OTHER if written == op else SLIP)
             write("=")
             offset = draw(st.one_of(st.just(0), st.integers(0, MODULUS - 1)))
             value = (chain.apply(before, written) + offset) % MODULUS
-            write(str(value), SLIP if offset else CORRECT if value == truth else PROPAGATED)
+            write(str(value), SLIP if offset else RIGHT if value == truth else PROPAGATED)
             if attempt:
                 write("ok!")
     write("ans")
     offset = draw(st.one_of(st.just(0), st.integers(0, MODULUS - 1)))
     answer = (value + offset) % MODULUS
-    write(str(answer), COPY if offset else CORRECT if answer == truth else PROPAGATED)
+    write(str(answer), SLIP if offset else RIGHT if answer == truth else PROPAGATED)
     return problem, words, labels
 
 
 @given(written_responses())
 def test_labels_are_those_known_from_writing_the_response(case):
     problem, words, labels = case
-    judged = label_steps(problem, " ".join(words))
-    assert list(judged.labels) == labels
-    blamed = [i for i, label in enumerate(labels) if label in (SLIP, COPY)]
-    assert judged.first_error == (blamed[0] if blamed else None)
+    assert label_steps(problem, " ".join(words)) == labels
 
 
 @settings(max_examples=300)
 @given(problems, seeds, st.lists(st.tuples(st.sampled_from("drs"), seeds, st.sampled_from(chain.WORDS)), max_size=3))
-def test_a_wrong_answer_always_has_a_first_error(problem, seed, edits):
+def test_a_wrong_answer_always_has_a_slip(problem, seed, edits):
     words = chain.teacher_trace(problem, random.Random(seed), slips=False).split()
     for kind, place, word in edits:
         i = place % len(words)
@@ -201,35 +197,32 @@ def test_a_wrong_answer_always_has_a_first_error(problem, seed, edits):
         else:
             words.insert(i, word)
     completion = " ".join(words)
-    judged = label_steps(problem, completion)
-    assert len(judged.labels) == len(words)
+    labels = label_steps(problem, completion)
+    assert len(labels) == len(words)
     if extract_answer(completion) is not None and reward(problem, completion) == 0:
-        assert judged.first_error is not None
-        assert judged.labels[judged.first_error] in (SLIP, COPY)
+        assert SLIP in labels
 
 
 PROBLEM = Problem.from_prompt("53 S1 +5 S2 *9 S3 -4 S4 +1 ?")
 
 
 @pytest.mark.parametrize(
-    ("completion", "first", "label"),
+    ("completion", "first"),
     [
-        ("S1 +5 = 58 S2 *9 = 37 S3 -4 = 33 S4 +1 = 34 ans 34", None, None),
-        ("S1 +5 = 58 S2 *9 = 47 check *9 = 37 no! S3 -4 = 33 S4 +1 = 34 ans 34", 7, SLIP),
-        ("S1 +5 = 58 S3 -4 = 54 S4 +1 = 55 ans 55", 4, COPY),  # a step left out
-        ("S1 +5 = 58 S2 *9 = 37 S2 *9 = 42", 8, COPY),  # a step taken twice
-        ("S1 +5 = 58 S2 *9 = 37 ans 37", 8, COPY),  # an answer before the last step
-        ("S1 +5 = 58 S2 *9 S3 -4 = 54", 6, COPY),  # a step without a result
-        ("S1 +5 = 58 S2 *9 = 37 S3 -4 = 33 S4 +1 = 34 S5 +1 = 35 ans 35", 16, COPY),  # a step too many
-        ("S1 +5 = 58 S2 *9 = 37 S3 -4 = 33 S4 +1 = 34 ans 33", 17, COPY),  # not the last result
-        ("", None, None),
+        ("S1 +5 = 58 S2 *9 = 37 S3 -4 = 33 S4 +1 = 34 ans 34", None),
+        ("S1 +5 = 58 S2 *9 = 47 check *9 = 37 no! S3 -4 = 33 S4 +1 = 34 ans 34", 7),
+        ("S1 +5 = 58 S3 -4 = 54 S4 +1 = 55 ans 55", 4),  # a step left out
+        ("S1 +5 = 58 S2 *9 = 37 S2 *9 = 42", 8),  # a step taken twice
+        ("S1 +5 = 58 S2 *9 = 37 ans 37", 8),  # an answer before the last step
+        ("S1 +5 = 58 S2 *9 S3 -4 = 54", 6),  # a step without a result
+        ("S1 +5 = 58 S2 *9 = 37 S3 -4 = 33 S4 +1 = 34 S5 +1 = 35 ans 35", 16),  # a step too many
+        ("S1 +5 = 58 S2 *9 = 37 S3 -4 = 33 S4 +1 = 34 ans 33", 17),  # not the last result
+        ("", None),
     ],
 )
-def test_the_first_error_is_found(completion, first, label):
-    judged = label_steps(PROBLEM, completion)
-    assert judged.first_error == first
-    if first is not None:
-        assert judged.labels[first] is label
+def test_the_first_slip_is_found(completion, first):
+    labels = label_steps(PROBLEM, completion)
+    assert (labels.index(SLIP) if SLIP in labels else None) == first
 
 
 # --- determinism ------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ktae.chain import model as chain_model
 from ktae.chain import problems as chain
-from ktae.chain.labels import StepLabel, label_steps
+from ktae.chain.labels import Label, label_steps
 from ktae.chain.model import CHECKPOINT, MAX_COMPLETION
 from ktae.chain.problems import Problem, exact_match
 from ktae.chain.warm_start import drill_batches, trace_batches, warm_start
@@ -99,11 +99,16 @@ def test_the_shipped_checkpoint_is_as_good_as_its_readme_says(tokenizer, model):
     assert sampled == answers(model, tokenizer, 200, samples=1, seed=1)
     assert SAMPLED_BAND[0] <= accuracy(sampled) <= SAMPLED_BAND[1]
     assert 31.5 < sum(a.length for a in sampled) / 200 < 35.5
-    # Its mistakes are the teacher's: slips, hardly ever anything else.
-    problems = [Problem.from_prompt(row["prompt"]) for row in chain.test_problems()[:200]]
-    judged = [label_steps(problems[a.problem], a.completion) for a in sampled]
-    firsts = [j.labels[j.first_error] for j in judged if j.first_error is not None]
-    assert firsts.count(StepLabel.SLIP) > 0.95 * len(firsts) > 0
+    # Its mistakes are the teacher's: wrong results, hardly ever anything else.
+    results = others = 0
+    for a in sampled:
+        problem, words = Problem.from_prompt(chain.test_problems()[a.problem]["prompt"]), a.completion.split()
+        labels = label_steps(problem, a.completion)
+        if Label.SLIP in labels:
+            first = labels.index(Label.SLIP)
+            results, others = results + (words[first - 1] == "="), others + (words[first - 1] != "=")
+    assert results > 20 * others
+    assert results > 0
 
 
 def test_answers_are_counted_and_scored_one_by_one(tokenizer, model):
@@ -147,11 +152,8 @@ def test_warm_start_batches_label_the_completions_and_the_results(tokenizer):
     for row, wanted in zip(tokens.tolist(), labels.tolist(), strict=True):
         text = tokenizer.decode([t for t in row if t != 0])
         prompt, _, completion = text.partition(" ? ")
-        problem = Problem.from_prompt(prompt.removeprefix("<bos> ") + " ?")
+        Problem.from_prompt(prompt.removeprefix("<bos> ") + " ?")
         assert completion.endswith(" <eos>")
-        assert {label.value for label in label_steps(problem, completion.removesuffix(" <eos>")).labels} <= {
-            "other", "correct", "slip", "propagated",
-        }  # fmt: skip
         assert tokenizer.decode([t for t in wanted if t != -100]) == completion
         assert all(w in (-100, t) for t, w in zip(row, wanted, strict=True))
     tokens, labels = next(drill_batches(vocabulary, random.Random(0)))
@@ -166,6 +168,6 @@ def test_warm_start_batches_label_the_completions_and_the_results(tokenizer):
 def test_a_short_warm_start_learns_and_repeats(capsys):
     first, second = (warm_start(seed=3, steps=3).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert "step 3: traces" in capsys.readouterr().out
+    assert "step 3: loss" in capsys.readouterr().out
     start = chain_model.build_model(3).state_dict()
     assert not any(torch.equal(first[name], start[name]) for name in first)

@@ -74,7 +74,7 @@ def test_a_run_is_repeatable_and_changes_the_model(experiment, name):
     loop, tasks, methods = (experiment(module) for module in ("loop", "tasks", "methods"))
     settings = loop.Settings(
         dapo=name.startswith("dapo"), updates=2, prompts=2, group_size=4, evaluate_every=1, curve_rows=8,
-        final_evaluations=1,
+        final_evaluations=1, samples=2,
     )  # fmt: skip
     task = tasks.Task(**{**vars(tasks.CHAIN), "test": tasks.CHAIN.test[:12]})
     results, weights = [], []
@@ -88,6 +88,54 @@ def test_a_run_is_repeatable_and_changes_the_model(experiment, name):
     assert not torch.equal(weights[0], before)
     assert results[0]["curve"] == results[1]["curve"]
     assert results[0]["final"]["update"] == 2
+    assert results[0]["end"] == results[1]["end"]
+    assert results[0]["end"].keys() >= {"accuracy", "greedy_accuracy", "t06_accuracy", "pass_2", "maj_2", "entropy"}
+    assert results[0]["end"]["pass_2"] >= results[0]["end"]["accuracy"]
+
+
+def test_colder_samples_have_the_probabilities_of_that_temperature(experiment, policy):
+    model, tokenizer = policy
+    prompt = tokenizer(problems(1)[0].prompt)["input_ids"]
+    generator = torch.Generator().manual_seed(0)
+    done = experiment("decode").sample(
+        model, [prompt], 4, 64, pad=tokenizer.pad_token_id, eos=tokenizer.eos_token_id, generator=generator,
+        temperature=0.6,
+    )  # fmt: skip
+    ids = done.token_ids[0, done.mask[0]]
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + ids.tolist()])).logits[0, len(prompt) - 1 : -1]
+    logp = (logits / 0.6).log_softmax(-1).gather(1, ids[:, None])[:, 0]
+    torch.testing.assert_close(done.log_probabilities[0, done.mask[0]], logp, atol=1e-4, rtol=0)
+
+
+def test_several_samples_of_a_problem_are_counted(experiment, policy, monkeypatch):
+    """Three problems of two samples: both right, one right, none right with the same wrong answer twice."""
+    loop, tasks = experiment("loop"), experiment("tasks")
+    decode = experiment("decode")
+    texts = ["ans 1", "ans 1", "ans 2", "ans 9", "ans 7", "ans 7"]
+    task = tasks.Task(**{**vars(tasks.CHAIN), "test": [1, 2, 3], "reward": lambda p, t: float(t == f"ans {p}")})
+    ones = torch.ones(6, 2)
+    monkeypatch.setattr(loop, "_sample", lambda *_: decode.Completions(ones.long(), ones.bool(), ones, ones))
+
+    class Texts:
+        def batch_decode(self, ids, skip_special_tokens):
+            return texts
+
+    found = loop.evaluate(None, Texts(), task, 3, samples=2)
+    assert found == {"accuracy": 0.5, "length": 2.0, "entropy": 1.0, "pass_2": pytest.approx(2 / 3), "maj_2": 0.5}
+
+
+@pytest.mark.parametrize("name", ["grpo", "grpo+x3", "grpo+positive", "grpo+surprise", "grpo+ktae_mean", "grpo+gtpo"])
+def test_methods_add_to_the_rollout_advantages(experiment, name):
+    from ktae.estimators import Rollouts, token_values
+
+    ids = torch.tensor([[5, 7, 1], [5, 9, 1]])
+    rollouts = Rollouts(ids, torch.ones_like(ids), torch.tensor([1.0, 0.0]), torch.zeros(2).long(), entropies=ids / 9)
+    values_BT = token_values(experiment("methods").method(name), rollouts)
+    twice = 2 * rollouts.rollout_advantages[0].item()
+    of_rows = {"grpo": (0.0, 0.0), "grpo+x3": (twice, -twice), "grpo+positive": (1.0, 0.0)}
+    if name in of_rows:
+        torch.testing.assert_close(values_BT, torch.tensor(of_rows[name])[:, None].expand(2, 3))
 
 
 def test_the_loss_is_trls(experiment, policy):

@@ -4,9 +4,9 @@ import re
 from dataclasses import replace
 
 import pytest
+from ktae.train.model_card import _LINKS
 
 from ktae import KTAEConfig
-from ktae.train.model_card import _LINKS
 from ktae.train.recipe import ALGORITHMS, load_recipe
 
 MINIMAL = """

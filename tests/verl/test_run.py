@@ -184,9 +184,7 @@ def test_rejected_tokens_count_in_the_tables_and_are_not_trained_on(corrected, n
     generated, trained_on = (np.concatenate(rows[name]["response_mask"]) for name in ("generated", "actor"))
     assert generated.all()
     assert 0.2 < trained_on.mean() < 0.8  # every third token was rejected, and stale ones
-    expected, values = oracle_advantages(
-        rows, oracle.rloo, context=2, compare="context", term_frequency_weight=0.0, scale=2.0
-    )
+    expected, values = oracle_advantages(rows, oracle.rloo, context=2, term_frequency_weight=0.0, scale=2.0)
     assert_close(rows["actor"]["advantages"], expected)
     assert np.count_nonzero(np.abs(values) > 0.1) > 3
     # filter_groups leaves groups with correct and incorrect rollouts only.

@@ -1,10 +1,10 @@
-"""`ktae bench credit`: how well token values find the first wrong step."""
+"""`ktae bench credit`: how well token values find the first wrong step, and the gradient that many rollouts have."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from ktae.extras import require
@@ -20,14 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     credit = benchmarks.add_parser("credit", help="how well token values find the first wrong step", allow_abbrev=False)
     credit.description = "Rollouts whose mistakes are known token by token: how well an estimator's values find them."
     add = credit.add_argument
-    add("--quick", action="store_true", help=f"{QUICK_GROUPS} groups a source instead of {GROUPS}: a minute")
+    add("--quick", action="store_true", help=f"{QUICK_GROUPS} groups a source instead of {GROUPS}: a minute or two")
     add("--sources", metavar="NAMES", help="only these, separated by commas")
-    add("--estimators", metavar="NAMES", help="only these, separated by commas")
+    add("--estimators", metavar="NAMES", help="only these, and the controls, separated by commas")
     add("--split", default="explore", help="explore (default) or held-out: choose on one, report the other")
     add("--groups", type=int, help=f"prompts of each source (default: {GROUPS})")
     add("--group-size", type=int, default=GROUP_SIZE, help=f"rollouts of each prompt (default: {GROUP_SIZE})")
     add("--seed", type=int, default=0, help="of the rollouts and the intervals (default: 0)")
-    add("--json", type=Path, metavar="FILE", help="write all numbers there")
+    add("--json", type=Path, metavar="FILE", help="write all numbers there, one row a line")
     add("--markdown", type=Path, metavar="FILE", help="write the tables there")
 
 
@@ -39,12 +39,12 @@ def run(arguments: argparse.Namespace) -> Callable[[], None]:
     require("reasoning_gym", "bench")
     transformers_logging = require("transformers.utils.logging", "bench")
     from ktae.bench import credit
-    from ktae.bench.estimators import ESTIMATORS
+    from ktae.bench.controls import ESTIMATORS
     from ktae.bench.show import as_markdown, print_results
     from ktae.bench.sources import SOURCES
 
-    sources = _names("--sources", arguments.sources, SOURCES)
-    estimators = _names("--estimators", arguments.estimators, ESTIMATORS)
+    sources = _names("--sources", arguments.sources, [*SOURCES, credit.FIDELITY])
+    estimators = _names("--estimators", arguments.estimators, list(ESTIMATORS))
     if arguments.split not in credit.SPLITS:
         raise ValueError(f"--split must be one of {', '.join(credit.SPLITS)}, got {arguments.split!r}")
     if arguments.quick and arguments.groups is not None:
@@ -56,32 +56,23 @@ def run(arguments: argparse.Namespace) -> Callable[[], None]:
     for option, path in (("--json", arguments.json), ("--markdown", arguments.markdown)):
         if path is not None and not path.parent.is_dir():
             raise ValueError(f"{option}: there is no folder {path.parent}")
+    settings = {"split": arguments.split, "groups": groups, "group_size": arguments.group_size, "seed": arguments.seed}
 
     def benchmark() -> None:
         transformers_logging.disable_progress_bar()
-        results = credit.run(
-            sources,
-            estimators,
-            split=arguments.split,
-            groups=groups,
-            group_size=arguments.group_size,
-            seed=arguments.seed,
-        )
-        print_results(results, console)
+        rows = credit.run(sources, estimators, **settings)
+        print_results(rows, console)
         if arguments.json is not None:
-            arguments.json.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
+            arguments.json.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
         if arguments.markdown is not None:
-            arguments.markdown.write_text(as_markdown(results))
+            arguments.markdown.write_text(as_markdown(rows))
 
     return benchmark
 
 
-def _names(option: str, given: str | None, known: Iterable[str]) -> list[str]:
+def _names(option: str, given: str | None, known: list[str]) -> list[str]:
     """The names given, all without any."""
-    known = list(known)
-    if given is None:
-        return known
-    names = list(dict.fromkeys(filter(None, given.split(","))))
+    names = known if given is None else list(dict.fromkeys(filter(None, given.split(","))))
     if not names:
         raise ValueError(f"{option} names none; there are {', '.join(known)}")
     if unknown := [name for name in names if name not in known]:

@@ -7,12 +7,12 @@ A prompt states a start value and 4 to 6 operations, the response computes them 
 
 Every word is one token, so the n-th word of a completion is its n-th token. The reward is 1 when the final
 answer is right. Unlike in most tasks, the step where a failing response went wrong is known exactly
-(`chain_labels`), which makes this a place to measure token-level credit.
+(`ktae.chain.labels`), which makes this a place to measure token-level credit.
 
 The teacher whose traces the warm start learns from is verbose and makes mistakes, some systematic. Hence a
 model that imitates it has something to unlearn, and the learned mistakes differ between rollouts.
 
-This module needs the standard library only; `chain_model` holds the tokenizer and the model.
+This module needs the standard library only; `ktae.chain.model` holds the tokenizer and the model.
 """
 
 import random

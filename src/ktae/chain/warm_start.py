@@ -17,7 +17,7 @@ Run with OMP_NUM_THREADS=1 to get the shipped weights bit for bit; it takes abou
 import argparse
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -102,27 +102,30 @@ def next_word_loss(model, tokens: torch.Tensor, labels: torch.Tensor) -> torch.T
 
 def warm_start(seed: int, steps: int = DEFAULT_STEPS):
     """Train a model from scratch and return it; the same seed, steps and thread count give the same model."""
-    rng = random.Random(seed)
-    vocabulary = build_tokenizer().get_vocab()
-    model = build_model(seed)
+    rng, vocabulary, model = random.Random(seed), build_tokenizer().get_vocab(), build_model(seed)
+    batches = zip(trace_batches(vocabulary, rng), drill_batches(vocabulary, rng), strict=False)
+    imitate(model, batches, steps)
+    return model
+
+
+def imitate(model, batches: Iterable[Sequence[tuple[torch.Tensor, torch.Tensor]]], steps: int) -> None:
+    """Train `model` in place, an update a batch; of a batch's (token ids, labels) pairs the losses are added."""
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     # Constant after the warm-up, then down to nearly nothing over the second half.
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: max(0.02, min(1.0, (step + 1) / WARMUP, 2 * (1 - step / steps)))
     )
     started = time.perf_counter()
-    batches = zip(trace_batches(vocabulary, rng), drill_batches(vocabulary, rng), strict=False)
-    for step, (traces, drill) in zip(range(1, steps + 1), batches, strict=False):
-        trace_loss, drill_loss = next_word_loss(model, *traces), next_word_loss(model, *drill)
-        (trace_loss + drill_loss).backward()
+    for step, batch in zip(range(1, steps + 1), batches, strict=False):
+        losses = [next_word_loss(model, *part) for part in batch]
+        torch.stack(losses).sum().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
         if step % 100 == 0 or step == steps:
-            seconds = time.perf_counter() - started
-            print(f"step {step}: traces {trace_loss:.3f}, drill {drill_loss:.3f}, {seconds:.0f} s", flush=True)
-    return model
+            shown = ", ".join(f"{loss:.3f}" for loss in losses)
+            print(f"step {step}: loss {shown}, {time.perf_counter() - started:.0f} s", flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,15 +11,14 @@ import difflib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from functools import cached_property
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
 
 from ktae import checks
 from ktae.rollout import grpo
-
-_R = TypeVar("_R", bound="Rollouts")
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,9 @@ class Rollouts:
         mask: (N, T) of 0 and 1; 1 marks the tokens that the policy generated.
         rewards: (N,) outcome rewards; NaN marks an unscored rollout.
         group_ids: (N,) integers, equal for the rollouts of one prompt.
-        rollout_advantages: (N,) float, one a rollout; GRPO's of the rewards if None is given.
-        log_probs: (N, T) float, the policy's log-probability of each token when it was sampled, in nats; None if unknown.
+        rollout_advantages: (N,) float, one a rollout; GRPO's of the rewards if None is given. 0 for unscored rollouts.
+        log_probs: (N, T) float, the log-probability, in nats, that the policy gave each token when it sampled it; None
+            if unknown.
         entropies: (N, T) float, the policy's entropy where it chose the token, in nats; None if unknown.
         states: (N, T) integers, the state in which each token was chosen; None if there are none.
         correct_above: a rollout is correct when its reward is greater than this.
@@ -45,7 +45,7 @@ class Rollouts:
     mask: Tensor
     rewards: Tensor
     group_ids: Tensor
-    rollout_advantages: Tensor | None = None
+    rollout_advantages: Tensor = None  # pyright: ignore[reportAssignmentType] (never None once made)
     log_probs: Tensor | None = None
     entropies: Tensor | None = None
     states: Tensor | None = None
@@ -53,31 +53,91 @@ class Rollouts:
 
     def __post_init__(self) -> None:
         checks.token_types(self.token_ids, self.mask, self.rewards)
+        checks.token_values(self.token_ids, self.mask)
         if self.rollout_advantages is None:
-            object.__setattr__(self, "rollout_advantages", grpo(self.rewards, self.group_ids))
+            advantage_B = grpo(self.rewards, self.group_ids)
+        else:
+            advantage_B = checks.rollout_advantages(self.rollout_advantages, self.rewards).to(self.rewards.device)
+            checks.group_indices(self.group_ids, self.rewards)
+        object.__setattr__(self, "rollout_advantages", advantage_B)
         for name in ("log_probs", "entropies", "states"):
-            value = getattr(self, name)
-            if value is not None and value.shape != self.token_ids.shape:
-                raise ValueError(
-                    f"{name} must have the shape of token_ids, {tuple(self.token_ids.shape)}, got {tuple(value.shape)}"
-                )
+            if (value := getattr(self, name)) is not None:
+                self._check_tokens(name, value, integers=name == "states")
 
-    def rows(self: _R, index: Tensor) -> _R:
+    def _check_tokens(self, name: str, value: Any, *, integers: bool) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor of shape (N, T), got {type(value).__name__}")
+        if value.shape != self.token_ids.shape or value.device != self.token_ids.device:
+            raise ValueError(
+                f"{name} must have the shape and device of token_ids, {tuple(self.token_ids.shape)} on "
+                f"{self.token_ids.device}, got {tuple(value.shape)} on {value.device}"
+            )
+        if integers == (value.is_floating_point() or value.dtype == torch.bool):
+            raise TypeError(f"{name} must hold {'integers' if integers else 'floats'}, got {value.dtype}")
+        if (wrong_BT := (self.mask != 0) & ~value.isfinite()).any():
+            row, column = wrong_BT.nonzero()[0].tolist()
+            raise ValueError(
+                f"{name} must be finite where mask is 1, got {value[row, column].item()} at [{row}, {column}]"
+            )
+
+    @cached_property
+    def scored_B(self) -> Tensor:
+        """(N,) bool, whether a rollout has a reward."""
+        return ~self.rewards.isnan()
+
+    @cached_property
+    def correct_B(self) -> Tensor:
+        """(N,) bool; False for unscored rollouts."""
+        return self.rewards > self.correct_above
+
+    @cached_property
+    def group_B(self) -> Tensor:
+        """(N,) int64, numbers of the groups from 0 in ascending order of the group ids."""
+        return checks.group_indices(self.group_ids, self.rewards)[0]
+
+    @cached_property
+    def mixed_B(self) -> Tensor:
+        """(N,) bool, whether a rollout is scored and its group's scored rollouts are correct and incorrect."""
+        groups = int(self.group_B.max()) + 1
+        correct_G = self.group_B[self.correct_B].bincount(minlength=groups)
+        scored_G = self.group_B[self.scored_B].bincount(minlength=groups)
+        return self.scored_B & ((correct_G > 0) & (correct_G < scored_G))[self.group_B]
+
+    @cached_property
+    def counted_BT(self) -> Tensor:
+        """(N, T) bool, the tokens inside the mask of scored rollouts: those that estimators look at."""
+        return (self.mask != 0) & self.scored_B[:, None]
+
+    def rows(self, index: Tensor) -> Self:
         """The rollouts that `index` picks, in its order."""
         chosen = {f.name: v[index] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
         return replace(self, **chosen)
 
-    def require(self, *names: str) -> None:
-        """Raises a ValueError that names the first of these fields that is None."""
-        for name in names:
-            if getattr(self, name) is None:
-                raise ValueError(f"this estimator needs the rollouts' {name}, got None")
+    def require(self, name: str) -> Tensor:
+        """The field of that name. Raises a ValueError that names it if it is None."""
+        if (value := getattr(self, name)) is None:
+            raise ValueError(f"this estimator needs the rollouts' {name}, got None")
+        return value
 
 
 Estimator = Callable[[Rollouts], Tensor]
 
 # Name: import path of the function.
-ESTIMATORS: dict[str, str] = {}
+ESTIMATORS: dict[str, str] = {
+    "ktae": "ktae.estimators.key_tokens:ktae",
+    "ktae_context": "ktae.estimators.key_tokens:ktae_context",
+    "back_off": "ktae.estimators.back_off:back_off",
+    "prefix_tree": "ktae.estimators.prefix_tree:prefix_tree",
+    "prefix_set": "ktae.estimators.prefix_set:prefix_set",
+    "entropy_weighting": "ktae.estimators.entropy_weighting:entropy_weighting",
+    "high_entropy": "ktae.estimators.high_entropy:high_entropy",
+    "conflict_tokens": "ktae.estimators.conflict_tokens:conflict_tokens",
+    "turn_groups": "ktae.estimators.turn_groups:turn_groups",
+    "positive": "ktae.estimators.positive:positive",
+    "surprise": "ktae.estimators.surprise:surprise",
+}
+# What those need besides token ids, mask, rewards and groups: fields of `Rollouts`.
+NEEDS: dict[str, str] = {"entropy_weighting": "entropies", "high_entropy": "entropies", "turn_groups": "states"}
 
 
 def load_estimator(name: str) -> Estimator:
@@ -102,7 +162,7 @@ def load_estimator(name: str) -> Estimator:
         raise ValueError(f"estimator {name!r}: there is no module {module!r}") from error
     if not callable(found):
         raise ValueError(f"estimator {name!r}: {module} has no function {function!r}")
-    return found
+    return cast(Estimator, found)
 
 
 def token_values(estimator: Estimator, rollouts: Rollouts) -> Tensor:

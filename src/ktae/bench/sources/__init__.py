@@ -1,16 +1,16 @@
 """Where the benchmark's rollouts come from: one module a task.
 
-A source is a function (groups, group_size, seed) -> Rollouts; the same arguments give the same rollouts.
+A source is a function (groups, group_size, seed) -> LabelledRollouts; the same arguments give the same rollouts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ktae.bench.labelled import Rollouts
+from ktae.bench.labelled import LabelledRollouts
 from ktae.bench.sources import chain, game24, scripted
 
-Source = Callable[[int, int, int], Rollouts]
+Source = Callable[[int, int, int], LabelledRollouts]
 
 SOURCES: dict[str, Source] = {
     "chain": chain.words,

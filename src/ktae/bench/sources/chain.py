@@ -12,27 +12,19 @@ from typing import Any
 
 import torch
 
-from ktae.bench.labelled import Label, Rollouts
+from ktae.bench.labelled import LabelledRollouts
 from ktae.bench.sources.words import WordRollout, assemble, merge, respell
 from ktae.chain import problems as chain
-from ktae.chain.labels import StepLabel, label_steps
-from ktae.chain.problems import NUMBERS, STEPS, Problem
+from ktae.chain.labels import Label, label_steps
+from ktae.chain.problems import NUMBERS, Problem
 from ktae.extras import require
 from ktae.seeds import derived_seed
 
 # Rollouts sampled together; true advantages are measured in one of so many groups, by so many continuations.
 BATCH, GROUPS_PER_MEASURED, CONTINUATIONS = 256, 8, 16
 
-_LABELS = {
-    StepLabel.OTHER: Label.OTHER,
-    StepLabel.CORRECT: Label.RIGHT,
-    StepLabel.SLIP: Label.SLIP,
-    StepLabel.PROPAGATED: Label.PROPAGATED,
-    StepLabel.COPY: Label.SLIP,
-}
 
-
-def words(groups: int, group_size: int, seed: int) -> Rollouts:
+def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """Problems of 4 to 6 steps; a word is a token. Entropies of the model; true advantages in every eighth group.
 
     A true advantage is the share of 16 continuations from after a result that are right minus that from before it. Its
@@ -44,23 +36,23 @@ def words(groups: int, group_size: int, seed: int) -> Rollouts:
     return assemble([next(with_advantages) if m else r for (_, r), m in zip(rollouts, measured, strict=True)])
 
 
-def short(groups: int, group_size: int, seed: int) -> Rollouts:
+def short(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """Problems of 4 steps; a word is a token."""
     return assemble([r for _, r in _sampled(groups, group_size, seed, (4,))])
 
 
-def long(groups: int, group_size: int, seed: int) -> Rollouts:
+def long(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """Problems of 6 steps; a word is a token."""
     return assemble([r for _, r in _sampled(groups, group_size, seed, (6,))])
 
 
-def digits(groups: int, group_size: int, seed: int) -> Rollouts:
+def digits(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """The rollouts of `words` in finer tokens: every number is two digits."""
     rollouts = _sampled(groups, group_size, seed, (4, 5, 6))
     return assemble([respell(replace(r, right_words=_right_words(p, r)), _digits) for p, r in rollouts])
 
 
-def phrases(groups: int, group_size: int, seed: int) -> Rollouts:
+def phrases(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """The rollouts of `words` in coarser tokens: all that stands between two numbers is one."""
     rollouts = _sampled(groups, group_size, seed, (4, 5, 6))
     return assemble([merge(r, _between_numbers(r.words)) for _, r in rollouts])
@@ -78,7 +70,7 @@ def _right_words(problem: Problem, rollout: WordRollout) -> dict[int, Sequence[s
             tens = NUMBERS[word] // 10 * 10
             tried = [str(value) for value in range(tens, min(tens + 10, chain.MODULUS))]
             start = " ".join(rollout.words[:i])
-            right[i] = [t for t in tried if _judge(problem, f"{start} {t}")[0][i] is not Label.SLIP]
+            right[i] = [t for t in tried if label_steps(problem, f"{start} {t}")[i] is not Label.SLIP]
     return right
 
 
@@ -92,27 +84,9 @@ def _between_numbers(words: Sequence[str]) -> list[tuple[int, int]]:
     return spans
 
 
-def _judge(problem: Problem, completion: str) -> tuple[list[Label], list[int]]:
-    """Labels and steps of the words: a step goes from its S1, S2, ... to its last number, the answer is one more."""
-    labels = [_LABELS[label] for label in label_steps(problem, completion).labels]
-    words = completion.split()
-    steps = [-1] * len(words)
-    step = -1
-    since = 0  # the first word that is not yet given to a step
-    for i, word in enumerate(words):
-        if word in STEPS or word == "ans":
-            step = STEPS.get(word, len(problem.operations))
-            since = i
-        elif word in NUMBERS or word in ("ok!", "no!"):
-            steps[since : i + 1] = [step] * (i + 1 - since)
-            since = i + 1
-        elif word == "check":
-            since = i
-    return labels, steps
-
-
 @cache
-def _model() -> tuple[Any, Any]:
+def model() -> tuple[Any, Any]:
+    """The quickstart's model and its tokenizer."""
     transformers = require("transformers", "bench")
     from ktae.chain.model import CHECKPOINT
 
@@ -125,13 +99,13 @@ def _complete(prefixes: Sequence[str], seed: int) -> list[tuple[list[str], bool,
     """Of each prefix one continuation: its words, whether it ended, and the entropy at each choice."""
     from ktae.chain.model import MAX_COMPLETION
 
-    model, tokenizer = _model()
+    policy, tokenizer = model()
     completions = []
     for start in range(0, len(prefixes), BATCH):
         inputs = tokenizer(list(prefixes[start : start + BATCH]), return_tensors="pt", padding=True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(seed, start))
-            out = model.generate(
+            out = policy.generate(
                 input_ids=inputs.input_ids,
                 attention_mask=inputs.attention_mask,
                 max_new_tokens=MAX_COMPLETION,
@@ -158,14 +132,18 @@ def _sampled(
         problem = chain.sample_problem(rng)
         if len(problem.operations) in numbers_of_steps:
             problems.append(problem)
+    return sampled(problems, group_size, derived_seed(seed, 1, *numbers_of_steps))
+
+
+def sampled(problems: Sequence[Problem], group_size: int, seed: int) -> list[tuple[Problem, WordRollout]]:
+    """`group_size` rollouts of each problem in a row, with the problem; a group a problem."""
     prompts = [problem.prompt for problem in problems for _ in range(group_size)]
     rollouts = []
-    for i, (words, ended, entropies) in enumerate(_complete(prompts, derived_seed(seed, 1, *numbers_of_steps))):
-        problem = problems[i // group_size]
-        completion = " ".join(words)
+    for i, (words, ended, entropies) in enumerate(_complete(prompts, seed)):
+        problem, completion = problems[i // group_size], " ".join(words)
         correct = chain.extract_answer(completion) == problem.answer
-        labels, steps = _judge(problem, completion)
-        rollout = WordRollout(i // group_size, correct, words, labels, steps, ended=ended, entropies=entropies)
+        labels = label_steps(problem, completion)
+        rollout = WordRollout(i // group_size, correct, words, labels, ended=ended, entropies=entropies)
         rollouts.append((problem, rollout))
     return rollouts
 

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
 
-from ktae.bench.labelled import Label, Rollouts
+from ktae.bench.labelled import LabelledRollouts
 from ktae.bench.sources.words import WordRollout, assemble, respell
+from ktae.chain.labels import Label
 from ktae.seeds import derived_seed
 
 TARGET = Fraction(24)
@@ -31,12 +32,12 @@ Numbers = tuple[Fraction, ...]  # what is left, sorted
 Step = tuple[Fraction, str, Fraction, Fraction]  # a, operation, b, result
 
 
-def words(groups: int, group_size: int, seed: int) -> Rollouts:
+def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """Every number is one token."""
     return assemble(_rollouts(groups, group_size, seed))
 
 
-def digits(groups: int, group_size: int, seed: int) -> Rollouts:
+def digits(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """The rollouts of `words` in finer tokens: a number is its digits and a mark that ends it."""
     return assemble([respell(r, _digits) for r in _rollouts(groups, group_size, seed)])
 
@@ -144,10 +145,9 @@ def _rollout(group: int, start: Numbers, taste: int, rng: random.Random) -> Word
 
     words: list[str] = []
     labels: list[Label] = []
-    word_steps: list[int] = []
     right_words = {}
     numbers = start
-    for number, (step, (of_four, right)) in enumerate(zip(taken, judge(start, taken), strict=True)):
+    for step, (of_four, right) in zip(taken, judge(start, taken), strict=True):
         filler = rng.choice(_FILLERS) if rng.random() < FILLER_RATE else []
         words += filler
         a, operation, b, result = _words(step)
@@ -160,10 +160,9 @@ def _rollout(group: int, start: Numbers, taste: int, rng: random.Random) -> Word
         words += said
         labels += [Label.OTHER] * len(filler) + [*of_four[:3], Label.OTHER, of_four[3]]
         labels += [Label.OTHER] * (len(said) - 5)
-        word_steps += [-1] * len(filler) + [number] * len(said)
         numbers = after(numbers, step)
     correct = numbers == (TARGET,) and Label.SLIP not in labels
-    return WordRollout(group, correct, words, labels, word_steps, right_words)
+    return WordRollout(group, correct, words, labels, right_words)
 
 
 def _choose(numbers: Numbers, taste: int, rng: random.Random) -> Step:

@@ -12,12 +12,11 @@ that imitates it has these mistakes to unlearn, one fact at a time.
 
 import random
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ktae.bench.labelled import Label
+from ktae.chain.labels import Label
 from ktae.extras import require
 
 _leg_counting = require("reasoning_gym.arithmetic.leg_counting", "bench")
@@ -191,45 +190,27 @@ def extract_answer(completion: str) -> int | None:
     return NUMBERS.get(words[-1]) if len(words) >= 2 and words[-2] == "ans" else None
 
 
-def exact_match(
-    prompts: Sequence[str], completions: Sequence[str], answers: Sequence[list[str]], **kwargs
-) -> list[float]:
-    """Reward function in TRL's form: 1.0 where a completion ends with one of its `answers`, else 0.0.
-
-    >>> exact_match(["... ?"] * 2, ["ans 20", "ans 21"], [["20"], ["20"]])
-    [1.0, 0.0]
-    """
-    return [
-        1.0 if (given := extract_answer(completion)) is not None and str(given) in accepted else 0.0
-        for completion, accepted in zip(completions, answers, strict=True)
-    ]
-
-
-def label_steps(problem: LegsProblem, completion: str) -> tuple[list[Label], list[int]]:
-    """Judges every word of `completion` (special tokens left out) by exact arithmetic.
+def label_steps(problem: LegsProblem, completion: str) -> list[Label]:
+    """The label of every word of `completion` (special tokens left out), by exact arithmetic.
 
     Judged are leg counts, products, totals and the answer. A slip is also a count or an animal other than the one
     whose turn it is, and `ans` before all have had theirs. A malformed step counts for nothing, so it shows up as a
     slip in what follows. A response that gives an answer and has no slip is right.
 
-    Returns:
-        The label of each word, and the step that each belongs to: the number of the animal, one more for the answer,
-        -1 for words between steps.
-
     >>> crabs = LegsProblem(0, "...", (("crab", 2), ("ant", 1)))
-    >>> labels, steps = label_steps(crabs, "2 crabs * 8 = 16 total 16 1 ant * 6 = 6 total 22 ans 22")
-    >>> [label.name for label in labels if label][:4], labels.index(Label.SLIP), steps[-2:]
-    (['SLIP', 'PROPAGATED', 'PROPAGATED', 'RIGHT'], 3, [2, 2])
+    >>> labels = label_steps(crabs, "2 crabs * 8 = 16 total 16 1 ant * 6 = 6 total 22 ans 22")
+    >>> [label.name for label in labels if label][:4], labels.index(Label.SLIP)
+    (['SLIP', 'PROPAGATED', 'PROPAGATED', 'RIGHT'], 3)
     """
     words = completion.split()
     labels = [Label.OTHER] * len(words)
-    steps = [-1] * len(words)
     kinds = len(problem.animals)
     done = total = 0  # animals that have had their turn, and their legs by the response's own reckoning
     product: int | None = None  # of the current step
     i = 0
     while i < len(words):
         end = i + 1
+        following = words[end] if end < len(words) else ""
         if (step := _step_at(words, i)) is not None:
             count, animal, legs, end = step
             product = NUMBERS[words[end - 1]]
@@ -241,27 +222,19 @@ def label_steps(problem: LegsProblem, completion: str) -> tuple[list[Label], lis
             labels[end - 3] = _label(legs == LEGS[animal], animal == expected)
             right = animal == expected and product == problem.products[done]
             labels[end - 1] = _label(product == count * legs, right)
-            steps[i:end] = [done] * (end - i)
-        elif words[i] == "total" and i + 1 < len(words) and words[i + 1] in NUMBERS:
-            end = i + 2
-            follows = product is not None and NUMBERS[words[i + 1]] == total + product
-            total = NUMBERS[words[i + 1]]
+        elif words[i] == "total" and following in NUMBERS:
+            follows = product is not None and NUMBERS[following] == total + product
+            total = NUMBERS[following]
             labels[i + 1] = _label(follows, done < kinds and total == problem.totals[done])
-            steps[i:end] = [done, done]
-            done, product = done + 1, None
+            done, product, end = done + 1, None, i + 2
         elif words[i] == "ans":
             if done != kinds:
                 labels[i] = Label.SLIP
-            steps[i] = kinds
-            if i + 1 < len(words) and words[i + 1] in NUMBERS:
-                end = i + 2
-                answer = NUMBERS[words[i + 1]]
+            if following in NUMBERS:
+                answer, end = NUMBERS[following], i + 2
                 labels[i + 1] = _label(answer == total, answer == problem.answer)
-                steps[i + 1] = kinds
-        elif words[i] in ("check", "ok!", "no!"):
-            steps[i] = done
         i = end
-    return labels, steps
+    return labels
 
 
 def _label(follows: bool, right: bool) -> Label:

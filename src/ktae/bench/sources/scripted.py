@@ -5,16 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from ktae.bench.labelled import Label, Rollouts
+from ktae.bench.labelled import LabelledRollouts
 from ktae.bench.sources.words import WordRollout, assemble
 from ktae.chain import problems as chain
+from ktae.chain.labels import Label
 from ktae.seeds import derived_seed
 
 _FILLERS = ("going on", "the next one is", "now this", "then we have")
 FILLER_RATE = 0.3
 
 
-def legs(groups: int, group_size: int, seed: int) -> Rollouts:
+def legs(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """The teacher of `ktae.bench.sources.legs` counts legs."""
     from ktae.bench.sources import legs as task  # needs reasoning-gym
 
@@ -24,13 +25,14 @@ def legs(groups: int, group_size: int, seed: int) -> Rollouts:
         problem = task.sample_problem(rng)
         for _ in range(group_size):
             trace = task.teacher_trace(problem, rng)
-            labels, steps = task.label_steps(problem, trace)
             correct = task.extract_answer(trace) == problem.answer
-            rollouts.append(WordRollout(group, correct, trace.split(), labels, steps))
+            rollouts.append(WordRollout(group, correct, trace.split(), task.label_steps(problem, trace)))
     return assemble(rollouts)
 
 
-def chain_teacher(groups: int, group_size: int, seed: int, *, steps: int = 12, slip_rate: float = 0.04) -> Rollouts:
+def chain_teacher(
+    groups: int, group_size: int, seed: int, *, steps: int = 12, slip_rate: float = 0.04
+) -> LabelledRollouts:
     """Chains of arithmetic modulo 97 as in `ktae.chain.problems`, of any length.
 
     Args:
@@ -57,21 +59,19 @@ def chain_teacher(groups: int, group_size: int, seed: int, *, steps: int = 12, s
 def _chain_rollout(group: int, start: int, operations: list[str], slip_rate: float, rng: random.Random) -> WordRollout:
     words: list[str] = []
     labels: list[Label] = []
-    word_steps: list[int] = []
 
-    def say(said: Sequence[str], last: Label, step: int) -> None:
+    def say(said: Sequence[str], last: Label) -> None:
         words.extend(said)
         labels.extend([Label.OTHER] * (len(said) - 1) + [last])
-        word_steps.extend([step] * len(said))
 
     value = truth = start
     for step, operation in enumerate(operations):
         if rng.random() < FILLER_RATE:
-            say(rng.choice(_FILLERS).split(), Label.OTHER, -1)
+            say(rng.choice(_FILLERS).split(), Label.OTHER)
         truth = chain.apply(truth, operation)
         slips = rng.random() < slip_rate * (4 if chain.is_hard(value, operation) else 1)
         value = (chain.apply(value, operation) + (rng.choice((1, -1, 10, -10)) if slips else 0)) % chain.MODULUS
         label = Label.SLIP if slips else Label.RIGHT if value == truth else Label.PROPAGATED
-        say([f"S{step + 1}", operation, "=", str(value)], label, step)
-    say(["ans", str(value)], Label.RIGHT if value == truth else Label.PROPAGATED, len(operations))
-    return WordRollout(group, value == truth, words, labels, word_steps)
+        say([f"S{step + 1}", operation, "=", str(value)], label)
+    say(["ans", str(value)], Label.RIGHT if value == truth else Label.PROPAGATED)
+    return WordRollout(group, value == truth, words, labels)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from ktae.bench.labelled import Label, Rollouts
+from ktae.bench.labelled import LabelledRollouts
+from ktae.chain.labels import Label
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,6 @@ class WordRollout:
         correct: whether its answer is right.
         words: the completion.
         labels: one a word.
-        steps: the number of the step that each word belongs to, -1 for none.
         right_words: at the place of a slip in `words`, what would not have been one. May leave out words that begin
             otherwise than the slip.
         ended: whether the completion came to its end; False if a length limit cut it off.
@@ -32,7 +32,6 @@ class WordRollout:
     correct: bool
     words: Sequence[str]
     labels: Sequence[Label]
-    steps: Sequence[int]
     right_words: dict[int, Sequence[str]] = field(default_factory=dict)
     ended: bool = True
     entropies: Sequence[float] = ()
@@ -49,8 +48,8 @@ def respell(rollout: WordRollout, spell: Callable[[str], list[str]]) -> WordRoll
         rollout: a rollout with `right_words`.
         spell: the tokens of a word.
     """
-    words, labels, steps, right_words = [], [], [], {}
-    for i, (word, label, step) in enumerate(zip(rollout.words, rollout.labels, rollout.steps, strict=True)):
+    words, labels = [], []
+    for i, (word, label) in enumerate(zip(rollout.words, rollout.labels, strict=True)):
         parts = spell(word)
         part_labels = [label] * len(parts)
         if label is Label.SLIP:
@@ -59,16 +58,7 @@ def respell(rollout: WordRollout, spell: Callable[[str], list[str]]) -> WordRoll
             part_labels = [Label.RIGHT] * right + [Label.SLIP] + [Label.PROPAGATED] * (len(parts) - right - 1)
         words += parts
         labels += part_labels
-        steps += [step] * len(parts)
-    return replace(
-        rollout,
-        words=words,
-        labels=labels,
-        steps=steps,
-        right_words=right_words,
-        entropies=(),
-        true_advantages=(),
-    )
+    return replace(rollout, words=words, labels=labels, right_words={}, entropies=(), true_advantages=())
 
 
 def merge(rollout: WordRollout, spans: Sequence[tuple[int, int]]) -> WordRollout:
@@ -77,48 +67,43 @@ def merge(rollout: WordRollout, spans: Sequence[tuple[int, int]]) -> WordRollout
     Args:
         rollout: any rollout.
         spans: (start, end) of the words that become one token, in order and without overlap. The token's label is the
-            worst of its words', its step that of the last.
+            worst of its words'.
     """
     ends = dict(spans)
-    words, labels, steps = [], [], []
+    words, labels = [], []
     i = 0
     while i < len(rollout.words):
         end = ends.get(i, i + 1)
         words.append(" ".join(rollout.words[i:end]))
         labels.append(max(rollout.labels[i:end], key=_WORST_LAST.index))
-        steps.append(rollout.steps[end - 1])
         i = end
-    return replace(rollout, words=words, labels=labels, steps=steps, right_words={}, entropies=(), true_advantages=())
+    return replace(rollout, words=words, labels=labels, right_words={}, entropies=(), true_advantages=())
 
 
 _WORST_LAST = (Label.OTHER, Label.RIGHT, Label.PROPAGATED, Label.SLIP)
 
 
-def assemble(rollouts: Sequence[WordRollout]) -> Rollouts:
+def assemble(rollouts: Sequence[WordRollout]) -> LabelledRollouts:
     """Tensors of the rollouts. Token ids number the sorted words from 1; a completion that ended ends in token 0."""
     ids = {word: 1 + i for i, word in enumerate(sorted({word for r in rollouts for word in r.words}))}
     lengths = [len(r.words) + r.ended for r in rollouts]
     shape = (len(rollouts), max(lengths, default=0))
-    token_ids, step_index = torch.zeros(shape, dtype=torch.int64), torch.full(shape, -1)
-    labels, mask = torch.zeros(shape, dtype=torch.int8), torch.zeros(shape, dtype=torch.bool)
+    token_ids, mask = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
+    labels = torch.zeros(shape, dtype=torch.int8)
     entropies, advantages = torch.zeros(shape), torch.full(shape, math.nan)
     for row, (r, length) in enumerate(zip(rollouts, lengths, strict=True)):
         n = len(r.words)
         mask[row, :length] = True
         token_ids[row, :n] = torch.tensor([ids[word] for word in r.words], dtype=torch.int64)
-        step_index[row, :n] = torch.tensor(r.steps, dtype=torch.int64)
         labels[row, :n] = torch.tensor([int(label) for label in r.labels], dtype=torch.int8)
         entropies[row, : len(r.entropies)] = torch.tensor(r.entropies)
         advantages[row, : len(r.true_advantages)] = torch.tensor(r.true_advantages)
-    slip_BT = labels == Label.SLIP
-    return Rollouts(
+    return LabelledRollouts(
         token_ids=token_ids,
         mask=mask,
         rewards=torch.tensor([float(r.correct) for r in rollouts]),
         group_ids=torch.tensor([r.group for r in rollouts], dtype=torch.int64),
-        step_index=step_index,
         labels=labels,
-        first_error=torch.where(slip_BT.any(dim=1), slip_BT.int().argmax(dim=1), -1),
         entropies=entropies if all(r.entropies for r in rollouts) else None,
         true_advantages=advantages if any(r.true_advantages for r in rollouts) else None,
     )

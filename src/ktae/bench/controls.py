@@ -1,0 +1,77 @@
+"""What the benchmark compares: the estimators of `ktae.estimators`, other settings of theirs, and controls."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ktae.bench.labelled import LabelledRollouts
+from ktae.chain.labels import Label
+from ktae.config import KTAEConfig
+from ktae.estimators import ESTIMATORS as PUBLISHED
+from ktae.estimators import Estimator, Rollouts, load_estimator
+from ktae.estimators.back_off import back_off
+from ktae.estimators.key_tokens import key_tokens
+from ktae.seeds import derived_seed
+
+
+def random(rollouts: Rollouts) -> Tensor:
+    """Uniform in [-1, 1), whatever the rollouts.
+
+    A row's draws depend on its group and its tokens only, so that the order of the rows plays no part.
+    """
+    value_BT = torch.zeros(rollouts.token_ids.shape)
+    rows = zip(rollouts.token_ids, rollouts.counted_BT, rollouts.group_ids.tolist(), strict=True)
+    for row, (ids_T, counted_T, group) in enumerate(rows):
+        ids = ids_T[counted_T].tolist()
+        draws = np.random.default_rng(derived_seed(group, *ids)).uniform(-1, 1, len(ids))
+        value_BT[row, counted_T] = torch.from_numpy(draws).float()
+    return value_BT
+
+
+def position(rollouts: Rollouts) -> Tensor:
+    """How far into its rollout a token is, from 0 to 1: blames the early ones, whatever they are."""
+    counted_BT = rollouts.counted_BT
+    place_BT = counted_BT.cumsum(dim=1) - 1
+    return place_BT / (counted_BT.sum(dim=1, keepdim=True) - 1).clamp(min=1) * counted_BT
+
+
+def own_outcome(rollouts: Rollouts) -> Tensor:
+    """1 in correct rollouts and -1 in incorrect ones: no token information at all."""
+    return torch.where(rollouts.correct_B, 1.0, -1.0)[:, None] * rollouts.counted_BT
+
+
+def oracle(rollouts: Rollouts) -> Tensor:
+    """An upper bound that reads the labels: +1 at right results and -1 at slips, in groups with both outcomes."""
+    if not isinstance(rollouts, LabelledRollouts):
+        raise TypeError(f"oracle needs LabelledRollouts, got {type(rollouts).__name__}")
+    value_BT = (rollouts.labels == Label.RIGHT).float() - (rollouts.labels == Label.SLIP).float()
+    return value_BT * (rollouts.counted_BT & rollouts.mixed_B[:, None])
+
+
+def _ngrams(length: int) -> Estimator:
+    return key_tokens(KTAEConfig(ngram=length, term_frequency_weight=0.0))
+
+
+def _in_context(length: int) -> Estimator:
+    return key_tokens(KTAEConfig(context=length, term_frequency_weight=0.0))
+
+
+REFERENCE = "surprise"  # the others are compared with it: who is below knows nothing of outcomes
+CONTROLS = (REFERENCE, "own_outcome")  # in every table
+ESTIMATORS: dict[str, Estimator] = {
+    **{name: load_estimator(name) for name in PUBLISHED},
+    "ktae_no_tf": key_tokens(KTAEConfig(term_frequency_weight=0.0)),
+    "ngrams_3": _ngrams(3),
+    "context_1": _in_context(1),
+    "context_3": _in_context(3),
+    "context_4": _in_context(4),
+    "back_off_8": partial(back_off, orders=8),
+    "own_outcome": own_outcome,
+    "position": position,
+    "random": random,
+    "oracle": oracle,
+}

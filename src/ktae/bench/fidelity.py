@@ -1,0 +1,111 @@
+"""Gradient fidelity: does a batch's policy gradient point where that of many more rollouts of its prompts points?
+
+The reference is the gradient of the prompts' mean accuracy, from `REFERENCE_ROLLOUTS` rollouts of each prompt:
+
+    g* = mean over rollouts of (r - mean(r)) sum_t grad log pi(o_t)
+
+A batch of `GROUP_SIZE` rollouts of each of the same prompts has, under an estimator,
+
+    g = mean over rollouts of sum_t (A + value_t) grad log pi(o_t),  A from GRPO
+
+Over batches that are drawn anew `cosine` is the mean of cos(g, g*), and `snr` is |E g|^2 / E |g - E g|^2: how much of a
+batch's gradient is common to all. Values that credit the right tokens add to both; values that are loud but always the
+same (the length of an answer, say) add to the second alone. The policy is the quickstart's model with all its weights.
+
+Shape suffixes: _K one entry a token inside the mask, _E one an estimator, _P one a weight of the model.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ktae.bench.labelled import LabelledRollouts
+from ktae.bench.sources import chain
+from ktae.bench.sources.words import WordRollout, assemble
+from ktae.chain.problems import Problem, sample_problem
+from ktae.estimators import Estimator, token_values
+from ktae.seeds import derived_seed
+
+PROMPTS, GROUP_SIZE, REFERENCE_ROLLOUTS = 8, 16, 512
+Judged = Sequence[tuple[Problem, WordRollout]]
+
+
+def fidelity(estimators: Mapping[str, Estimator], batches: int, seed: int) -> dict[str, dict[str, list[float]]]:
+    """`cosine` and `snr` of each estimator and of `grpo`, which adds nothing.
+
+    Args:
+        estimators: by name; given rollouts with entropies and labels.
+        batches: at least 2, each `PROMPTS` groups of `GROUP_SIZE`.
+        seed: of the prompts and of all rollouts.
+
+    Returns:
+        Value, low, high, difference to `grpo`, low, high of `cosine`, 95 % normal intervals over batches, the
+        difference paired by batch; [value] of `snr`, which is freed of the noise in E g and so may come out below 0.
+    """
+    rng = random.Random(derived_seed(seed, 3))
+    problems = [sample_problem(rng) for _ in range(PROMPTS)]
+    judged = chain.sampled(problems, REFERENCE_ROLLOUTS, derived_seed(seed, 4))
+    rollouts = assemble([r for _, r in judged])
+    reward_G = rollouts.rewards.view(PROMPTS, REFERENCE_ROLLOUTS)
+    reward_B = (reward_G - reward_G.mean(dim=1, keepdim=True)).flatten()
+    reference_P = gradients(judged, rollouts, reward_B[None, :, None].expand(1, *rollouts.mask.shape))[0]
+
+    cosines, sum_EP, square_E = [], torch.zeros(()), torch.zeros(())
+    for batch in range(batches):
+        judged = chain.sampled(problems, GROUP_SIZE, derived_seed(seed, 5, batch))
+        rollouts = assemble([r for _, r in judged])
+        values = [torch.zeros(rollouts.mask.shape), *(token_values(e, rollouts) for e in estimators.values())]
+        gradient_EP = gradients(judged, rollouts, torch.stack(values) + rollouts.rollout_advantages.float()[:, None])
+        cosines.append(F.cosine_similarity(gradient_EP, reference_P, dim=-1))
+        sum_EP, square_E = sum_EP + gradient_EP, square_E + gradient_EP.double().square().sum(dim=-1)
+    cosine_Eb = torch.stack(cosines, dim=1)
+    mean_square_E = (sum_EP / batches).double().square().sum(dim=-1)
+    noise_E = (square_E - batches * mean_square_E) / (batches - 1)
+    snr_E = ((mean_square_E - noise_E / batches) / noise_E).tolist()
+    return {
+        name: {"cosine": [*_interval(cosine_b), *_interval(cosine_b - cosine_Eb[0])], "snr": [snr]}
+        for name, cosine_b, snr in zip(["grpo", *estimators], cosine_Eb, snr_E, strict=True)
+    }
+
+
+def gradients(judged: Judged, rollouts: LabelledRollouts, advantage_EBT: Tensor) -> Tensor:
+    """(E, P) gradients of the mean over rollouts of sum_t advantage_t log pi(o_t), for E advantages of each token."""
+    model, tokenizer = chain.model()
+    parameters = list(model.parameters())
+    sums = [torch.zeros(len(advantage_EBT), p.numel()) for p in parameters]
+    for first in range(0, len(judged), chain.BATCH):
+        rows = slice(first, first + chain.BATCH)
+        logp_K = log_probs(model, tokenizer, judged[rows])
+        weight_EK = advantage_EBT[:, rows][:, rollouts.mask[rows] != 0] / len(judged)
+        parts = torch.autograd.grad(logp_K, parameters, weight_EK, is_grads_batched=True)
+        for total, part in zip(sums, parts, strict=True):
+            total += part.flatten(1)
+    return torch.cat(sums, dim=1)
+
+
+def log_probs(model: Any, tokenizer: Any, judged: Judged) -> Tensor:
+    """(K,) log-probabilities of the rollouts' tokens, the end token included, row by row, with their graph."""
+    prompts = [tokenizer(problem.prompt)["input_ids"] for problem, _ in judged]
+    completions = [
+        tokenizer.convert_tokens_to_ids(list(r.words)) + [tokenizer.eos_token_id] * r.ended for _, r in judged
+    ]
+    rows = [torch.tensor(p + c) for p, c in zip(prompts, completions, strict=True)]
+    # Padding on the right needs no attention mask: no token of a completion can see it.
+    ids_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
+    column_T = torch.arange(ids_BT.shape[1])
+    start_B, end_B = torch.tensor([len(p) for p in prompts]), torch.tensor([len(row) for row in rows])
+    chosen_BT = ((column_T >= start_B[:, None]) & (column_T < end_B[:, None]))[:, 1:]
+    hidden_BT = model.model(ids_BT[:, :-1], use_cache=False).last_hidden_state
+    logits_KV = model.lm_head(hidden_BT[chosen_BT])
+    return -F.cross_entropy(logits_KV, ids_BT[:, 1:][chosen_BT], reduction="none")
+
+
+def _interval(values_b: Tensor) -> list[float]:
+    mean, error = float(values_b.mean()), 1.96 * float(values_b.std()) / len(values_b) ** 0.5
+    return [mean, mean - error, mean + error]

@@ -1,0 +1,57 @@
+"""Gradient fidelity: its gradients against plain autograd, its summaries against loops."""
+
+import pytest
+import torch
+
+from ktae.bench import fidelity
+from ktae.bench.sources import chain
+from ktae.bench.sources.words import assemble
+from ktae.chain.problems import Problem
+
+PROBLEM = Problem.from_prompt("53 S1 +5 S2 *9 S3 -4 S4 +1 ?")
+
+
+@pytest.fixture(scope="module")
+def judged():
+    return chain.sampled([PROBLEM, Problem.from_prompt("5 S1 *2 S2 -3 S3 +9 S4 -1 S5 *5 ?")], 3, seed=1)
+
+
+def test_log_probabilities_are_those_of_each_rollout_alone(judged):
+    model, tokenizer = chain.model()
+    got, seen = fidelity.log_probs(model, tokenizer, judged).tolist(), 0
+    for problem, r in judged:
+        text = " ".join([problem.prompt, *r.words]) + (" <eos>" if r.ended else "")
+        ids = tokenizer(text, return_tensors="pt").input_ids
+        start = len(tokenizer(problem.prompt).input_ids)
+        with torch.no_grad():
+            logp = model(ids).logits[0, start - 1 : -1].log_softmax(-1).gather(1, ids[0, start:, None])[:, 0]
+        assert got[seen : seen + len(logp)] == pytest.approx(logp.tolist(), abs=1e-4)
+        seen += len(logp)
+    assert seen == len(got)
+
+
+def test_gradients_are_autograds_of_each_estimators_objective(judged, monkeypatch):
+    model, tokenizer = chain.model()
+    rollouts = assemble([r for _, r in judged])
+    advantage_EBT = torch.randn(2, *rollouts.mask.shape, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(chain, "BATCH", 4)  # two parts
+    got = fidelity.gradients(judged, rollouts, advantage_EBT)
+    for advantage_BT, gradient_P in zip(advantage_EBT, got, strict=True):
+        objective = (advantage_BT[rollouts.mask] * fidelity.log_probs(model, tokenizer, judged)).sum() / len(judged)
+        expected = torch.autograd.grad(objective, list(model.parameters()))
+        torch.testing.assert_close(gradient_P, torch.cat([g.flatten() for g in expected]), rtol=1e-3, atol=1e-5)
+
+
+def test_summaries_over_batches(monkeypatch):
+    """Made-up gradients: a reference along x, then two batches of GRPO's and of an estimator's."""
+    found = iter([[[1.0, 0.0]], [[3.0, 4.0], [1.0, 0.0]], [[3.0, -4.0], [1.0, 0.5]]])
+    monkeypatch.setattr(fidelity, "gradients", lambda *_: torch.tensor(next(found)))
+    monkeypatch.setattr(fidelity, "REFERENCE_ROLLOUTS", 2)
+    monkeypatch.setattr(fidelity, "GROUP_SIZE", 2)
+    got = fidelity.fidelity({"mine": lambda r: torch.zeros(r.mask.shape)}, 2, seed=0)
+    assert got["grpo"]["cosine"][:4] == pytest.approx([0.6, 0.6, 0.6, 0.0])
+    second = 1 / 1.25**0.5
+    assert got["mine"]["cosine"][0] == pytest.approx((1 + second) / 2)
+    assert got["mine"]["cosine"][3] == pytest.approx((1 + second) / 2 - 0.6)
+    assert got["grpo"]["snr"] == pytest.approx([(9 - 32 / 2) / 32])  # variance 32 around (3, 0)
+    assert got["mine"]["snr"] == pytest.approx([(1 + 0.0625 - 0.125 / 2) / 0.125])
