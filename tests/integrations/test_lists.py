@@ -109,7 +109,7 @@ def test_rewards_keep_their_precision(kind, others):
     [
         ({"masks": [[1, 1], [1, 1], [], [1]]}, ValueError, r"masks\[1\] must be as long .* expected 3 entries, got 2"),
         ({"masks": [[1, 1]]}, ValueError, r"masks must have one entry for each of the 4 rollouts .* got 1"),
-        ({"masks": [[1, 1], [1, 2, 1], [], [1]]}, ValueError, r"only 0 and 1, got 2.0 at \[1, 1\]"),
+        ({"masks": [[1, 1], [1, 2, 1], [], [1]]}, ValueError, r"only 0 and 1, got 2 at \[1, 1\]"),
         ({"masks": [[1, 1], [1, 0.5, 1], [], [1]]}, ValueError, r"only 0 and 1, got 0.5 at \[1, 1\]"),
         ({"masks": [[1, 1], [1, "x", 1], [], [1]]}, TypeError, r"masks\[1\] must be a flat sequence of numbers"),
         ({"rewards": [1.0]}, ValueError, r"rewards must have one entry for each of the 4 rollouts .* got 1"),

@@ -7,7 +7,8 @@ import pytest
 
 import ktae
 from ktae.integrations import lists
-from ktae.integrations.prime_rl import with_key_tokens
+from ktae.integrations.credit import TokenCredit
+from ktae.integrations.prime_rl import with_credit
 
 CONFIG = ktae.KTAEConfig(correct_above=0.5, scale=2.0)
 PROMPT, TOOL = [90, 91], [80, 7]  # 7 is also an id that the policy samples
@@ -76,7 +77,7 @@ def trace(kind, turns, reward):
 
 
 def score(episodes):
-    asyncio.run(with_key_tokens(GRPO, CONFIG)().score_group(episodes))
+    asyncio.run(with_credit(GRPO, TokenCredit(CONFIG))().score_group(episodes))
 
 
 def test_each_sampled_token_gets_its_own_value(kind):
@@ -86,7 +87,7 @@ def test_each_sampled_token_gets_its_own_value(kind):
 
     sampled = [[token for turn in turns for token in turn] for turns, _ in TRACES]
     rewards = [reward for _, reward in TRACES]
-    wanted = lists.key_token_values(sampled, None, rewards, ["group"] * 4, config=CONFIG)
+    wanted = lists.values(sampled, None, rewards, ["group"] * 4, config=CONFIG)
     assert max(map(max, wanted)) > 1 > -0.5 > min(map(min, wanted))
     for result, values, reward in zip(traces, wanted, rewards, strict=True):
         credited = [node for node in result.nodes if node.advantages is not None]
@@ -103,5 +104,5 @@ class Nothing:
 
 def test_a_group_without_trainable_traces(kind):
     empty = trace(kind, [], 1.0)
-    asyncio.run(with_key_tokens(Nothing, CONFIG)().score_group([SimpleNamespace(traces=[empty])]))
+    asyncio.run(with_credit(Nothing, TokenCredit(CONFIG))().score_group([SimpleNamespace(traces=[empty])]))
     assert all(node.advantages is None for node in empty.nodes)

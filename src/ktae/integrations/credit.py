@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -20,6 +21,21 @@ logger = logging.getLogger("ktae")
 States = Callable[[Mapping[str, Any]], Sequence[int]]
 """The state in which each token of a rollout was chosen, from the rollout: a mapping with `token_ids`, `mask` and what
 else the trainer knows of it. As many integers as token ids."""
+
+
+def imported(argument: str, path: str) -> Callable[..., Any]:
+    """The function at `package.module:function`.
+
+    Raises:
+        ValueError: there is none; the message begins with the argument's name.
+    """
+    module, _, function = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{argument} must be the import path package.module:function, got {path!r}: {error}"
+        ) from error
 
 
 def key_tokens(config: KTAEConfig) -> Estimator:
@@ -172,3 +188,9 @@ def state_rows(states: States, rollouts: Sequence[Mapping[str, Any]], width: int
 def rollout_means(advantage_NT: Tensor, mask_NT: Tensor) -> Tensor:
     """(N,) the mean of each rollout's token advantages, which is its rollout advantage where they are all equal."""
     return (advantage_NT * mask_NT).sum(dim=1) / mask_NT.sum(dim=1).clamp(min=1)
+
+
+def refuse_unless(fits: bool, setting: str, expected: Any, met: Any, why: str) -> None:
+    """Raises a ValueError about a setting of the trainer's with which tokens would not get their own credit."""
+    if not fits:
+        raise ValueError(f"{setting} must be {expected} for token-level credit, got {met!r}: {why}")

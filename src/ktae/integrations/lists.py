@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ktae.config import KTAEConfig
 from ktae.estimators import Estimator, Rollouts, token_values
-from ktae.integrations.credit import choose
+from ktae.integrations.credit import TokenCredit, choose
 
 _Rows = Sequence[Any] | Tensor | np.ndarray
 
@@ -85,6 +85,20 @@ def values(
     """
     batch = Batch(token_ids, masks, rewards, groups, config.correct_above, **optional)
     return batch.ragged(token_values(choose(config, estimator), batch.rollouts))
+
+
+def of_run(
+    credit: TokenCredit,
+    token_ids: _Rows,
+    masks: _Rows | None,
+    rewards: _Rows,
+    groups: _Rows,
+    rollout_advantages: _Rows,
+    **optional: _Rows | None,
+) -> list[list[float]]:
+    """`values` of one batch of a run, with its warnings, for the adapters."""
+    batch = Batch(token_ids, masks, rewards, groups, credit.correct_above, rollout_advantages, **optional)
+    return batch.ragged(credit(batch.rollouts))
 
 
 class Batch:

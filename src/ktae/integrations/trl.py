@@ -41,6 +41,7 @@ class CorrectnessTrainer(GRPOTrainer):
         model, reward_funcs, *args, **kwargs: those of `GRPOTrainer`.
         correctness_reward: name of that reward function; may be omitted when there is only one. Its raw values are
             used, before reward weights and normalisation.
+        correct_above: a rollout is correct when that reward is greater.
 
     Raises:
         ValueError: `correctness_reward` is missing or unknown; before the model is loaded.
@@ -50,13 +51,20 @@ class CorrectnessTrainer(GRPOTrainer):
     """(N, functions) raw rewards of the latest batch, of all processes; NaN where unscored."""
 
     def __init__(
-        self, model: Any, reward_funcs: Any = None, *args: Any, correctness_reward: str | None = None, **kwargs: Any
+        self,
+        model: Any,
+        reward_funcs: Any = None,
+        *args: Any,
+        correctness_reward: str | None = None,
+        correct_above: float = 0.0,
+        **kwargs: Any,
     ) -> None:
         if kwargs.get("environment_factory") is None:  # an environment adds a reward function of its own
             listed = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
             _correctness_column([_name(function) for function in listed if function], correctness_reward)
         super().__init__(model, reward_funcs, *args, **kwargs)
         self._correctness_column = _correctness_column(self.reward_func_names, correctness_reward)
+        self.correct_above = correct_above
 
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list[list[int]]
@@ -77,7 +85,7 @@ class TokenAdvantageTrainer(CorrectnessTrainer):
         advantages: what gives V_it: the name of an estimator (docs/estimators.md), a function of `Rollouts`, its import
             path `package.module:function`, or the settings of the key tokens. An estimator that cannot do without
             log-probabilities or entropies gets the policy's, for which the model runs once more after generating.
-        correct_above: a rollout is correct when its correctness reward is greater than this.
+        correct_above: see `CorrectnessTrainer`; of key tokens it is a setting.
         states: a function of a rollout that returns the state in which each of its tokens was chosen, as many integers.
             The rollout is a mapping: token_ids, mask (0 for tool output), completion and the columns of the data.
 
@@ -103,14 +111,14 @@ class TokenAdvantageTrainer(CorrectnessTrainer):
         _refuse_unsloth()
         gives = ["log_probs", "entropies", *(["states"] if states else [])]
         if isinstance(advantages, KTAEConfig):
-            if correct_above is not None:
-                raise ValueError(f"correct_above is a setting of the KTAEConfig; got {correct_above!r} beside one")
             self.credit = TokenCredit(advantages)
         else:
             config = KTAEConfig(correct_above=correct_above or 0.0)
-            self.credit = TokenCredit(config, advantages, gives=gives, trainer="TokenAdvantageTrainer without states=")
+            self.credit = TokenCredit(config, advantages, gives=gives, trainer="a TokenAdvantageTrainer without states")
+        if correct_above not in (None, self.credit.correct_above):
+            raise ValueError(f"correct_above must be that of {advantages}, got {correct_above!r}")
         self._states = states
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, correct_above=self.credit.correct_above, **kwargs)
         if self.off_policy_mask_threshold is not None:
             raise ValueError(
                 "off_policy_mask_threshold drops whole rollouts by the sign of the rollout advantage; with token "
@@ -278,7 +286,7 @@ def _correctness_column(names: list[str], correctness_reward: str | None) -> int
 def _refuse_unsloth() -> None:
     if "unsloth" in sys.modules or GRPOTrainer.__name__.startswith("Unsloth"):
         raise RuntimeError(
-            "Token advantages do not work with Unsloth: it rewrites GRPOTrainer and repacks completions without "
-            "moving token advantages along, so each token would get another token's credit. "
+            "token advantages do not work with Unsloth: its loss moves each completion by its prompt's padding and not "
+            "the token advantages, so that each token would get another token's credit. "
             "Train without importing unsloth."
         )
