@@ -71,7 +71,7 @@ def expected(rollouts, key_NT):
 
 
 def check(rollouts, size=G, *, rewards=None, counted=None, config=None):
-    """That the advantages are TRL's plus the public function's values, which are returned. Tool output is not trained on."""
+    """That the advantages are TRL's plus the public function's values, which come back; tool output aside."""
     rewards = rollouts.rewards[:, 0] if rewards is None else rewards
     key_NT = key_values(rollouts.ids, rewards, size, counted=counted, config=config)
     own = rollouts.batch.get("tool_mask", 1)
@@ -105,7 +105,7 @@ def test_advantages_are_those_of_the_public_function(tmp_path, settings, config)
 
 
 def test_nothing_but_the_key_value_differs_from_grpo(tmp_path):
-    plain, token_level = (trained(trainer).rollouts[0] for trainer in (build(tmp_path, RecordedGRPO), build(tmp_path)))
+    plain, token_level = (trained(build(tmp_path, kind)).rollouts[0] for kind in (RecordedGRPO, tiny.RecordedKTAE))
     assert (plain.prompts, plain.ids) == (token_level.prompts, token_level.ids)
     assert plain.batch.keys() == token_level.batch.keys()
     for name in plain.batch.keys() - {"advantages"}:
@@ -234,7 +234,7 @@ def test_a_trap_is_named_once(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="ktae"):
         trainer.train()
     (message,) = [record.message for record in caplog.records if "no group has both" in record.message]
-    assert "they lie in 0.1 to 1, and correct_above=0 splits no group; correct_above=0.55 would split 2" in message
+    assert "they lie in 0.1 to 1, and correct_above=0 splits no group; correct_above=0.55 would split" in message
 
 
 # Rewards

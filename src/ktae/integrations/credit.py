@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -21,21 +20,6 @@ logger = logging.getLogger("ktae")
 States = Callable[[Mapping[str, Any]], Sequence[int]]
 """The state in which each token of a rollout was chosen, from the rollout: a mapping with `token_ids`, `mask` and what
 else the trainer knows of it. As many integers as token ids."""
-
-
-def imported(argument: str, path: str) -> Callable[..., Any]:
-    """The function at `package.module:function`.
-
-    Raises:
-        ValueError: there is none; the message begins with the argument's name.
-    """
-    module, _, function = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"{argument} must be the import path package.module:function, got {path!r}: {error}"
-        ) from error
 
 
 def key_tokens(config: KTAEConfig) -> Estimator:

@@ -140,17 +140,15 @@ class Batch:
         """(N, T), 0 after each rollout's end."""
         _check_count(name, rows, len(self.lengths))
         checked = [_row(name, row, values) for row, values in enumerate(rows)]
+        dtype = torch.float64 if any(len(values) and values.is_floating_point() for values in checked) else torch.long
+        # The tensor functions take no empty dimension; a masked column of padding changes nothing.
+        padded_BT = torch.zeros(len(checked), max([1, *self.lengths]), dtype=dtype)
         for row, (values, length) in enumerate(zip(checked, self.lengths, strict=True)):
             if len(values) != length:
                 raise ValueError(
                     f"{name}[{row}] must be as long as token_ids[{row}]: expected {length} entries, got {len(values)}"
                 )
-        # The tensor functions take no empty dimension; a masked column of padding changes nothing.
-        width = max([1, *self.lengths])
-        dtype = torch.float64 if any(len(values) and values.is_floating_point() for values in checked) else torch.long
-        padded_BT = torch.zeros(len(checked), width, dtype=dtype)
-        for row, values in enumerate(checked):
-            padded_BT[row, : len(values)] = values
+            padded_BT[row, :length] = values
         return padded_BT
 
     def ragged(self, values_BT: Tensor) -> list[list[float]]:

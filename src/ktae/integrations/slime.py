@@ -24,16 +24,7 @@ _FIELDS = ("tokens", "response_lengths", "loss_masks", "rewards", "sample_indice
 
 
 def advantages(args: Any, rollout_data: dict[str, Any]) -> None:
-    """Sets `rollout_data["advantages"]` and `["returns"]`; slime calls it on every rank of its last pipeline stage.
-
-    Args:
-        args: slime's arguments. `args.ktae`, which `--custom-config-path` can set, holds the fields of `KTAEConfig` and
-            `estimator`, a name or an import path.
-        rollout_data: this rank's samples, as in `set_advantages`.
-
-    Raises:
-        ValueError: a setting that this hook cannot work with; the message names it.
-    """
+    """`set_advantages` with Megatron's data-parallel group; slime calls it on every rank of its last pipeline stage."""
     from megatron.core import mpu  # pyright: ignore[reportMissingImports]
 
     set_advantages(args, rollout_data, mpu.get_data_parallel_group())
@@ -47,7 +38,8 @@ def set_advantages(args: Any, rollout_data: dict[str, Any], data_parallel_group:
     is the higher one; otherwise when its reward is greater than `correct_above`.
 
     Args:
-        args: slime's arguments.
+        args: slime's arguments. `args.ktae`, which `--custom-config-path` can set, holds the fields of `KTAEConfig` and
+            `estimator`, a name or an import path.
         rollout_data: lists over this rank's samples: `tokens` (prompt and response), `response_lengths`, `loss_masks`
             (one entry a response token), `rewards`, `sample_indices` (consecutive in a group). "advantages" and
             "returns" are set to lists of float32 tensors, one entry a response token, on the devices of `loss_masks`.

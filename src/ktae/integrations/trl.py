@@ -27,7 +27,6 @@ require("trl", extra="train")
 
 from trl.models.utils import disable_gradient_checkpointing  # noqa: E402 (after the check that names the extra)
 from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402
-from trl.trainer.utils import get_callable_name, get_config_model_id  # noqa: E402
 
 # With these losses TRL's sequence-level importance ratio is one number for the whole rollout, clipped and
 # differentiated as such: the gradient of every token is scaled by the rollout's mean advantage.
@@ -59,9 +58,11 @@ class CorrectnessTrainer(GRPOTrainer):
         correct_above: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        if kwargs.get("environment_factory") is None:  # an environment adds a reward function of its own
-            listed = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
-            _correctness_column([_name(function) for function in listed if function], correctness_reward)
+        listed = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+        names = [getattr(function, "__name__", None) for function in listed]
+        # TRL names reward models and other objects itself, and an environment adds a function of its own.
+        if kwargs.get("environment_factory") is None and (correctness_reward is None or all(names)):
+            _correctness_column([name or str(f) for name, f in zip(names, listed, strict=True)], correctness_reward)
         super().__init__(model, reward_funcs, *args, **kwargs)
         self._correctness_column = _correctness_column(self.reward_func_names, correctness_reward)
         self.correct_above = correct_above
@@ -258,15 +259,6 @@ def _padded(rows: Sequence[Sequence[int]], like_BT: Tensor) -> Tensor:
     for row, values in enumerate(rows):
         padded_BT[row, : len(values)] = torch.tensor(values, device=like_BT.device)
     return padded_BT
-
-
-def _name(reward_func: Any) -> str:
-    """As TRL names it."""
-    if isinstance(reward_func, str):
-        return reward_func.split("/")[-1]
-    if isinstance(reward_func, torch.nn.Module):
-        return get_config_model_id(cast(Any, reward_func.config)).split("/")[-1]
-    return get_callable_name(reward_func)
 
 
 def _correctness_column(names: list[str], correctness_reward: str | None) -> int:

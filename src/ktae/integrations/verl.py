@@ -20,16 +20,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ktae.config import KTAEConfig
-from ktae.estimators import Rollouts
+from ktae.estimators import Rollouts, load_estimator
 from ktae.extras import require
-from ktae.integrations.credit import States, TokenCredit, imported, rollout_means, state_rows
+from ktae.integrations.credit import States, TokenCredit, refuse_unless, rollout_means, state_rows
 
 try:
     require("verl", extra="verl")
@@ -50,9 +50,6 @@ except Exception as error:
 PRESETS = {"paper": KTAEConfig, "released": KTAEConfig.released, "recommended": KTAEConfig.recommended}
 
 VERLS_NAMES = {"log_probs": "old_log_probs", "entropies": "entropy"}
-
-# The policy losses that replace a rollout's token advantages by their mean.
-_AVERAGES_ADVANTAGES = ("geo_mean",)
 
 
 class _KeyTokenValues:
@@ -77,17 +74,11 @@ class _KeyTokenValues:
         start = time.perf_counter()
         written = _read(batch, "advantages", "response_mask")
         padded, trained_on = rollouts.to_padded_tensor(), written.to_padded_tensor()
-        is_padding = [tag.get("is_padding", False) for tag in batch.tags]
         values = {name: padded[field] for field, name in optional.items()}
         if self.states:
-            rows = zip(
-                *(rollouts[name].unbind() for name in ("responses", "response_mask")), rollouts["uid"], strict=True
-            )
-            values["states"] = state_rows(
-                self.states,
-                [{"token_ids": ids.tolist(), "mask": mask.tolist(), "uid": uid} for ids, mask, uid in rows],
-                padded["responses"].shape[1],
-            )
+            rows = zip(rollouts["responses"].unbind(), rollouts["response_mask"].unbind(), rollouts["uid"], strict=True)
+            known = [{"token_ids": ids.tolist(), "mask": mask.tolist(), "uid": uid} for ids, mask, uid in rows]
+            values["states"] = state_rows(self.states, known, padded["responses"].shape[1])
         advantage_BT, ktae_metrics = token_advantages(
             self.credit,
             trained_on["advantages"],
@@ -96,7 +87,7 @@ class _KeyTokenValues:
             generated_BT=padded["response_mask"],
             rewards_B=padded["rm_scores"].sum(dim=1),
             uids=list(rollouts["uid"]),
-            is_padding=is_padding,
+            is_padding=[tag.get("is_padding", False) for tag in batch.tags],
             **values,
         )
         nested = response_to_nested(advantage_BT, written["response_mask"])
@@ -165,19 +156,18 @@ def token_credit(config: DictConfig) -> tuple[TokenCredit, States | None]:
     try:
         ktae = dataclasses.replace(PRESETS[preset](), **fields)
         credit = TokenCredit(ktae, estimator, gives=gives, trainer="verl with these settings")
-        return credit, imported("states", states) if states else None
     except (TypeError, ValueError) as error:  # its message begins with the field's name
         raise type(error)(f"algorithm.ktae.{error}") from error
+    if states and ":" not in states:
+        raise ValueError(f"algorithm.ktae.states must be an import path package.module:function, got {states!r}")
+    return credit, cast(States, load_estimator(states)) if states else None
 
 
 def refuse_averaging_losses(config: DictConfig) -> None:
     """Raises ValueError if the policy loss of verl's whole configuration erases token-level credit."""
-    loss_mode = OmegaConf.select(config, "actor_rollout_ref.actor.policy_loss.loss_mode")
-    if loss_mode in _AVERAGES_ADVANTAGES:
-        raise ValueError(
-            f"actor_rollout_ref.actor.policy_loss.loss_mode={loss_mode} averages the advantages of a rollout, "
-            "which erases token-level credit. Use another loss, such as vanilla."
-        )
+    name = "actor_rollout_ref.actor.policy_loss.loss_mode"
+    loss_mode = OmegaConf.select(config, name)
+    refuse_unless(loss_mode != "geo_mean", name, "another", loss_mode, "it averages the advantages of a rollout")
 
 
 def one_row_a_rollout(keys: list[str]) -> None:
