@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn.functional import log_softmax, pad
+from torch.nn.utils.rnn import pad_sequence
 
 import ktae
 
@@ -21,6 +22,8 @@ import tiny
 from datasets import Dataset
 from tiny import IDS, RecordedGRPO, Recorder, build, has_a, key_values, quick, replay  # noqa: F401 (quick is a fixture)
 
+from ktae.estimators import Rollouts
+from ktae.integrations.metrics import Batch
 from ktae.integrations.trl import TokenAdvantageTrainer
 
 pytestmark = [
@@ -263,7 +266,7 @@ def test_unscorable_rollouts(tmp_path):
         assert_same(check(rollouts)[left], keys[-1][:, : max(map(len, rollouts.ids))])
     assert any(informative(key) for key in keys)
     for rollouts, logged in zip(trainer.rollouts, trainer.state.log_history, strict=False):
-        assert_logged(logged, metrics_by_hand(rollouts, G))
+        assert_logged(logged, metrics_of(rollouts, G))
 
 
 def test_only_the_correctness_is_missing(tmp_path):
@@ -485,7 +488,7 @@ def test_evaluation_has_its_own_group_size(tmp_path, group_size):
 
     logged = trainer.state.log_history[-1]
     assert {name for name in logged if "ktae/" in name} == {f"eval_ktae/{name}" for name in METRICS}
-    wanted = mean_of([metrics_by_hand(rollouts, group_size) for rollouts in evaluated])
+    wanted = mean_of([metrics_of(rollouts, group_size) for rollouts in evaluated])
     assert_logged(logged, wanted, prefix="eval_ktae/")
     assert_logged(metrics, wanted, prefix="eval_ktae/")
 
@@ -600,7 +603,7 @@ def test_environment_tokens_neither_count_nor_move_weights(tmp_path):
     key = check(rollouts, counted=mask)
     assert key[0, 0] > 0.5
     assert key[0, 2] == 0
-    assert_logged(trainer.state.log_history[0], metrics_by_hand(rollouts, G, counted=mask))
+    assert_logged(trainer.state.log_history[0], metrics_of(rollouts, G, counted=mask))
     assert_stepped(trainer, "dapo", key)
 
 
@@ -613,44 +616,20 @@ def test_truncated_rollouts_with_tools_count_as_well(tmp_path):
 # What is logged
 
 METRICS = (
-    "key_token_share",
-    "abs_value_correct",
-    "abs_value_incorrect",
-    "mixed_group_share",
-    "value_ratio",
-    "seconds",
+    *("key_token_share", "abs_value_correct", "abs_value_incorrect"),
+    *("mixed_group_share", "value_ratio", "seconds"),
 )
 
 
-def metrics_by_hand(rollouts, group_size, counted=None):
-    """The metrics from plain lists; None where there is nothing to average."""
-    rewards = rollouts.rewards[:, 0].tolist()
-    correct = [None if math.isnan(reward) else reward > 0 for reward in rewards]
-    counted = counted or [[1] * len(ids) for ids in rollouts.ids]
-    values = key_values(rollouts.ids, rollouts.rewards[:, 0], group_size, counted=counted).abs().tolist()
-    groups = [set(correct[start : start + group_size]) for start in range(0, len(correct), group_size)]
-    mixed = [groups[row // group_size] >= {True, False} for row in range(len(correct))]
-    tokens = [
-        (value, right, abs(advantage) if both else None)
-        for row, mask, right, advantage, both in zip(
-            values, counted, correct, rollouts.rollout_advantages.tolist(), mixed, strict=True
-        )
-        for value, counts in zip(row, mask, strict=False)
-        if counts
-    ]
-
-    def mean(numbers):
-        numbers = list(numbers)
-        return sum(numbers) / len(numbers) if numbers else None
-
-    advantage = mean(advantage for _, _, advantage in tokens if advantage is not None)
-    return {
-        "key_token_share": mean(value > 0.5 for value, _, _ in tokens),
-        "abs_value_correct": mean(value for value, right, _ in tokens if right),
-        "abs_value_incorrect": mean(value for value, right, _ in tokens if right is False),
-        "mixed_group_share": mean(group >= {True, False} for group in groups),
-        "value_ratio": advantage and mean(value for value, _, both in tokens if both is not None) / advantage,
-    }
+def metrics_of(rollouts, group_size, counted=None):
+    """The metrics (test_metrics.py has them by hand) of all rollouts; None where there is nothing to average."""
+    rewards = rollouts.rewards[:, 0]
+    key_NT = key_values(rollouts.ids, rewards, group_size, counted=counted)
+    mask_NT = pad_sequence([torch.tensor(row) for row in counted or [[1] * len(ids) for ids in rollouts.ids]], True)
+    groups = torch.arange(len(rewards)) // group_size
+    given = Rollouts(torch.zeros_like(mask_NT), mask_NT, rewards, groups, rollouts.rollout_advantages)
+    metrics = Batch(key_NT, given, scale=1.0).metrics()
+    return {name: None if math.isnan(value) else value for name, value in metrics.items()}
 
 
 def mean_of(metrics):
@@ -668,24 +647,14 @@ def test_metrics(tmp_path, logging_steps):
     trainer = trained(build(tmp_path, settings=settings))
     logged = [row for row in trainer.state.log_history if "loss" in row]
     assert len(logged) == 3 // logging_steps
-    by_hand = [metrics_by_hand(rollouts, 3) for rollouts in trainer.rollouts]
-    assert any(0 < row["mixed_group_share"] < 1 for row in by_hand)
-    assert any(0 < row["key_token_share"] < 1 for row in by_hand)
+    wanted_rows = [metrics_of(rollouts, 3) for rollouts in trainer.rollouts]
+    assert any(0 < row["mixed_group_share"] < 1 for row in wanted_rows)
+    assert any(0 < row["key_token_share"] < 1 for row in wanted_rows)
     for index, row in enumerate(logged):
-        wanted = mean_of(by_hand[index * logging_steps : (index + 1) * logging_steps])
+        wanted = mean_of(wanted_rows[index * logging_steps : (index + 1) * logging_steps])
         assert {name for name in row if "ktae/" in name} == {f"ktae/{name}" for name in METRICS}
         assert_logged(row, wanted)
         assert 0 < row["ktae/seconds"] < 10
-
-
-def test_metrics_when_nothing_is_correct(tmp_path):
-    def never(completion_ids, **columns):
-        return [0.0] * len(completion_ids)
-
-    logged = trained(build(tmp_path, reward_funcs=never)).state.log_history[0]
-    assert logged["ktae/abs_value_correct"] is None
-    assert logged["ktae/abs_value_incorrect"] == logged["ktae/key_token_share"] == 0
-    assert logged["ktae/mixed_group_share"] == 0
 
 
 def test_completions_table(tmp_path, capsys):

@@ -5,6 +5,7 @@ Shape suffixes: _N one entry a rollout, _NT one a token, _G one a group.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -87,7 +88,7 @@ class Batch:
             "abs_value_correct": size_NT[generated_NT & correct_N[:, None]].mean().item(),
             "abs_value_incorrect": size_NT[generated_NT & incorrect_N[:, None]].mean().item(),
             "mixed_group_share": self._mixed_G.float().mean().item(),
-            "value_ratio": (value / advantage).item(),
+            "value_ratio": (value / advantage).item() if advantage else math.nan,
         }
         if self.scale is not None:
             metrics["key_token_share"] = (size_NT[generated_NT] > abs(self.scale) / 2).float().mean().item()
