@@ -46,9 +46,7 @@ class Verifiers:
     def trace(nodes, reward, agent=SimpleNamespace(trainable=True)):  # noqa: B008 (read only)
         from verifiers.v1.trace import Reward, Trace
 
-        return Trace.model_construct(
-            nodes=nodes, rewards={"correct": Reward(score=reward)}, agent=agent, is_completed=True
-        )
+        return Trace.model_construct(nodes=nodes, rewards={"correct": Reward(score=reward)}, agent=agent, ok=True)
 
 
 @pytest.fixture(params=[Stub, Verifiers])
