@@ -86,6 +86,22 @@ def test_a_rollout_without_tokens_still_counts():
     assert lists.advantages([[], []], None, [1, 0], ["a", "a"]) == [[], []]
 
 
+def test_other_estimators_and_what_they_take():
+    def entropy(rollouts):
+        rollouts.require("entropies")
+        return rollouts.entropies * rollouts.mask
+
+    more = {"estimator": entropy, "entropies": [[0.5, 1.0], [0.25, 2.0, 3.0], [], [4.0]]}
+    values = lists.values(IDS, None, [1.0, 0.0, 0.0, None], GROUPS, **more)
+    assert values == [[0.5, 1.0], [0.25, 2.0, 3.0], [], [0.0]]
+    advantages = lists.advantages(IDS, None, REWARDS, GROUPS, rollout_advantages=[1, -1, -1, 1], **more)
+    assert advantages == [[1.5, 2.0], [-0.75, 1.0, 2.0], [], [5.0]]
+    with pytest.raises(ValueError, match=r"entropies\[3\] must be as long .* expected 1 entries, got 2"):
+        lists.values(IDS, None, REWARDS, GROUPS, estimator=entropy, entropies=[*more["entropies"][:3], [1.0, 2.0]])
+    with pytest.raises(ValueError, match="scale is a setting of key tokens"):
+        lists.values(IDS, None, REWARDS, GROUPS, config=ktae.KTAEConfig(scale=2.0), **more)
+
+
 def test_an_unscored_rollout_gets_nothing_and_changes_nothing():
     scored = lists.advantages(IDS, None, REWARDS, GROUPS)
     assert lists.advantages([*IDS, [1, 3]], None, [*REWARDS, None], [*GROUPS, "a"]) == [*scored, [0.0, 0.0]]

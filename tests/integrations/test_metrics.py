@@ -81,12 +81,16 @@ def warned(caplog, rewards, value=0.5, batches=5, groups=(0, 0, 1, 1), config=KT
             {"rewards": [1.0, 0.0, 1.0, 0.0], "estimator": False},
             ["100% of the tokens", "scale=1", "set term_frequency_weight=0"],
         ),
+        (
+            {"rewards": [1.0, 0.0, 1.0, 0.0], "estimator": False, "config": KTAEConfig(scale=50.0)},
+            ["71 times the rollout advantages", "scale=0.71 would make them equal"],
+        ),
     ],
 )
 def test_each_trap_is_named_once_with_numbers(caplog, arguments, words):
-    (message,) = warned(caplog, **arguments)
-    for word in words:
-        assert word in message
+    messages = warned(caplog, **arguments)
+    assert len([message for message in messages if all(word in message for word in words)]) == 1
+    assert len(messages) == len(set(messages)) <= 2
 
 
 def test_a_batch_now_and_then_is_no_trap(caplog):

@@ -62,8 +62,7 @@ def advantages(
     rollouts = batch.rollouts
     value_BT = token_values(choose(config, estimator), rollouts)
     assert rollouts.rollout_advantages is not None
-    advantage_BT = (rollouts.rollout_advantages.float()[:, None] + value_BT) * rollouts.mask
-    return batch.ragged(advantage_BT.masked_fill(rollouts.rewards.isnan()[:, None], 0.0))
+    return batch.ragged((rollouts.rollout_advantages.float()[:, None] + value_BT) * rollouts.mask)
 
 
 def values(
@@ -152,6 +151,8 @@ class Batch:
         return padded_BT
 
     def ragged(self, values_BT: Tensor) -> list[list[float]]:
+        """As long as the token ids; 0 in unscored rollouts."""
+        values_BT = values_BT.masked_fill(self.rollouts.rewards.isnan()[:, None], 0.0)
         return [row[:length] for row, length in zip(values_BT.tolist(), self.lengths, strict=True)]
 
 

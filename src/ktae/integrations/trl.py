@@ -94,8 +94,8 @@ class TokenAdvantageTrainer(CorrectnessTrainer):
     After a generation to train on, `latest_key_tokens` holds this process's token ids, values and mask, each (B, T).
 
     Raises:
-        TypeError, ValueError: the estimator is unknown or fails on a small batch, a setting would distort token-level
-            credit, or `correctness_reward` is missing or unknown; all before the model is loaded.
+        TypeError, ValueError: the estimator is unknown or fails on a small batch, or `correctness_reward` is missing or
+            unknown: before the model is loaded. `off_policy_mask_threshold` is set: after that.
         RuntimeError: Unsloth has replaced TRL's trainer.
     """
 
