@@ -30,10 +30,11 @@ def folder(tmp_path_factory):
     """Where two processes left what they did."""
     folder = tmp_path_factory.mktemp("processes")
     # --standalone picks a free port.
+    paths = [str(WORKER.parents[1]), os.environ.get("PYTHONPATH")]  # where tiny.py is
     launch = ["torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
     agent = subprocess.Popen(
         [sys.executable, "-m", *launch, str(WORKER), str(folder)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
