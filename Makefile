@@ -19,7 +19,7 @@ test-all: install .venv/.smollm2
 
 # The verl adapter through verl's own command line, on CPU.
 test-verl: .venv-verl/.installed
-	$(VERL)/python -m pytest tests/verl src/ktae/integrations/verl.py
+	$(VERL)/python -m pytest tests/integrations/verl src/ktae/integrations/verl.py
 
 lint: install
 	$(BIN)/ruff check .

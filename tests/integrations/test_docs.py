@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ktae.integrations.credit import TokenCredit
+
 PAGE = Path(__file__).parents[2] / "docs" / "integrations.md"
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
@@ -23,6 +25,14 @@ def test_a_trainer_of_ones_own(tmp_path):
     assert lines[1][1] < lines[1][0] < 0, "9 with the wrong one"
     assert lines[2][1] == 0
     assert lines[3] == [0.0, 0.0, 0.0]
+
+
+def test_an_estimator_of_ones_own():
+    (code,) = [code for code in SNIPPETS if "later_turns" in code]
+    names = {}
+    exec(code, names)
+    assert names["turn"]({"mask": [1, 1, 0, 0, 1, 0, 1]}) == [1, 1, 1, 1, 2, 2, 3]
+    assert TokenCredit(estimator=names["later_turns"], gives=["states"]).needs == ("states",)
 
 
 @pytest.mark.parametrize("code", SNIPPETS, ids=[f"snippet {number}" for number in range(len(SNIPPETS))])
@@ -43,5 +53,5 @@ def test_names_of_ours_exist(code):
 def test_every_trainer_of_ours_is_in_the_table():
     table = PAGE.read_text().split("\n## ")[0]
     modules = {path.stem for path in (PAGE.parents[1] / "src/ktae/integrations").glob("*.py")}
-    for name in modules - {"__init__", "lists", "metrics", "ray_data", "trl_dynamic_sampling"}:
+    for name in modules - {"__init__", "credit", "lists", "metrics", "trl_dynamic_sampling"}:
         assert name.replace("_", "-").lower() in table.lower(), name

@@ -123,15 +123,6 @@ def test_further_problems_are_new_ones_and_the_same_for_the_same_seed_and_step(t
     assert asked[0][2:] != asked[2][2:]
 
 
-def test_the_order_of_further_problems_depends_on_seed_and_step(tmp_path):
-    trainer = build(tmp_path, settings={"max_steps": 1})
-    orders = set()
-    for seed, step in itertools.product((1, 2, 3), (0, 1, 2)):
-        trainer.args.seed, trainer.state.global_step = seed, step
-        orders.add(tuple(problem["prompt"] for problem in trainer._further([])))
-    assert len(orders) == 9
-
-
 def test_short_batches_are_filled_or_stop_the_run(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="ktae"):
         trainer = build(tmp_path, [[SOLVED, FAILED], [FAILED, MIXED]], max_generation_rounds=2)

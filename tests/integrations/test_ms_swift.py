@@ -12,7 +12,8 @@ from ms_swift_worker import CONFIG, write_files
 from torch.nn.utils.rnn import pad_sequence
 
 import ktae
-from ktae.integrations.ms_swift import add_to_advantages, with_key_tokens
+from ktae.integrations.credit import TokenCredit
+from ktae.integrations.ms_swift import add_to_advantages, with_credit
 
 GROUP = 4
 ONE, TWO = [], ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
@@ -87,22 +88,22 @@ class Trainer:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"importance_sampling_level": "sequence"}, "Use token or sequence_token"),
-        ({"loss_type": "real"}, "got loss_type=real"),
-        ({"use_liger_loss": True}, "use_liger_kernel=True"),
-        ({"off_policy_sequence_mask_delta": 0.5}, "must be left out, got 0.5"),
-        ({"template": SimpleNamespace(sequence_parallel_size=2)}, "--sequence_parallel_size must be 1, got 2"),
+        ({"importance_sampling_level": "sequence"}, "must be token or sequence_token"),
+        ({"loss_type": "real"}, "--loss_type must be another .* got 'real'"),
+        ({"use_liger_loss": True}, "use_liger_kernel must be False"),
+        ({"off_policy_sequence_mask_delta": 0.5}, "must be left out .* got 0.5"),
+        ({"template": SimpleNamespace(sequence_parallel_size=2)}, "--sequence_parallel_size must be 1 .* got 2"),
         ({"reward_func_names": ["HasA", "Length"]}, r"one of the reward functions \['HasA', 'Length'\], got None"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        with_key_tokens(Trainer)(**changes)
+        with_credit(Trainer, TokenCredit())(**changes)
 
 
 def test_an_unknown_correctness_reward_is_refused():
     with pytest.raises(ValueError, match=r"one of the reward functions \['HasA'\], got 'hasa'"):
-        with_key_tokens(Trainer, correctness_reward="hasa")()
+        with_credit(Trainer, TokenCredit(), correctness_reward="hasa")()
 
 
 def test_a_mask_that_does_not_fit_the_labels_is_refused():

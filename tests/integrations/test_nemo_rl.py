@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import ktae
-from ktae.integrations.nemo_rl import KeyTokenEstimator
+from ktae.integrations.credit import TokenCredit
+from ktae.integrations.nemo_rl import TokenAdvantages
 
 CONFIG = ktae.KTAEConfig(scale=0.5)
 WIDTH = 16
@@ -54,7 +55,7 @@ def test_values_are_added_where_the_mask_is_one():
     mask = generated.clone().float()
     mask[DROPPED] = 0
     plain = Plain()
-    advantages = KeyTokenEstimator(plain, CONFIG).compute_advantage(
+    advantages = TokenAdvantages(plain, TokenCredit(CONFIG)).compute_advantage(
         prompt_ids=PROMPTS,
         rewards=REWARDS,
         mask=mask,
@@ -73,4 +74,6 @@ def test_values_are_added_where_the_mask_is_one():
 @pytest.mark.parametrize("batch", [None, {"total_reward": REWARDS}])
 def test_a_loop_without_token_ids_is_refused(batch):
     with pytest.raises(ValueError, match="grpo_train does"):
-        KeyTokenEstimator(Plain()).compute_advantage(PROMPTS, REWARDS, torch.ones(7, WIDTH), repeated_batch=batch)
+        TokenAdvantages(Plain(), TokenCredit()).compute_advantage(
+            PROMPTS, REWARDS, torch.ones(7, WIDTH), repeated_batch=batch
+        )

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import ktae
-from ktae.integrations.openrlhf import add_key_token_values, with_key_tokens
+from ktae.integrations.credit import TokenCredit
+from ktae.integrations.openrlhf import add_values, with_credit
 
 CONFIG = ktae.KTAEConfig(scale=0.5)
 GROUP = 4
@@ -83,7 +84,7 @@ def test_values_are_added_where_the_action_mask_is_one():
     rewards = [experience.rewards for experience in experiences]
     for experience in experiences:
         experience.advantages = torch.full(experience.action_mask.shape, 0.25)
-    add_key_token_values(experiences, rewards, GROUP, CONFIG)
+    add_values(experiences, rewards, GROUP, TokenCredit(CONFIG))
     wanted = values_by_hand(experiences, rewards)
     assert (torch.cat([value.flatten() for value in wanted]).abs() > 0.2).any()
     for experience, value in zip(experiences, wanted, strict=True):
@@ -134,7 +135,7 @@ def made(openrlhf, maker, estimator):
 def test_through_openrlhfs_own_computation(openrlhf, estimator):
     rewards = [experience.rewards for experience in batch(openrlhf.Experience)]
     plain = made(openrlhf, openrlhf.RemoteExperienceMaker, estimator)
-    token_level = made(openrlhf, with_key_tokens(openrlhf.RemoteExperienceMaker, CONFIG), estimator)
+    token_level = made(openrlhf, with_credit(openrlhf.RemoteExperienceMaker, TokenCredit(CONFIG)), estimator)
     for before, after, value in zip(plain, token_level, values_by_hand(plain, rewards), strict=True):
         assert before.advantages.any()
         torch.testing.assert_close(after.advantages, before.advantages + value, rtol=0, atol=1e-6)
@@ -150,10 +151,10 @@ class Maker:
     ("changes", "message"),
     [
         ({"estimator": "gae"}, "--algo.advantage.estimator must be one of .* got 'gae'"),
-        ({"samples": 1}, "--rollout.n_samples_per_prompt must be at least 2 for KTAE, got 1"),
-        ({"loss": "gspo"}, "--actor.policy_loss_type must be ppo for KTAE, got gspo"),
+        ({"samples": 1}, "--rollout.n_samples_per_prompt must be at least 2 .* got 1"),
+        ({"loss": "gspo"}, "--actor.policy_loss_type must be ppo .* got 'gspo'"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        with_key_tokens(Maker)(arguments(**changes))
+        with_credit(Maker, TokenCredit())(arguments(**changes))

@@ -1,13 +1,15 @@
-"""prime-rl's hook on its traces. prime-rl itself is not on PyPI and not run; its traces are those of `verifiers`."""
+"""prime-rl's hook on its traces, those of `verifiers`, and in its own algorithm where a checkout is on the path."""
 
 import asyncio
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 import ktae
 from ktae.integrations import lists
-from ktae.integrations.prime_rl import with_key_tokens
+from ktae.integrations.credit import TokenCredit
+from ktae.integrations.prime_rl import install, with_credit
 
 CONFIG = ktae.KTAEConfig(correct_above=0.5, scale=2.0)
 PROMPT, TOOL = [90, 91], [80, 7]  # 7 is also an id that the policy samples
@@ -41,10 +43,10 @@ class Verifiers:
         return MessageNode(message={"role": "user", "content": ""}, token_ids=token_ids, mask=mask)
 
     @staticmethod
-    def trace(nodes, reward):
+    def trace(nodes, reward, agent=SimpleNamespace(trainable=True)):  # noqa: B008 (read only)
         from verifiers.v1.trace import Reward, Trace
 
-        return Trace.model_construct(nodes=nodes, rewards={"correct": Reward(score=reward)})
+        return Trace.model_construct(nodes=nodes, rewards={"correct": Reward(score=reward)}, agent=agent, ok=True)
 
 
 @pytest.fixture(params=[Stub, Verifiers])
@@ -67,33 +69,53 @@ class GRPO:
                     node.advantages = [trace.reward - mean] * sum(node.mask)
 
 
-def trace(kind, turns, reward):
+def trace(kind, turns, reward, **more):
     """Prompt, then turns, each with a token of scaffold before it, and a tool's answer between them."""
     nodes = [kind.node(PROMPT, [False] * 2)]
     for turn in turns:
         nodes += [kind.node([99, *turn], [False] + [True] * len(turn)), kind.node(TOOL, [False] * 2)]
-    return kind.trace(nodes, reward)
+    return kind.trace(nodes, reward, **more)
 
 
 def score(episodes):
-    asyncio.run(with_key_tokens(GRPO, CONFIG)().score_group(episodes))
+    asyncio.run(with_credit(GRPO, TokenCredit(CONFIG))().score_group(episodes))
 
 
 def test_each_sampled_token_gets_its_own_value(kind):
     traces = [trace(kind, turns, reward) for turns, reward in TRACES]
     empty = trace(kind, [], 1.0)
     score([SimpleNamespace(traces=traces[:1]), SimpleNamespace(traces=[*traces[1:], empty])])
+    assert_own_values(traces)
+    assert all(node.advantages is None for node in empty.nodes)
 
+
+def assert_own_values(traces):
     sampled = [[token for turn in turns for token in turn] for turns, _ in TRACES]
     rewards = [reward for _, reward in TRACES]
-    wanted = lists.key_token_values(sampled, None, rewards, ["group"] * 4, config=CONFIG)
+    wanted = lists.values(sampled, None, rewards, ["group"] * 4, config=CONFIG)
     assert max(map(max, wanted)) > 1 > -0.5 > min(map(min, wanted))
     for result, values, reward in zip(traces, wanted, rewards, strict=True):
         credited = [node for node in result.nodes if node.advantages is not None]
         assert [len(node.advantages) for node in credited] == [sum(node.mask) for node in credited]
         actual = [advantage for node in credited for advantage in node.advantages]
         assert actual == pytest.approx([reward - 0.55 + value for value in values])
-    assert all(node.advantages is None for node in empty.nodes)
+
+
+def test_in_prime_rls_own_algorithm(monkeypatch):
+    """Its GRPOAlgorithm and its table of algorithms; wandb, which it imports and does not use here, may be missing."""
+    pytest.importorskip("prime_rl", reason="needs a checkout of prime-rl on the path; it is not on PyPI")
+    monkeypatch.setitem(sys.modules, "wandb", ModuleType("wandb"))
+    from prime_rl.configs.algorithm import GRPOAlgoConfig
+    from prime_rl.orchestrator import algo
+
+    monkeypatch.setitem(algo.ALGORITHM_CLASSES, "grpo", algo.ALGORITHM_CLASSES["grpo"])
+    install(CONFIG)
+    traces = [trace(Verifiers, turns, reward) for turns, reward in TRACES]
+    failed = trace(Verifiers, [[1, 2]], 0.0, agent=SimpleNamespace(trainable=False))
+    algorithm = algo.ALGORITHM_CLASSES["grpo"](GRPOAlgoConfig(), None)
+    asyncio.run(algorithm.finalize_group([SimpleNamespace(traces=[*traces, failed])]))
+    assert_own_values(traces)
+    assert all(node.advantages is None for node in failed.nodes)
 
 
 class Nothing:
@@ -103,5 +125,5 @@ class Nothing:
 
 def test_a_group_without_trainable_traces(kind):
     empty = trace(kind, [], 1.0)
-    asyncio.run(with_key_tokens(Nothing, CONFIG)().score_group([SimpleNamespace(traces=[empty])]))
+    asyncio.run(with_credit(Nothing, TokenCredit(CONFIG))().score_group([SimpleNamespace(traces=[empty])]))
     assert all(node.advantages is None for node in empty.nodes)

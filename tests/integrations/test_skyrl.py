@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import ktae
-from ktae.integrations.skyrl import add_key_token_values, with_key_tokens
+from ktae.integrations.credit import TokenCredit
+from ktae.integrations.skyrl import add_values, with_credit
 
 CONFIG = ktae.KTAEConfig(scale=0.5)
 UIDS = ["a", "b", "a", "b", "b", "a", "a", "b"]
@@ -58,7 +59,7 @@ def test_values_are_added_where_the_loss_mask_is_one():
         metadata = metadata()
 
     data = Data(tensors(), advantages=torch.full((len(UIDS) + PADDING, RESPONSE), 0.25))
-    add_key_token_values(data, CONFIG)
+    add_values(data, TokenCredit(CONFIG))
     wanted = values_by_hand(data)
     assert (wanted.abs() > 0.2).any()
     torch.testing.assert_close(data["advantages"], 0.25 + wanted, rtol=0, atol=1e-6)
@@ -118,7 +119,7 @@ def computed(skyrl, trainer, estimator):
 @pytest.mark.parametrize("estimator", ["grpo", "rloo", "maxrl"])
 def test_through_skyrls_own_computation(skyrl, estimator):
     plain = computed(skyrl, skyrl.RayPPOTrainer, estimator)
-    token_level = computed(skyrl, with_key_tokens(skyrl.RayPPOTrainer, CONFIG), estimator)
+    token_level = computed(skyrl, with_credit(skyrl.RayPPOTrainer, TokenCredit(CONFIG)), estimator)
     assert plain["advantages"].any()
     wanted = plain["advantages"] + values_by_hand(tensors())
     torch.testing.assert_close(token_level["advantages"], wanted, rtol=0, atol=1e-6)
@@ -129,12 +130,12 @@ def test_through_skyrls_own_computation(skyrl, estimator):
     ("changes", "message"),
     [
         ({"advantage_estimator": "gae"}, "advantage_estimator must be one of .* got 'gae'"),
-        ({"policy_loss_type": "gspo"}, "policy_loss_type must not be 'gspo' for KTAE"),
-        ({"use_kl_in_reward": True}, "it must be false for KTAE"),
-        ({"generator__step_wise_trajectories": True}, "it must be false"),
+        ({"policy_loss_type": "gspo"}, "policy_loss_type must be another .* got 'gspo'"),
+        ({"use_kl_in_reward": True}, "use_kl_in_reward must be False"),
+        ({"generator__step_wise_trajectories": True}, "step_wise_trajectories must be False"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(skyrl, changes, message):
     cfg = settings(skyrl, **{"advantage_estimator": "grpo"} | changes)
     with pytest.raises(ValueError, match=message):
-        build(skyrl, with_key_tokens(skyrl.RayPPOTrainer), cfg)
+        build(skyrl, with_credit(skyrl.RayPPOTrainer, TokenCredit()), cfg)

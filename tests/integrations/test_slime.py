@@ -91,8 +91,8 @@ def test_the_data_parallel_group_is_megatrons():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"advantage_estimator": "gspo"}, "--advantage-estimator must be grpo for KTAE, got gspo"),
-        ({"context_parallel_size": 2}, "--context-parallel-size must be 1, got 2"),
+        ({"advantage_estimator": "gspo"}, "--advantage-estimator must be grpo .* got 'gspo'"),
+        ({"context_parallel_size": 2}, "--context-parallel-size must be 1 .* got 2"),
         ({"ktae": {"correct_above": 0.5}}, "correct_above must be 0 .* got 0.5"),
         ({"ktae": {"scale": "much"}}, "scale must be a finite number"),
     ],

@@ -26,12 +26,31 @@ CASES = {
         "per_device_eval_batch_size": 6,
     },
 }
+# The same with an estimator that looks at what is gathered only for it.
+OWN = "groups of 4, an estimator of one's own"
+CASES[OWN] = {"per_device_train_batch_size": 6, "num_generations": 4, "max_steps": 1}
 
 
-def train(folder, settings, **kwargs):
+def own(rollouts):
+    """A token's entropy beside the mean over all rollouts' tokens, and its state."""
+    rollouts.require("entropies", "states")
+    mean = (rollouts.entropies * rollouts.mask).sum() / rollouts.mask.sum()
+    return (rollouts.entropies - mean + 0.01 * rollouts.states) * rollouts.mask
+
+
+def place(rollout):
+    return range(len(rollout["token_ids"]))
+
+
+def train(folder, case, settings, **kwargs):
     """Runs a case, with an evaluation if it has one, and returns the trainer."""
     import tiny
 
+    from ktae.integrations.trl import TokenAdvantageTrainer
+
+    if case == OWN:
+        kwargs |= {"advantages": own, "states": place}
+        kwargs["trainer"] = type("RecordedToken", (tiny.Recorder, TokenAdvantageTrainer), {})
     trainer = tiny.build(folder, settings=settings, eval_dataset=tiny.prompts(6), **kwargs)
     trainer.train()
     if "num_generations_eval" in settings:
@@ -46,7 +65,7 @@ def main():
     torch.set_num_threads(1)
     written = {}
     for number, (name, settings) in enumerate(CASES.items()):
-        trainer = train(folder / str(number), settings)
+        trainer = train(folder / str(number), name, settings)
         assert trainer.accelerator.num_processes == 2
         rollouts = [vars(generation) for generation in trainer.rollouts]
         written[name] = {"rollouts": rollouts, "log": trainer.state.log_history}

@@ -1,4 +1,4 @@
-"""KTAE for trainers that keep rollouts in Python lists: ragged token ids in, ragged advantages out.
+"""Token-level credit for trainers that keep rollouts in Python lists: ragged token ids in, ragged advantages out.
 
     from ktae.integrations import lists
     advantages = lists.advantages(token_ids, masks, rewards, groups)
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ktae.advantages import key_token_values as key_token_values_of_tensors
-from ktae.advantages import ktae_advantages
 from ktae.config import KTAEConfig
+from ktae.estimators import Estimator, Rollouts, token_values
+from ktae.integrations.credit import TokenCredit, choose
 
 _Rows = Sequence[Any] | Tensor | np.ndarray
 
@@ -30,9 +30,11 @@ def advantages(
     groups: _Rows,
     *,
     config: KTAEConfig = KTAEConfig(),  # noqa: B008 (frozen)
+    estimator: Estimator | str | None = None,
     rollout_advantages: _Rows | None = None,
+    **optional: _Rows | None,
 ) -> list[list[float]]:
-    """Token advantages A_it = (A_i + K(o_it)) * mask_it, as `ktae.ktae_advantages`.
+    """Token advantages (A_i + V_it) * mask_it; V_it are key-token values if no other estimator is named.
 
     Args:
         token_ids: a sequence of integers for each of N rollouts (list, tuple, array or tensor), each of its own
@@ -40,9 +42,11 @@ def advantages(
         masks: for each rollout as many of 0 and 1; 1 marks the tokens the policy generated. None: it generated all.
         rewards: N outcome rewards. None or NaN marks an unscored rollout: its advantages are 0 and no table counts it.
         groups: N hashables, equal for the rollouts of one prompt: a uid, a number, a tuple.
-        config: the estimator's settings.
+        config: the settings of the key tokens; for another estimator its `correct_above` alone.
+        estimator: an estimator's name, a function of `ktae.estimators.Rollouts` or its import path.
         rollout_advantages: the N rollout advantages A_i to add to; GRPO's by default. That of an unscored rollout is
             not looked at, and may be None.
+        **optional: `states`, `log_probs` and `entropies`, each as long as `token_ids`, for estimators that take them.
 
     Returns:
         A list for each rollout, as long as its token ids; 0.0 outside the mask.
@@ -54,32 +58,50 @@ def advantages(
     >>> advantages([[5, 7], [5, 9, 5]], None, [1.0, 0.0], ["question 1", "question 1"], rollout_advantages=[1, -1])
     [[1.0, 2.0], [-1.0, -2.0, -1.0]]
     """
-    batch = _Batch(token_ids, masks, rewards, groups)
-    rollout_B = None if rollout_advantages is None else _numbers("rollout_advantages", rollout_advantages, batch.rows)
-    return batch.ragged(ktae_advantages(*batch.tensors, config=config, rollout_advantages=rollout_B))
+    batch = Batch(token_ids, masks, rewards, groups, config.correct_above, rollout_advantages, **optional)
+    rollouts = batch.rollouts
+    value_BT = token_values(choose(config, estimator), rollouts)
+    assert rollouts.rollout_advantages is not None
+    return batch.ragged((rollouts.rollout_advantages.float()[:, None] + value_BT) * rollouts.mask)
 
 
-def key_token_values(
+def values(
     token_ids: _Rows,
     masks: _Rows | None,
     rewards: _Rows,
     groups: _Rows,
     *,
     config: KTAEConfig = KTAEConfig(),  # noqa: B008 (frozen)
+    estimator: Estimator | str | None = None,
+    **optional: _Rows | None,
 ) -> list[list[float]]:
-    """Key-token values K(o_it), to be added to token advantages of your own, as `ktae.key_token_values`.
+    """The values V_it alone, to be added to token advantages of your own.
 
     Arguments, result and errors are those of `advantages`.
 
-    >>> key_token_values([[5, 7], [5, 9, 5]], [[1, 1], [1, 1, 0]], [1.0, 0.0], [0, 0])
+    >>> values([[5, 7], [5, 9, 5]], [[1, 1], [1, 1, 0]], [1.0, 0.0], [0, 0])
     [[0.0, 1.0], [0.0, -1.0, 0.0]]
     """
-    batch = _Batch(token_ids, masks, rewards, groups)
-    return batch.ragged(key_token_values_of_tensors(*batch.tensors, config=config))
+    batch = Batch(token_ids, masks, rewards, groups, config.correct_above, **optional)
+    return batch.ragged(token_values(choose(config, estimator), batch.rollouts))
 
 
-class _Batch:
-    """The lists as tensors, padded on the right: token ids, mask, rewards, group numbers."""
+def of_run(
+    credit: TokenCredit,
+    token_ids: _Rows,
+    masks: _Rows | None,
+    rewards: _Rows,
+    groups: _Rows,
+    rollout_advantages: _Rows,
+    **optional: _Rows | None,
+) -> list[list[float]]:
+    """`values` of one batch of a run, with its warnings, for the adapters."""
+    batch = Batch(token_ids, masks, rewards, groups, credit.correct_above, rollout_advantages, **optional)
+    return batch.ragged(credit(batch.rollouts))
+
+
+class Batch:
+    """The lists as `Rollouts`, padded on the right, and the way back. Arguments as those of `advantages`."""
 
     def __init__(
         self,
@@ -87,29 +109,50 @@ class _Batch:
         masks: _Rows | None,
         rewards: _Rows,
         groups: _Rows,
+        correct_above: float = 0.0,
+        rollout_advantages: _Rows | None = None,
+        **optional: _Rows | None,
     ) -> None:
-        self.rows = len(token_ids)
         ids = [_row("token_ids", row, values) for row, values in enumerate(token_ids)]
         self.lengths = [len(values) for values in ids]
-        if masks is None:
-            flags = [torch.ones(length) for length in self.lengths]
-        else:
-            _check_count("masks", masks, self.rows)
-            flags = [_row("masks", row, values) for row, values in enumerate(masks)]
-
-        # The tensor functions take no empty dimension; a masked column of padding changes nothing.
-        ids_BT = torch.zeros(self.rows, max([1, *self.lengths]), dtype=torch.long)
-        mask_BT = torch.zeros(ids_BT.shape)
-        for row, length in enumerate(self.lengths):
-            if (met := len(flags[row])) != length:
+        rewards_B = _numbers("rewards", rewards, len(ids))
+        if rollout_advantages is not None:
+            rollout_advantages = _numbers("rollout_advantages", rollout_advantages, len(ids))
+            unusable = (~rollout_advantages.isfinite() & ~rewards_B.isnan()).nonzero()
+            if len(unusable):
+                row = int(unusable[0])
                 raise ValueError(
-                    f"masks[{row}] must be as long as token_ids[{row}]: expected {length} entries, got {met}"
+                    f"rollout_advantages must be finite numbers, got {rollout_advantages[row]} at index {row}"
                 )
-            ids_BT[row, :length] = ids[row]
-            mask_BT[row, :length] = flags[row]
-        self.tensors = ids_BT, mask_BT, _numbers("rewards", rewards, self.rows), _numbered(groups, self.rows)
+            rollout_advantages = rollout_advantages.masked_fill(rewards_B.isnan(), 0.0)
+        self.rollouts = Rollouts(
+            self._padded("token_ids", ids).long(),
+            self._padded("masks", [torch.ones(length) for length in self.lengths] if masks is None else masks),
+            rewards_B,
+            _numbered(groups, len(ids)),
+            rollout_advantages,  # pyright: ignore[reportArgumentType] (None: GRPO's)
+            correct_above=correct_above,
+            **{name: self._padded(name, rows) for name, rows in optional.items() if rows is not None},
+        )
+
+    def _padded(self, name: str, rows: _Rows) -> Tensor:
+        """(N, T), 0 after each rollout's end."""
+        _check_count(name, rows, len(self.lengths))
+        checked = [_row(name, row, values) for row, values in enumerate(rows)]
+        dtype = torch.float64 if any(len(values) and values.is_floating_point() for values in checked) else torch.long
+        # The tensor functions take no empty dimension; a masked column of padding changes nothing.
+        padded_BT = torch.zeros(len(checked), max([1, *self.lengths]), dtype=dtype)
+        for row, (values, length) in enumerate(zip(checked, self.lengths, strict=True)):
+            if len(values) != length:
+                raise ValueError(
+                    f"{name}[{row}] must be as long as token_ids[{row}]: expected {length} entries, got {len(values)}"
+                )
+            padded_BT[row, :length] = values
+        return padded_BT
 
     def ragged(self, values_BT: Tensor) -> list[list[float]]:
+        """As long as the token ids; 0 in unscored rollouts."""
+        values_BT = values_BT.masked_fill(self.rollouts.rewards.isnan()[:, None], 0.0)
         return [row[:length] for row, length in zip(values_BT.tolist(), self.lengths, strict=True)]
 
 
@@ -119,15 +162,16 @@ def _check_count(name: str, values: _Rows, rows: int) -> None:
 
 
 def _row(name: str, row: int, values: Any) -> Tensor:
-    """(T,) the token ids or the mask of one rollout."""
+    """(T,) what one rollout has for each token."""
     try:
         tensor = torch.as_tensor(values).cpu()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise TypeError(f"{name}[{row}] must be a flat sequence of integers, got {values!r:.200}") from error
+        raise TypeError(f"{name}[{row}] must be a flat sequence of numbers, got {values!r:.200}") from error
     if tensor.ndim != 1:
         raise ValueError(f"{name}[{row}] must be a flat sequence, got shape {tuple(tensor.shape)}")
-    if name == "token_ids" and len(tensor) and (tensor.is_floating_point() or tensor.dtype == torch.bool):
-        raise TypeError(f"token_ids[{row}] must hold integers, got {values!r:.200}")
+    whole = name in ("token_ids", "states")
+    if whole and len(tensor) and (tensor.is_floating_point() or tensor.dtype == torch.bool):
+        raise TypeError(f"{name}[{row}] must hold integers, got {values!r:.200}")
     return tensor
 
 

@@ -1,4 +1,4 @@
-"""KTAE in ms-swift: key-token values on top of its GRPO advantages. Written for ms-swift 4.6.
+"""Token-level credit in ms-swift, on top of its GRPO advantages. Written for ms-swift 4.6.
 
 A plugin file of your own, given with `--external_plugins ktae_plugin.py`:
 
@@ -15,39 +15,38 @@ from typing import Any
 import torch
 
 from ktae.config import KTAEConfig
+from ktae.estimators import Estimator
 from ktae.integrations import lists
+from ktae.integrations.credit import TokenCredit, refuse_unless, rollout_means
 
-_AVERAGES_ADVANTAGES = ("real",)
 _IGNORED = -100  # the label of a token that is not trained on
 
 
 def install(
     config: KTAEConfig = KTAEConfig(),  # noqa: B008 (frozen)
+    estimator: Estimator | str | None = None,
     correctness_reward: str | None = None,
 ) -> None:
-    """Makes `swift rlhf --rlhf_type grpo` of this process train with key-token values.
+    """Makes `swift rlhf --rlhf_type grpo` of this process add an estimator's values to the advantages.
 
     Args:
-        config: the estimator's settings.
+        config, estimator: as `TokenCredit`.
         correctness_reward: name of the reward function that decides which rollouts are correct; may be omitted when
             there is only one.
     """
     from swift import rlhf_trainers  # pyright: ignore[reportMissingImports]
 
-    rlhf_trainers.GRPOTrainer = with_key_tokens(rlhf_trainers.GRPOTrainer, config, correctness_reward)
+    credit = TokenCredit(config, estimator, trainer="ms-swift's hook")
+    rlhf_trainers.GRPOTrainer = with_credit(rlhf_trainers.GRPOTrainer, credit, correctness_reward)
 
 
-def with_key_tokens(
-    trainer: Any,
-    config: KTAEConfig = KTAEConfig(),  # noqa: B008 (frozen)
-    correctness_reward: str | None = None,
-) -> Any:
-    """A subclass of ms-swift's `GRPOTrainer` that adds key-token values to the advantages. Arguments as in `install`.
+def with_credit(trainer: Any, credit: TokenCredit, correctness_reward: str | None = None) -> Any:
+    """A subclass of ms-swift's `GRPOTrainer` that adds the estimator's values to the advantages.
 
     Its constructor raises ValueError for a setting that erases or distorts token-level credit.
     """
 
-    class KTAETrainer(trainer):
+    class TokenTrainer(trainer):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             _check(self)
@@ -61,31 +60,30 @@ def with_key_tokens(
 
         def _postprocess_batch(self, samples: list[Any], batch_encoded_inputs: list[dict[str, Any]]) -> None:
             super()._postprocess_batch(samples, batch_encoded_inputs)
-            values = self._key_token_values(samples)
-            first = 0
-            for encoded in batch_encoded_inputs:
-                batch = encoded["grpo_batch"]
-                rows = values[first : first + len(batch.advantages)]
-                first += len(rows)
-                add_to_advantages(batch, rows)
+            batches = [encoded["grpo_batch"] for encoded in batch_encoded_inputs]
+            means = [rollout_means(batch.advantages, batch.completion_mask).tolist() for batch in batches]
+            rows = iter(self._values(samples, [mean for part in means for mean in part]))
+            for batch in batches:
+                add_to_advantages(batch, [next(rows) for _ in batch.advantages])
 
-        def _key_token_values(self, samples: list[Any]) -> list[list[float]]:
+        def _values(self, samples: list[Any], advantages: list[float]) -> list[list[float]]:
             """Of this process's samples, from the groups of all processes."""
             from accelerate.utils import gather_object
 
-            rollouts = gather_object([(trained_ids(sample.encoded["labels"]), sample.prompt_id) for sample in samples])
+            ids = [trained_ids(sample.encoded["labels"]) for sample in samples]
+            prompts = [sample.prompt_id for sample in samples]
+            rollouts = gather_object(list(zip(ids, prompts, advantages, strict=True)))
             counts = gather_object([len(samples)])
-            rewards = self._rewards_per_func[:, self._correctness_column]
-            if self.dynamic_num_samples:
-                groups = [prompt_id for _, prompt_id in rollouts]
-            else:
+            all_ids, groups, all_advantages = zip(*rollouts, strict=True)
+            if not self.dynamic_num_samples:
                 size = self.num_generations if self.model.training else self.num_generations_eval
                 groups = [place // size for place in range(len(rollouts))]
-            values = lists.key_token_values([ids for ids, _ in rollouts], None, rewards, groups, config=config)
+            rewards = self._rewards_per_func[:, self._correctness_column]
+            values = lists.of_run(credit, all_ids, None, rewards, groups, all_advantages)
             first = sum(counts[: self.accelerator.process_index])
             return values[first : first + len(samples)]
 
-    return KTAETrainer
+    return TokenTrainer
 
 
 def trained_ids(labels: Any) -> list[int]:
@@ -108,23 +106,15 @@ def add_to_advantages(batch: Any, values: list[list[float]]) -> None:
 
 
 def _check(trainer: Any) -> None:
-    if trainer.importance_sampling_level == "sequence":
-        raise ValueError(
-            "--importance_sampling_level sequence gives all tokens of a rollout the same gradient weight, which erases "
-            "token-level credit. Use token or sequence_token."
-        )
-    if trainer.loss_type in _AVERAGES_ADVANTAGES or trainer.use_liger_loss:
-        raise ValueError(
-            "--loss_type real and --use_liger_kernel true average the advantages of a rollout, which erases "
-            f"token-level credit; got loss_type={trainer.loss_type}, use_liger_kernel={trainer.use_liger_loss}"
-        )
-    if trainer.off_policy_sequence_mask_delta is not None:
-        raise ValueError(
-            "--off_policy_sequence_mask_delta drops rollouts by the sign of their mean advantage, which key-token "
-            f"values change. It must be left out, got {trainer.off_policy_sequence_mask_delta}"
-        )
-    if trainer.template.sequence_parallel_size > 1:
-        raise ValueError(
-            "with sequence parallelism a process holds other samples than it generated, which KTAE's hook does not "
-            f"follow: --sequence_parallel_size must be 1, got {trainer.template.sequence_parallel_size}"
-        )
+    level, loss = trainer.importance_sampling_level, trainer.loss_type
+    delta, parallel = trainer.off_policy_sequence_mask_delta, trainer.template.sequence_parallel_size
+    averages = "it averages the advantages of a rollout"
+    refuse_unless(level != "sequence", "--importance_sampling_level", "token or sequence_token", level, averages)
+    refuse_unless(loss != "real", "--loss_type", "another", loss, averages)
+    refuse_unless(not trainer.use_liger_loss, "--use_liger_kernel", False, trainer.use_liger_loss, averages)
+    refuse_unless(
+        delta is None, "--off_policy_sequence_mask_delta", "left out", delta, "it goes by a rollout's mean advantage"
+    )
+    refuse_unless(
+        parallel == 1, "--sequence_parallel_size", 1, parallel, "a process holds other samples than it generated"
+    )

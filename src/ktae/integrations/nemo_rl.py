@@ -1,13 +1,6 @@
-"""KTAE in NeMo-RL: key-token values on top of the configured advantage estimator. Written for its `grpo_train`.
+"""Token-level credit in NeMo-RL, on top of the configured advantage estimator. Written for its `grpo_train`.
 
-A script of your own, started with the arguments of NeMo-RL's `examples/run_grpo.py`:
-
-    import runpy
-    from ktae import KTAEConfig
-    from ktae.integrations import nemo_rl
-
-    nemo_rl.install(KTAEConfig())
-    runpy.run_path("examples/run_grpo.py", run_name="__main__")
+`install` goes into a script that then runs NeMo-RL's `examples/run_grpo.py`: docs/integrations.md.
 """
 
 from __future__ import annotations
@@ -18,32 +11,33 @@ import torch
 from torch import Tensor
 
 from ktae.config import KTAEConfig
+from ktae.estimators import Estimator
 from ktae.integrations import lists
+from ktae.integrations.credit import TokenCredit, rollout_means
 
 
-def install(config: KTAEConfig = KTAEConfig()) -> None:  # noqa: B008 (frozen)
-    """Makes `grpo_train` of this process add key-token values to the advantages of its estimator."""
+def install(config: KTAEConfig = KTAEConfig(), estimator: Estimator | str | None = None) -> None:  # noqa: B008 (frozen)
+    """Makes `grpo_train` of this process add an estimator's values to the advantages; arguments as `TokenCredit`."""
     from nemo_rl.algorithms import grpo  # pyright: ignore[reportMissingImports]
 
-    create = grpo._create_advantage_estimator
-    grpo._create_advantage_estimator = lambda master_config: KeyTokenEstimator(create(master_config), config)
+    create, credit = grpo._create_advantage_estimator, TokenCredit(config, estimator, trainer="NeMo-RL's hook")
+    grpo._create_advantage_estimator = lambda master_config: TokenAdvantages(create(master_config), credit)
 
 
-class KeyTokenEstimator:
-    """A NeMo-RL advantage estimator that adds K(o_it) to the advantages of another one."""
+class TokenAdvantages:
+    """A NeMo-RL advantage estimator that adds values to the advantages of another one."""
 
-    def __init__(self, estimator: Any, config: KTAEConfig = KTAEConfig()) -> None:  # noqa: B008 (frozen)
-        self.estimator = estimator
-        self.config = config
+    def __init__(self, estimator: Any, credit: TokenCredit) -> None:
+        self.estimator, self.credit = estimator, credit
 
     def compute_advantage(
         self, prompt_ids: Tensor, rewards: Tensor, mask: Tensor, repeated_batch: Any = None, **kwargs: Any
     ) -> Tensor:
-        """(N, T) the other estimator's advantages plus key-token values, which are 0 where `mask` is 0.
+        """(N, T) the other estimator's advantages plus values, which are 0 where `mask` is 0.
 
         Args:
             prompt_ids: (N, P) the prompts' token ids. Equal rows are one group, as in NeMo-RL's own baselines.
-            rewards: (N,) a rollout is correct when its reward is greater than `config.correct_above`.
+            rewards: (N,) outcome rewards.
             mask: (N, T) 1 for the response tokens that are trained on.
             repeated_batch: `repeated_batch["message_log"]` has each rollout's messages with `token_ids` and
                 `token_loss_mask`, which joined are the first of the T positions. All generated tokens count in the
@@ -58,16 +52,17 @@ class KeyTokenEstimator:
         )
         if repeated_batch is None or "message_log" not in repeated_batch:
             raise ValueError(
-                'KTAE needs the token ids in repeated_batch["message_log"], which this training loop of NeMo-RL does '
-                "not hand to its estimator; grpo_train does"
+                'token-level credit needs the token ids in repeated_batch["message_log"], which this training loop of '
+                "NeMo-RL does not hand to its estimator; grpo_train does"
             )
         logs = repeated_batch["message_log"]
-        values = lists.key_token_values(
+        values = lists.of_run(
+            self.credit,
             [torch.cat([message["token_ids"] for message in log]) for log in logs],
             [torch.cat([message["token_loss_mask"] for message in log]) for log in logs],
             rewards,
             [tuple(prompt) for prompt in prompt_ids.tolist()],
-            config=self.config,
+            rollout_means(advantages_BT, mask),
         )
         value_BT = torch.zeros(mask.shape)
         for row, value in enumerate(values):

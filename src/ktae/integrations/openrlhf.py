@@ -1,17 +1,6 @@
-"""KTAE in OpenRLHF: key-token values on top of its group advantages. Written for OpenRLHF 0.11.
+"""Token-level credit in OpenRLHF, on top of its group advantages. Written for OpenRLHF 0.11.
 
-OpenRLHF's trainer is a Ray actor, so the hook is installed in Ray's workers. A script of your own, started with the
-arguments of `python -m openrlhf.cli.train_ppo_ray`:
-
-    import runpy, ray
-    from ktae import KTAEConfig
-    from ktae.integrations import openrlhf
-
-    def hook():
-        openrlhf.install(KTAEConfig())
-
-    ray.init(runtime_env={"worker_process_setup_hook": hook})
-    runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
+OpenRLHF's trainer is a Ray actor, so that `install` must run in Ray's workers: docs/integrations.md has the script.
 """
 
 from __future__ import annotations
@@ -22,22 +11,25 @@ import torch
 from torch import Tensor
 
 from ktae.config import KTAEConfig
+from ktae.estimators import Estimator
 from ktae.integrations import lists
+from ktae.integrations.credit import TokenCredit, refuse_unless, rollout_means
 
 _GROUP_ESTIMATORS = ("rloo", "reinforce_baseline", "group_norm", "dr_grpo")
 
 
-def install(config: KTAEConfig = KTAEConfig()) -> None:  # noqa: B008 (frozen)
-    """Makes trainers of this process use an experience maker with key-token values."""
+def install(config: KTAEConfig = KTAEConfig(), estimator: Estimator | str | None = None) -> None:  # noqa: B008 (frozen)
+    """Makes trainers of this process add an estimator's values to the advantages; arguments as `TokenCredit`."""
     from openrlhf.trainer import ppo_trainer  # pyright: ignore[reportMissingImports]
 
-    ppo_trainer.RemoteExperienceMaker = with_key_tokens(ppo_trainer.RemoteExperienceMaker, config)
+    credit = TokenCredit(config, estimator, gives=["log_probs"], trainer="OpenRLHF")
+    ppo_trainer.RemoteExperienceMaker = with_credit(ppo_trainer.RemoteExperienceMaker, credit)
 
 
-def with_key_tokens(maker: Any, config: KTAEConfig = KTAEConfig()) -> Any:  # noqa: B008 (frozen)
-    """A subclass of OpenRLHF's experience maker that adds key-token values to the advantages."""
+def with_credit(maker: Any, credit: TokenCredit) -> Any:
+    """A subclass of OpenRLHF's experience maker that adds the estimator's values to the advantages."""
 
-    class KTAEExperienceMaker(maker):
+    class TokenExperienceMaker(maker):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             _check(self.args)
@@ -45,44 +37,43 @@ def with_key_tokens(maker: Any, config: KTAEConfig = KTAEConfig()) -> Any:  # no
         def compute_advantages_and_returns(self, experiences: list[Any]) -> list[Any]:
             rewards = [experience.rewards.clone() for experience in experiences]  # length penalties will change them
             experiences = super().compute_advantages_and_returns(experiences)
-            add_key_token_values(experiences, rewards, self.args.rollout.n_samples_per_prompt, config)
+            add_values(experiences, rewards, self.args.rollout.n_samples_per_prompt, credit)
             return experiences
 
-    return KTAEExperienceMaker
+    return TokenExperienceMaker
 
 
-def add_key_token_values(experiences: list[Any], rewards: list[Tensor], group_size: int, config: KTAEConfig) -> None:
-    """Adds K(o_it) to `experience.advantages`, (B, A) where the action mask is 1.
+def add_values(experiences: list[Any], rewards: list[Tensor], group_size: int, credit: TokenCredit) -> None:
+    """Adds values to `experience.advantages`, (B, A), where the action mask is 1.
 
     Args:
         experiences: the whole batch in any division: `sequences` (B, T) whose last A tokens are those of `action_mask`
             (B, A), and `index`, the B places of the rollouts in the batch, groups being consecutive.
-        rewards: for each experience (B,) the outcome rewards; a rollout is correct when its reward is greater than
-            `config.correct_above`.
+        rewards: for each experience (B,) the outcome rewards.
         group_size: rollouts a prompt.
-        config: the estimator's settings.
+        credit: the run's estimator.
     """
-    token_ids = [
-        ids for experience in experiences for ids in experience.sequences[:, -experience.action_mask.shape[1] :]
-    ]
-    masks = [mask for experience in experiences for mask in experience.action_mask]
-    groups = [place // group_size for experience in experiences for place in experience.index]
-    values = iter(lists.key_token_values(token_ids, masks, torch.cat(rewards).tolist(), groups, config=config))
-    for experience in experiences:
-        rows = [next(values) for _ in experience.index]
-        experience.advantages = experience.advantages + torch.tensor(rows, device=experience.advantages.device)
+    optional = {"log_probs": "action_log_probs"} if "log_probs" in credit.needs else {}
+    values = iter(
+        lists.of_run(
+            credit,
+            [ids for part in experiences for ids in part.sequences[:, -part.action_mask.shape[1] :]],
+            [mask for part in experiences for mask in part.action_mask],
+            torch.cat(rewards).tolist(),
+            [place // group_size for part in experiences for place in part.index],
+            torch.cat([rollout_means(part.advantages, part.action_mask) for part in experiences]),
+            **{name: [row for part in experiences for row in getattr(part, field)] for name, field in optional.items()},
+        )
+    )
+    for part in experiences:
+        rows = [next(values) for _ in part.index]
+        part.advantages = part.advantages + torch.tensor(rows, device=part.advantages.device)
 
 
 def _check(args: Any) -> None:
-    estimator = args.algo.advantage.estimator
-    if estimator not in _GROUP_ESTIMATORS:
-        raise ValueError(f"--algo.advantage.estimator must be one of {_GROUP_ESTIMATORS} for KTAE, got {estimator!r}")
-    if args.rollout.n_samples_per_prompt < 2:
-        raise ValueError(
-            f"--rollout.n_samples_per_prompt must be at least 2 for KTAE, got {args.rollout.n_samples_per_prompt}"
-        )
-    if args.actor.policy_loss_type != "ppo":
-        raise ValueError(
-            "a sequence-level importance ratio gives all tokens of a rollout the same gradient weight: "
-            f"--actor.policy_loss_type must be ppo for KTAE, got {args.actor.policy_loss_type}"
-        )
+    name, samples, loss = args.algo.advantage.estimator, args.rollout.n_samples_per_prompt, args.actor.policy_loss_type
+    refuse_unless(
+        name in _GROUP_ESTIMATORS, "--algo.advantage.estimator", f"one of {_GROUP_ESTIMATORS}", name, "it needs groups"
+    )
+    refuse_unless(samples > 1, "--rollout.n_samples_per_prompt", "at least 2", samples, "it needs groups")
+    refuse_unless(loss == "ppo", "--actor.policy_loss_type", "ppo", loss, "a sequence-level ratio averages advantages")

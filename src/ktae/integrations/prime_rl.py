@@ -1,13 +1,6 @@
-"""KTAE in prime-rl: key-token values on top of its GRPO advantages. Written for prime-rl 0.8.
+"""Token-level credit in prime-rl, on top of its GRPO advantages. Written for prime-rl 0.8.
 
-An orchestrator of your own, started instead of the command `orchestrator`:
-
-    from ktae import KTAEConfig
-    from ktae.integrations import prime_rl
-    from prime_rl.entrypoints.orchestrator import main
-
-    prime_rl.install(KTAEConfig())
-    main()
+`install` goes into an orchestrator of your own, instead of the command `orchestrator`: docs/integrations.md.
 """
 
 from __future__ import annotations
@@ -16,47 +9,53 @@ from collections.abc import Iterable
 from typing import Any
 
 from ktae.config import KTAEConfig
+from ktae.estimators import Estimator
 from ktae.integrations import lists
+from ktae.integrations.credit import TokenCredit
 
 
-def install(config: KTAEConfig = KTAEConfig()) -> None:  # noqa: B008 (frozen)
-    """Makes the algorithm "grpo" of this process one with key-token values."""
+def install(config: KTAEConfig = KTAEConfig(), estimator: Estimator | str | None = None) -> None:  # noqa: B008 (frozen)
+    """Makes the algorithm "grpo" of this process add an estimator's values; arguments as `TokenCredit`."""
     from prime_rl.orchestrator.algo import ALGORITHM_CLASSES  # pyright: ignore[reportMissingImports]
 
-    ALGORITHM_CLASSES["grpo"] = with_key_tokens(ALGORITHM_CLASSES["grpo"], config)
+    credit = TokenCredit(config, estimator, trainer="prime-rl's hook")
+    ALGORITHM_CLASSES["grpo"] = with_credit(ALGORITHM_CLASSES["grpo"], credit)
 
 
-def with_key_tokens(algorithm: Any, config: KTAEConfig = KTAEConfig()) -> Any:  # noqa: B008 (frozen)
-    """A subclass of a prime-rl algorithm whose `score_group` adds key-token values to the advantages it assigned."""
+def with_credit(algorithm: Any, credit: TokenCredit) -> Any:
+    """A subclass of a prime-rl algorithm whose `score_group` adds values to the advantages it assigned."""
 
-    class KTAEAlgorithm(algorithm):
+    class TokenAlgorithm(algorithm):
         async def score_group(self, episodes: list[Any]) -> None:
             await super().score_group(episodes)
-            add_key_token_values([trace for episode in episodes for trace in episode.traces], config)
+            add_values([trace for episode in episodes for trace in episode.traces], credit)
 
-    return KTAEAlgorithm
+    return TokenAlgorithm
 
 
-def add_key_token_values(traces: Iterable[Any], config: KTAEConfig) -> None:
-    """Adds K(o_it) to the advantages of one group's traces.
+def add_values(traces: Iterable[Any], credit: TokenCredit) -> None:
+    """Adds values to the advantages of one group's traces.
 
-    A rollout is a trace; it is correct when `trace.reward` is greater than `config.correct_above`. Its tokens are the
-    sampled ones of the nodes that have advantages, in the order of the nodes.
+    A rollout is a trace with its reward. Its tokens are the sampled ones of the nodes that have advantages, in order.
 
     Args:
         traces: of `verifiers.v1`. Traces without advantages (failed, not trainable) are left out.
-        config: the estimator's settings.
+        credit: the run's estimator.
     """
     credited = [(trace, [node for node in trace.nodes if node.advantages]) for trace in traces]
     credited = [(trace, nodes) for trace, nodes in credited if nodes]
     if not credited:
         return
-    token_ids = [
-        [token for node in nodes for token, sampled in zip(node.token_ids, node.mask, strict=True) if sampled]
-        for _, nodes in credited
-    ]
-    values = lists.key_token_values(
-        token_ids, None, [trace.reward for trace, _ in credited], ["group"] * len(credited), config=config
+    values = lists.of_run(
+        credit,
+        [
+            [token for node in nodes for token, sampled in zip(node.token_ids, node.mask, strict=True) if sampled]
+            for _, nodes in credited
+        ],
+        None,
+        [trace.reward for trace, _ in credited],
+        ["group"] * len(credited),
+        [nodes[0].advantages[0] for _, nodes in credited],
     )
     for (_, nodes), rest in zip(credited, map(iter, values), strict=True):
         for node in nodes:

@@ -1,4 +1,4 @@
-"""KTAE in slime: key-token values on top of slime's own GRPO advantages. Written for slime 0.3.1.
+"""Token-level credit in slime, on top of slime's own GRPO advantages. Written for slime 0.3.1.
 
     --advantage-estimator grpo
     --custom-advantage-function-path ktae.integrations.slime.advantages
@@ -9,6 +9,8 @@ slime splits a batch, and with it the groups, over the data-parallel ranks: they
 
 from __future__ import annotations
 
+import functools
+import json
 from typing import Any
 
 import torch
@@ -16,32 +18,28 @@ import torch.distributed as dist
 
 from ktae.config import KTAEConfig
 from ktae.integrations import lists
+from ktae.integrations.credit import TokenCredit, refuse_unless
+
+_FIELDS = ("tokens", "response_lengths", "loss_masks", "rewards", "sample_indices")
 
 
 def advantages(args: Any, rollout_data: dict[str, Any]) -> None:
-    """Sets `rollout_data["advantages"]` and `["returns"]`; slime calls it on every rank of its last pipeline stage.
-
-    Args:
-        args: slime's arguments. `args.ktae`, which `--custom-config-path` can set, holds the fields of `KTAEConfig`.
-        rollout_data: this rank's samples, as in `set_advantages`.
-
-    Raises:
-        ValueError: a setting that this hook cannot work with; the message names it.
-    """
+    """`set_advantages` with Megatron's data-parallel group; slime calls it on every rank of its last pipeline stage."""
     from megatron.core import mpu  # pyright: ignore[reportMissingImports]
 
     set_advantages(args, rollout_data, mpu.get_data_parallel_group())
 
 
 def set_advantages(args: Any, rollout_data: dict[str, Any], data_parallel_group: dist.ProcessGroup | None) -> None:
-    """A_i + K(o_it) for each response token as "advantages", A_i alone as "returns".
+    """A_i + V_it for each response token as "advantages", A_i alone as "returns".
 
     A_i is slime's `rewards` entry, normalised in the group unless `--disable-rewards-normalization` is given. With
     normalised rewards a rollout is correct when its reward is above its group's mean, which for rewards of two values
     is the higher one; otherwise when its reward is greater than `correct_above`.
 
     Args:
-        args: slime's arguments.
+        args: slime's arguments. `args.ktae`, which `--custom-config-path` can set, holds the fields of `KTAEConfig` and
+            `estimator`, a name or an import path.
         rollout_data: lists over this rank's samples: `tokens` (prompt and response), `response_lengths`, `loss_masks`
             (one entry a response token), `rewards`, `sample_indices` (consecutive in a group). "advantages" and
             "returns" are set to lists of float32 tensors, one entry a response token, on the devices of `loss_masks`.
@@ -50,19 +48,16 @@ def set_advantages(args: Any, rollout_data: dict[str, Any], data_parallel_group:
     Raises:
         ValueError: a setting that this hook cannot work with; the message names it.
     """
-    config = KTAEConfig(**(getattr(args, "ktae", None) or {}))
-    _check(args, config)
+    credit = _credit(json.dumps(getattr(args, "ktae", None) or {}, sort_keys=True))
+    _check(args, credit)
     samples = [
         (tokens[len(tokens) - length :].tolist(), mask.tolist(), float(reward), index // args.n_samples_per_prompt)
-        for tokens, length, mask, reward, index in zip(
-            *(rollout_data[name] for name in ("tokens", "response_lengths", "loss_masks", "rewards", "sample_indices")),
-            strict=True,
-        )
+        for tokens, length, mask, reward, index in zip(*(rollout_data[name] for name in _FIELDS), strict=True)
     ]
     gathered: list[Any] = [None] * dist.get_world_size(data_parallel_group)
     dist.all_gather_object(gathered, samples, group=data_parallel_group)
     ids, masks, rewards, groups = zip(*(sample for part in gathered for sample in part), strict=True)
-    values = lists.key_token_values(ids, masks, rewards, groups, config=config)
+    values = lists.of_run(credit, ids, masks, rewards, groups, rewards)
 
     first = sum(len(part) for part in gathered[: dist.get_rank(data_parallel_group)])
     rollout_data["returns"] = [
@@ -75,16 +70,23 @@ def set_advantages(args: Any, rollout_data: dict[str, Any], data_parallel_group:
     ]
 
 
-def _check(args: Any, config: KTAEConfig) -> None:
-    if args.advantage_estimator != "grpo":
-        raise ValueError(f"--advantage-estimator must be grpo for KTAE, got {args.advantage_estimator}")
-    if args.context_parallel_size > 1:
-        raise ValueError(
-            "with context parallelism a rank holds parts of responses, which KTAE's hook does not cut: "
-            f"--context-parallel-size must be 1, got {args.context_parallel_size}"
-        )
-    if args.rewards_normalization and config.correct_above != 0:
-        raise ValueError(
-            "rewards are normalised in the group, so correct_above must be 0 (above the group's mean), got "
-            f"{config.correct_above}; --disable-rewards-normalization keeps them as they are"
-        )
+@functools.cache
+def _credit(settings: str) -> TokenCredit:
+    """One a run: slime calls a function, which has no place for what lasts."""
+    fields = json.loads(settings)
+    estimator = fields.pop("estimator", None)
+    return TokenCredit(KTAEConfig(**fields), estimator, trainer="slime's hook")
+
+
+def _check(args: Any, credit: TokenCredit) -> None:
+    estimator, parallel = args.advantage_estimator, args.context_parallel_size
+    refuse_unless(estimator == "grpo", "--advantage-estimator", "grpo", estimator, "its rewards are the advantages")
+    refuse_unless(parallel == 1, "--context-parallel-size", 1, parallel, "a rank would hold parts of responses")
+    above = credit.correct_above
+    refuse_unless(
+        above == 0 or not args.rewards_normalization,
+        "correct_above",
+        0,
+        above,
+        "rewards are normalised in the group; --disable-rewards-normalization keeps them as they are",
+    )

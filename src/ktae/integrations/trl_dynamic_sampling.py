@@ -46,14 +46,6 @@ class _Rollout:
     logged: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass
-class _Batch:
-    """The rollouts to train on: this process's, and the rewards of all processes, (N, functions)."""
-
-    rollouts: list[_Rollout]
-    rewards_NF: Tensor
-
-
 class DynamicSamplingTrainer(CorrectnessTrainer):
     """`trl.GRPOTrainer` that trains on groups with reward variance, sampling further problems to fill the batch.
 
@@ -95,24 +87,25 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
         if self._is_vlm or self.environment_factories is not None:
             raise ValueError("dynamic sampling works neither with images nor with environment_factory")
         self.max_generation_rounds, self.when_short = max_generation_rounds, when_short
-        self._chosen: _Batch | None = None
+        # The rollouts to train on: this process's, and the rewards of all processes, (N, functions).
+        self._chosen: tuple[list[_Rollout], Tensor] | None = None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Chooses the rollouts, then lets TRL go on as if it had sampled just these."""
         if not cast(torch.nn.Module, self.model).training:
             return super()._generate_and_score_completions(inputs)
-        self._chosen = chosen = self._choose(inputs)
-        for name in {name for rollout in chosen.rollouts for name in rollout.logged}:
-            self._pending_extra_logs[name].extend(rollout.logged.get(name) for rollout in chosen.rollouts)
+        self._chosen = rollouts, _ = self._choose(inputs)
+        for name in {name for rollout in rollouts for name in rollout.logged}:
+            self._pending_extra_logs[name].extend(rollout.logged.get(name) for rollout in rollouts)
         try:
-            return super()._generate_and_score_completions([rollout.problem for rollout in chosen.rollouts])
+            return super()._generate_and_score_completions([rollout.problem for rollout in rollouts])
         finally:
             self._chosen = None
 
     def _generate(self, prompts: list) -> tuple:
         if self._chosen is None:
             return super()._generate(prompts)
-        rows = self._chosen.rollouts
+        rows, _ = self._chosen
 
         def column(name: str) -> list | None:
             values = [getattr(row, name) for row in rows]
@@ -126,10 +119,10 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
     ) -> Tensor:
         if self._chosen is None:
             return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        self.latest_rewards = self._chosen.rewards_NF
-        return self._chosen.rewards_NF
+        _, self.latest_rewards = self._chosen
+        return self.latest_rewards
 
-    def _choose(self, inputs: list[dict[str, Any]]) -> _Batch:
+    def _choose(self, inputs: list[dict[str, Any]]) -> tuple[list[_Rollout], Tensor]:
         """Samples until as many groups have reward variance as the batch holds; the same on every process."""
         size, processes = cast(int, self.num_generations), self.accelerator.num_processes
         wanted = len(inputs) * processes // size
@@ -141,9 +134,10 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
         while inputs and len(kept) < wanted and rounds < self.max_generation_rounds:
             rollouts, rewards_NF = self._round(inputs)
             rounds += 1
-            for group, rewards_GF in zip(_grouped(rollouts, size), rewards_NF.split(size), strict=True):
-                varied = _varies(rewards_GF[:, self._correctness_column])
-                (kept if varied else dropped).append((group, rewards_GF))
+            for first, rewards_GF in zip(range(0, len(rollouts), size), rewards_NF.split(size), strict=True):
+                scored = rewards_GF[:, self._correctness_column]
+                varied = scored[~scored.isnan()].unique().numel() > 1
+                (kept if varied else dropped).append((rollouts[first : first + size], rewards_GF))
             if further is None:
                 further = self._further([group[0].problem for group, _ in kept + dropped])
             missing = wanted - len(kept)
@@ -174,7 +168,7 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
         rollouts = [rollout for group, _ in chosen for rollout in group]
         share = len(rollouts) // processes
         first = self.accelerator.process_index * share
-        return _Batch(rollouts[first : first + share], torch.cat([rewards for _, rewards in chosen]))
+        return rollouts[first : first + share], torch.cat([rewards for _, rewards in chosen])
 
     def _round(self, inputs: list[dict[str, Any]]) -> tuple[list[_Rollout], Tensor]:
         """Samples and scores one round; the rollouts and rewards of all processes, group by group."""
@@ -222,15 +216,6 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
             raise RuntimeError(f"{message}. The problems are too easy or too hard for the model, or too few.")
         if self.accelerator.is_main_process:
             logger.warning("%s; the batch is filled up with such groups", message)
-
-
-def _grouped(rollouts: list[_Rollout], size: int) -> list[list[_Rollout]]:
-    return [rollouts[start : start + size] for start in range(0, len(rollouts), size)]
-
-
-def _varies(rewards_G: Tensor) -> bool:
-    scored = rewards_G[~rewards_G.isnan()]
-    return len(scored) > 1 and bool((scored != scored[0]).any())
 
 
 def _text(problem: dict[str, Any]) -> str:

@@ -4,8 +4,8 @@
         +algorithm.ktae.term_frequency_weight=0 ...
 
 verl imports this module by itself where ktae is installed (entry point in the group `verl.plugins`), or when the
-environment says VERL_USE_EXTERNAL_MODULES=ktae.integrations.verl. With trainer.use_v1=False, which verl calls
-deprecated, `algorithm.ktae` in the configuration switches KTAE on, and no `ktae/*` are logged. Written for verl 0.9.1.
+environment says VERL_USE_EXTERNAL_MODULES=ktae.integrations.verl. It registers the trainers and changes nothing of
+verl's. Written for verl 0.9.1.
 """
 
 # verl lives in an environment of its own: it pins other versions of transformers than TRL needs.
@@ -14,30 +14,29 @@ deprecated, `algorithm.ktae` in the configuration switches KTAE on, and no `ktae
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import math
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ktae.advantages import key_token_values
 from ktae.config import KTAEConfig
+from ktae.estimators import Rollouts, load_estimator
 from ktae.extras import require
-from ktae.integrations.metrics import estimator_metrics
+from ktae.integrations.credit import States, TokenCredit, refuse_unless, rollout_means, state_rows
 
 try:
     require("verl", extra="verl")
     import transfer_queue as tq
     from omegaconf import DictConfig, OmegaConf
     from tensordict import TensorDict
-    from verl.trainer.ppo import ray_trainer
-    from verl.trainer.ppo.v1 import PPOTrainer, PPOTrainerColocateAsync, PPOTrainerSync, register_trainer
+    from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSync, register_trainer
     from verl.workers.utils.padding import response_to_nested
 except Exception as error:
     # verl hides the errors of entry points; what the user would see is an unknown trainer.
@@ -50,8 +49,7 @@ except Exception as error:
 
 PRESETS = {"paper": KTAEConfig, "released": KTAEConfig.released, "recommended": KTAEConfig.recommended}
 
-# The policy losses that replace a rollout's token advantages by their mean.
-_AVERAGES_ADVANTAGES = ("geo_mean",)
+VERLS_NAMES = {"log_probs": "old_log_probs", "entropies": "entropy"}
 
 
 class _KeyTokenValues:
@@ -61,7 +59,7 @@ class _KeyTokenValues:
     """verl's own name of the trainer."""
 
     def __init__(self, config: DictConfig) -> None:
-        self.ktae = ktae_config(config.algorithm.get("ktae"))
+        self.credit, self.states = token_credit(config)
         refuse_averaging_losses(config)
         # verl looks up buffers and settings by the trainer's name: an unknown one gets the asynchronous buffer.
         config.trainer.v1.trainer_mode = self.mode
@@ -70,20 +68,27 @@ class _KeyTokenValues:
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         one_row_a_rollout(batch.keys)
         # Before verl's own step: rollout correction may take tokens out of response_mask.
-        rollouts = _read(batch, "responses", "response_mask", "rm_scores", "uid")
+        optional = {VERLS_NAMES[name]: name for name in self.credit.needs if name != "states"}
+        rollouts = _read(batch, "responses", "response_mask", "rm_scores", "uid", *optional)
         batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]
         start = time.perf_counter()
         written = _read(batch, "advantages", "response_mask")
         padded, trained_on = rollouts.to_padded_tensor(), written.to_padded_tensor()
+        values = {name: padded[field] for field, name in optional.items()}
+        if self.states:
+            rows = zip(rollouts["responses"].unbind(), rollouts["response_mask"].unbind(), rollouts["uid"], strict=True)
+            known = [{"token_ids": ids.tolist(), "mask": mask.tolist(), "uid": uid} for ids, mask, uid in rows]
+            values["states"] = state_rows(self.states, known, padded["responses"].shape[1])
         advantage_BT, ktae_metrics = token_advantages(
+            self.credit,
             trained_on["advantages"],
             trained_on["response_mask"],
             ids_BT=padded["responses"],
             generated_BT=padded["response_mask"],
             rewards_B=padded["rm_scores"].sum(dim=1),
-            uids=rollouts["uid"],
+            uids=list(rollouts["uid"]),
             is_padding=[tag.get("is_padding", False) for tag in batch.tags],
-            config=self.ktae,
+            **values,
         )
         nested = response_to_nested(advantage_BT, written["response_mask"])
         fields = TensorDict({"advantages": nested}, batch_size=len(batch))
@@ -95,22 +100,25 @@ class _KeyTokenValues:
 
 @register_trainer("ktae_sync")
 class KTAETrainer(_KeyTokenValues, PPOTrainerSync):
-    """verl's synchronous trainer with advantages (A_it + K(o_it)) * mask_it.
+    """verl's synchronous trainer with advantages (A_it + V_it) * mask_it.
 
-    A_it is what `algorithm.adv_estimator` computes, K the key-token value. A group is the rows of one uid, wherever
-    they are in the batch. A rollout is correct when the sum of its `rm_scores` (its reward before any KL penalty) is
-    greater than `correct_above`. The tables count all tokens that the policy generated, those that rollout correction
-    rejects included. verl's padding rows count nowhere. The returns, a critic's targets, stay the estimator's.
+    A_it is what `algorithm.adv_estimator` computes, V the key-token value or another estimator's. A group is the rows
+    of one uid, wherever they are in the batch. A rollout is correct when the sum of its `rm_scores` (its reward before
+    any KL penalty) is greater than `correct_above`. The tables count all tokens that the policy generated, those that
+    rollout correction rejects included. verl's padding rows count nowhere. The returns, a critic's targets, stay the
+    estimator's.
 
     Logs `ktae/*` (docs/metrics.md).
 
     Args:
-        config: verl's configuration. `algorithm.ktae` may hold the fields of `KTAEConfig` and `preset` ("paper",
-            "released" or "recommended"), which the fields given override.
+        config: verl's configuration. `algorithm.ktae` may hold the fields of `KTAEConfig`, `preset` ("paper",
+            "released" or "recommended"), which the fields given override, `estimator` (a name or an import path) and
+            `states` (the import path of a function of a rollout with token_ids, mask and uid).
 
     Raises:
-        ValueError, TypeError: `algorithm.ktae` has an unknown key or a bad value, or the policy loss erases
-            token-level credit; on construction. A rollout consists of several rows; on the first step.
+        ValueError, TypeError: `algorithm.ktae` has an unknown key or a bad value, the estimator fails on a small batch,
+            or the policy loss erases token-level credit; on construction. A rollout consists of several rows; on the
+            first step.
     """
 
     mode = "sync"
@@ -123,47 +131,43 @@ class KTAETrainerColocateAsync(_KeyTokenValues, PPOTrainerColocateAsync):
     mode = "colocate_async"
 
 
-def ktae_config(settings: Mapping[str, Any] | DictConfig | None) -> KTAEConfig:
-    """The estimator's settings from verl's `algorithm.ktae`.
-
-    Args:
-        settings: fields of `KTAEConfig` and optionally `preset`; None means the defaults.
+def token_credit(config: DictConfig) -> tuple[TokenCredit, States | None]:
+    """The estimator and the function of states that verl's whole configuration asks for.
 
     Raises:
         ValueError, TypeError: a key is unknown or a value is out of range; the message names `algorithm.ktae.KEY`.
-
-    >>> config = ktae_config({"preset": "recommended", "scale": 4.0})
-    >>> config.scale, config.context, config.ngram
-    (4.0, 2, 'context')
     """
-    if isinstance(settings, DictConfig):
-        settings = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
-    if settings is None:
-        return KTAEConfig()
-    known = [field.name for field in dataclasses.fields(KTAEConfig)]
-    if not isinstance(settings, Mapping):
-        raise TypeError(f"algorithm.ktae must hold some of preset, {', '.join(known)}; got {settings!r}")
-    fields = dict(settings)
-    preset = fields.pop("preset", "paper")
-    if preset not in PRESETS:
-        raise ValueError(f"algorithm.ktae.preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+    settings = config.algorithm.get("ktae")
+    settings = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else settings
+    known = ["preset", "estimator", "states", *(field.name for field in dataclasses.fields(KTAEConfig))]
+    if not isinstance(settings, Mapping | None):
+        raise TypeError(f"algorithm.ktae must hold some of {', '.join(known)}; got {settings!r}")
+    fields = {str(key): value for key, value in (settings or {}).items()}
     for key in fields:
         if key not in known:
-            raise ValueError(f"algorithm.ktae.{key} is unknown; algorithm.ktae may hold preset, {', '.join(known)}")
+            raise ValueError(f"algorithm.ktae.{key} is unknown; algorithm.ktae may hold {', '.join(known)}")
+    preset = fields.pop("preset", "paper")
+    estimator, states = fields.pop("estimator", None), fields.pop("states", None)
+    if preset not in PRESETS:
+        raise ValueError(f"algorithm.ktae.preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+    gives = ["log_probs", *(["states"] if states else [])]
+    if not OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
+        gives.append("entropies")  # verl computes them with the old log-probabilities
     try:
-        return dataclasses.replace(PRESETS[preset](), **fields)
+        ktae = dataclasses.replace(PRESETS[preset](), **fields)
+        credit = TokenCredit(ktae, estimator, gives=gives, trainer="verl with these settings")
     except (TypeError, ValueError) as error:  # its message begins with the field's name
         raise type(error)(f"algorithm.ktae.{error}") from error
+    if states and ":" not in states:
+        raise ValueError(f"algorithm.ktae.states must be an import path package.module:function, got {states!r}")
+    return credit, cast(States, load_estimator(states)) if states else None
 
 
 def refuse_averaging_losses(config: DictConfig) -> None:
     """Raises ValueError if the policy loss of verl's whole configuration erases token-level credit."""
-    loss_mode = OmegaConf.select(config, "actor_rollout_ref.actor.policy_loss.loss_mode")
-    if loss_mode in _AVERAGES_ADVANTAGES:
-        raise ValueError(
-            f"actor_rollout_ref.actor.policy_loss.loss_mode={loss_mode} averages the advantages of a rollout, "
-            "which erases token-level credit. Use another loss, such as vanilla."
-        )
+    name = "actor_rollout_ref.actor.policy_loss.loss_mode"
+    loss_mode = OmegaConf.select(config, name)
+    refuse_unless(loss_mode != "geo_mean", name, "another", loss_mode, "it averages the advantages of a rollout")
 
 
 def one_row_a_rollout(keys: list[str]) -> None:
@@ -185,19 +189,21 @@ def one_row_a_rollout(keys: list[str]) -> None:
 
 
 def token_advantages(
+    credit: TokenCredit,
     advantage_BT: Tensor,
     mask_BT: Tensor,
     *,
     ids_BT: Tensor,
     generated_BT: Tensor,
     rewards_B: Tensor,
-    uids: Iterable[str],
+    uids: Sequence[str],
     is_padding: Sequence[bool],
-    config: KTAEConfig,
+    **optional: Tensor,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Adds key-token values to advantages.
+    """Adds an estimator's values to advantages.
 
     Args:
+        credit: the run's estimator.
         advantage_BT: (B, T) float, verl's.
         mask_BT: (B, T) of 0 and 1; 1 marks the tokens that are trained on.
         ids_BT: (B, T) integers, the responses.
@@ -205,20 +211,28 @@ def token_advantages(
         rewards_B: (B,) float, one outcome reward a rollout.
         uids: B, equal for the rollouts of one prompt.
         is_padding: B, True for rows that verl added to fill the batch.
-        config: the estimator's settings.
+        **optional: (B, T) each: log_probs, entropies, states.
 
     Returns:
         (B, T) advantages, 0 outside `mask_BT`, and the metrics, without those that have nothing to average.
     """
     real_B = ~torch.tensor(is_padding)
-    _, group_B = np.unique(np.array(list(uids), dtype=str), return_inverse=True)
-    group_N, generated_NT, rewards_N = torch.from_numpy(group_B)[real_B], generated_BT[real_B], rewards_B[real_B]
-
-    value_NT = key_token_values(ids_BT[real_B], generated_NT, rewards_N, group_N, config=config)
+    _, group_B = np.unique(np.array(uids, dtype=str), return_inverse=True)
+    chosen = {name: value_BT[real_B] * generated_BT[real_B] for name, value_BT in optional.items()}
+    value_NT = credit(
+        Rollouts(
+            ids_BT[real_B],
+            generated_BT[real_B],
+            rewards_B[real_B],
+            torch.from_numpy(group_B)[real_B],
+            rollout_means(advantage_BT, mask_BT)[real_B],
+            correct_above=credit.correct_above,
+            **chosen,
+        )
+    )
     value_BT = torch.zeros_like(advantage_BT)
     value_BT[real_B] = value_NT
-    metrics = estimator_metrics(value_NT, generated_NT.bool(), rewards_N, group_N, config)
-    logged = {f"ktae/{name}": value for name, value in metrics.items() if not math.isnan(value)}
+    logged = {f"ktae/{name}": value for name, value in credit.metrics.items() if not math.isnan(value)}
     return (advantage_BT + value_BT) * mask_BT, logged
 
 
@@ -226,67 +240,15 @@ def _read(batch: Any, *fields: str) -> TensorDict:
     return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(fields))
 
 
-# What follows concerns runs with `algorithm.ktae` and another trainer than the two above; other runs are left alone.
-
-
-def _ktae_refused(init: Callable[..., None]) -> Callable[..., None]:
-    """Stops verl's own V1 trainers, which would ignore `algorithm.ktae`."""
-
-    @functools.wraps(init)
-    def wrapped(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
-        if "ktae" in config.algorithm and not isinstance(self, _KeyTokenValues):
-            raise ValueError(
-                f"algorithm.ktae is set, but trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} does not read it."
-                " Use trainer.v1.trainer_mode=ktae_sync or ktae_colocate_async."
+def refuse_ignored_settings(arguments: Sequence[str]) -> None:
+    """Stops the command whose arguments set `algorithm.ktae` for a trainer of verl's own, which would ignore it."""
+    if any("algorithm.ktae" in argument for argument in arguments):
+        modes = [argument for argument in arguments if "trainer_mode=" in argument]
+        if not any("=ktae_" in mode for mode in modes):
+            raise SystemExit(
+                f"algorithm.ktae is set, and {modes[-1] if modes else 'the default trainer.v1.trainer_mode'} does not "
+                "read it. Use trainer.v1.trainer_mode=ktae_sync or ktae_colocate_async."
             )
-        init(self, config, *args, **kwargs)
-
-    return wrapped
 
 
-def _ktae_checked(init: Callable[..., None]) -> Callable[..., None]:
-    """Checks the settings when the older trainer (trainer.use_v1=False) is constructed, before any work."""
-
-    @functools.wraps(init)
-    def wrapped(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
-        if "ktae" in config.algorithm:
-            ktae_config(config.algorithm.ktae)
-            refuse_averaging_losses(config)
-            correction = config.algorithm.get("rollout_correction") or {}
-            if correction.get("rollout_rs") and not correction.get("bypass_mode"):
-                raise ValueError(
-                    f"algorithm.rollout_correction.rollout_rs={correction.get('rollout_rs')} takes tokens out of the "
-                    "mask before ktae can count them with trainer.use_v1=False. Use trainer.use_v1=True."
-                )
-        init(self, config, *args, **kwargs)
-
-    return wrapped
-
-
-def _with_key_token_values(compute_advantage: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the values in the older trainer. The V1 trainers have bound verl's function above and never get here."""
-
-    @functools.wraps(compute_advantage)
-    def wrapped(data: Any, *args: Any, config: Any = None, **kwargs: Any) -> Any:
-        data = compute_advantage(data, *args, config=config, **kwargs)
-        if config is not None and "ktae" in config:
-            batch = data.batch
-            batch["advantages"], _ = token_advantages(
-                batch["advantages"],
-                batch["response_mask"],
-                ids_BT=batch["responses"],
-                generated_BT=batch["response_mask"],
-                rewards_B=batch["token_level_scores"].sum(dim=1),
-                uids=data.non_tensor_batch["uid"],
-                is_padding=[False] * len(data),
-                config=ktae_config(config.ktae),
-            )
-        return data
-
-    return wrapped
-
-
-PPOTrainer.__init__ = _ktae_refused(PPOTrainer.__init__)
-# The older trainer is constructed by name and calls a function of its module: no subclass can take its place.
-ray_trainer.RayPPOTrainer.__init__ = _ktae_checked(ray_trainer.RayPPOTrainer.__init__)
-ray_trainer.compute_advantage = _with_key_token_values(ray_trainer.compute_advantage)
+refuse_ignored_settings(sys.argv[1:])

@@ -28,7 +28,6 @@ class RunTrainer(CorrectnessTrainer):
 
     Args:
         *args, **kwargs: those of `CorrectnessTrainer`.
-        correct_above: a rollout is correct when its correctness reward is greater than this.
         card: what TRL's model card is to say: `trainer_name`, `base_model`, `dataset_name`, `tags`, `paper`.
 
     On the main process, `latest_rollouts` holds the latest rollouts trained on, of all processes, one dict each: group,
@@ -40,11 +39,8 @@ class RunTrainer(CorrectnessTrainer):
         FloatingPointError: while training: a loss or gradient is not finite.
     """
 
-    def __init__(
-        self, *args: Any, correct_above: float = 0.0, card: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, card: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._correct_above = correct_above
         self._card = card or {}
         # TRL's own rotation goes by modification time, and takes any folder called checkpoint-something.
         self._keep, self.args.save_total_limit = self.args.save_total_limit, None
@@ -77,7 +73,7 @@ class RunTrainer(CorrectnessTrainer):
         rewards_N = self.latest_rewards[:, self._correctness_column]
         unscored_N = rewards_N.isnan()
         self._metrics[mode]["unscored"].append(unscored_N.float().mean().item())
-        correct_N = (rewards_N > self._correct_above).float()
+        correct_N = (rewards_N > self.correct_above).float()
         self._metrics[mode]["accuracy"].append(correct_N[~unscored_N].mean().item())
         self._generated = mode == "train"
         return batch

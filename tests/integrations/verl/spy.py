@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 import transfer_queue as tq
-from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 from verl.trainer.ppo.v1 import PPOTrainer
 
 seen = {}
@@ -40,16 +39,5 @@ def update_actor(self, batch, metrics, verls=PPOTrainer._update_actor):
     return verls(self, batch, metrics)
 
 
-def update_actor_of_older_trainer(self, batch, verls=RayPPOTrainer._update_actor):
-    fields = ("responses", "response_mask", "rm_scores", "advantages", "returns")
-    rows_of_batch = {field: list(batch.batch[field].clone()) for field in fields}
-    groups = {"uid": batch.non_tensor_batch["uid"].tolist()}
-    seen.update(generated=rows_of_batch | groups, estimator=rows_of_batch, actor=rows_of_batch)
-    seen.update(padding=[False] * len(batch), trainer=type(self).__qualname__)
-    torch.save(seen, Path(os.environ["KTAE_TEST_DIR"]) / f"step_{self.global_steps}.pt")
-    return verls(self, batch)
-
-
-RayPPOTrainer._update_actor = update_actor_of_older_trainer
 PPOTrainer._compute_advantage = compute_advantage
 PPOTrainer._update_actor = update_actor

@@ -18,10 +18,9 @@ from verl.trainer.ppo.v1 import PPOTrainerSync, get_trainer_cls
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 from verl.utils.import_utils import load_extern_object
 
-from ktae.config import KTAEConfig
-from ktae.integrations.verl import KTAETrainer, ktae_config
+from ktae.integrations.verl import KTAETrainer, token_credit
 
-RECIPES = Path(__file__).parents[2] / "recipes" / "verl"
+RECIPES = Path(__file__).parents[3] / "recipes" / "verl"
 ALGORITHMS = ("grpo", "grpo_ktae", "dapo", "dapo_ktae")
 
 
@@ -65,7 +64,7 @@ def test_ktae_is_on_where_the_name_says_so(name, composed):
     config = composed(name)
     if name.endswith("ktae"):
         assert get_trainer_cls(config.trainer.v1.trainer_mode) is KTAETrainer
-        assert ktae_config(config.algorithm.ktae) == KTAEConfig()
+        assert token_credit(config)[0].scale == 1.0
     else:
         assert get_trainer_cls(config.trainer.v1.trainer_mode) is PPOTrainerSync
         assert "ktae" not in config.algorithm
@@ -93,7 +92,7 @@ def test_environment_and_arguments_override(composed):
     )
     assert config.actor_rollout_ref.model.path == "a/model"
     assert (config.trainer.nnodes, config.trainer.n_gpus_per_node, config.trainer.total_epochs) == (2, 4, 1)
-    assert ktae_config(config.algorithm.ktae).scale == 2.0
+    assert token_credit(config)[0].scale == 2.0
 
 
 def test_prepared_problems_become_verls_rows_and_are_graded(tmp_path):

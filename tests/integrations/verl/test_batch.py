@@ -11,11 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch.nn.utils.rnn import pad_sequence
-from verl.trainer.ppo.ray_trainer import RayPPOTrainer
-from verl.trainer.ppo.v1 import PPOTrainerSync
 
 from ktae.config import KTAEConfig
-from ktae.integrations.verl import KTAETrainer, ktae_config, one_row_a_rollout, token_advantages
+from ktae.integrations.credit import TokenCredit
+from ktae.integrations.verl import (
+    KTAETrainer,
+    one_row_a_rollout,
+    refuse_ignored_settings,
+    token_advantages,
+    token_credit,
+)
 
 
 def compute(rows, config=KTAEConfig()):  # noqa: B008 (frozen)
@@ -25,6 +30,7 @@ def compute(rows, config=KTAEConfig()):  # noqa: B008 (frozen)
         return pad_sequence([torch.tensor(row[key]) for row in rows], batch_first=True)
 
     advantages, metrics = token_advantages(
+        TokenCredit(config),
         torch.tensor([row["advantage"] for row in rows])[:, None].expand(padded("ids").shape),
         padded("final"),
         ids_BT=padded("ids"),
@@ -32,7 +38,6 @@ def compute(rows, config=KTAEConfig()):  # noqa: B008 (frozen)
         rewards_B=torch.tensor([row["reward"] for row in rows]),
         uids=[row["uid"] for row in rows],
         is_padding=[row["padding"] for row in rows],
-        config=config,
     )
     return [row[: len(given["ids"])].tolist() for row, given in zip(advantages, rows, strict=True)], metrics
 
@@ -126,15 +131,24 @@ def test_a_rollout_of_several_outputs_is_refused():
 # algorithm.ktae
 
 
-def structured(settings):
-    config = OmegaConf.create({"algorithm": {"ktae": settings}})
+def asked_for(settings, **algorithm):
+    config = OmegaConf.create({"algorithm": ({} if settings is None else {"ktae": settings}) | algorithm})
     OmegaConf.set_struct(config, True)
-    return config.algorithm.get("ktae")
+    return token_credit(config)
+
+
+def key_tokens_of(settings):
+    """The settings with which key tokens are computed: what the estimator closes over."""
+    credit, states = asked_for(settings)
+    assert states is None
+    (cell,) = credit.estimator.__closure__
+    return cell.cell_contents
 
 
 @pytest.mark.parametrize(
     ("settings", "config"),
     [
+        (None, KTAEConfig()),
         ({}, KTAEConfig()),
         ({"preset": "paper"}, KTAEConfig()),
         (
@@ -146,51 +160,70 @@ def structured(settings):
     ],
 )
 def test_settings_from_a_struct_config(settings, config):
-    assert ktae_config(structured(settings)) == config
-    assert ktae_config(settings) == config
+    assert key_tokens_of(settings) == config
 
 
-def test_no_settings_are_the_defaults():
-    config = OmegaConf.create({"algorithm": {}})
-    OmegaConf.set_struct(config, True)
-    assert ktae_config(config.algorithm.get("ktae")) == KTAEConfig()
+def third(rollouts):
+    rollouts.require("entropies")
+    return rollouts.mask / 3
+
+
+def place(rollout):
+    return range(len(rollout["token_ids"]))
+
+
+def test_an_estimator_and_states_by_import_path():
+    credit, states = asked_for({"estimator": "test_batch:third", "states": "test_batch:place", "correct_above": 0.5})
+    assert (credit.needs, credit.correct_above) == (("entropies",), 0.5)
+    assert list(states({"token_ids": [5, 5]})) == [0, 1]
+    advantages, _ = token_advantages(
+        credit,
+        torch.tensor([[1.0, 1.0], [-1.0, -1.0]]),
+        torch.tensor([[1, 1], [1, 0]]),
+        ids_BT=torch.tensor([[5, 6], [7, 0]]),
+        generated_BT=torch.tensor([[1, 1], [1, 0]]),
+        rewards_B=torch.tensor([1.0, 0.0]),
+        uids=["a", "a"],
+        is_padding=[False, False],
+        entropies=torch.ones(2, 2),
+    )
+    torch.testing.assert_close(advantages, torch.tensor([[4 / 3, 4 / 3], [-2 / 3, 0.0]]))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"h1": 2}, r"algorithm\.ktae\.h1 is unknown; algorithm\.ktae may hold preset, fisher_weight, .*, fisher$"),
+        ({"h1": 2}, r"algorithm\.ktae\.h1 is unknown; algorithm\.ktae may hold preset, .*, fisher_weight, .*"),
         ({"preset": "best"}, r"algorithm\.ktae\.preset must be one of paper, released, recommended, got 'best'"),
         ({"context": -1}, r"algorithm\.ktae\.context must be an integer in 0\.\.64, got -1"),
         ({"scale": "big"}, r"algorithm\.ktae\.scale must be a finite number .*, got 'big'"),
         ({"exclude_token_ids": 5}, r"algorithm\.ktae\.exclude_token_ids must hold integers, got 5"),
-        ("recommended", r"algorithm\.ktae must hold some of preset, fisher_weight, .*; got 'recommended'"),
+        ("recommended", r"algorithm\.ktae must hold some of preset, .*; got 'recommended'"),
         (["preset"], r"algorithm\.ktae must hold some of preset, .*; got \['preset'\]"),
+        ({"estimator": "nothing"}, r"algorithm\.ktae\.estimator must be one of .* got 'nothing'"),
+        ({"estimator": "test_batch:third", "scale": 2}, r"algorithm\.ktae\.scale is a setting of key tokens"),
+        ({"states": "nowhere"}, r"algorithm\.ktae\.states must be an import path .* 'nowhere'"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        ktae_config(structured(settings))
+        asked_for(settings)
 
 
-@pytest.mark.parametrize("trainer", [KTAETrainer, RayPPOTrainer])
-def test_a_loss_that_averages_advantages_is_refused(trainer):
+def test_entropies_are_not_there_in_bypass_mode():
+    with pytest.raises(ValueError, match="needs the rollouts' entropies, which verl with these settings does not give"):
+        asked_for({"estimator": "test_batch:third"}, rollout_correction={"bypass_mode": True})
+
+
+def test_a_loss_that_averages_advantages_is_refused():
     actor = {"policy_loss": {"loss_mode": "geo_mean"}}
     config = OmegaConf.create({"algorithm": {"ktae": {}}, "actor_rollout_ref": {"actor": actor}})
-    with pytest.raises(ValueError, match="loss_mode=geo_mean averages"):
-        trainer(config)
+    with pytest.raises(ValueError, match=r"loss_mode must be another .* got 'geo_mean'"):
+        KTAETrainer(config)
 
 
 def test_verls_own_trainer_does_not_ignore_the_settings():
-    config = OmegaConf.create({"algorithm": {"ktae": {}}, "trainer": {"v1": {"trainer_mode": "sync"}}})
-    with pytest.raises(ValueError, match="trainer_mode=sync does not read it"):
-        PPOTrainerSync(config)
-
-
-def test_the_older_trainer_refuses_rejection_and_unknown_settings():
-    config = OmegaConf.create({"algorithm": {"ktae": {}, "rollout_correction": {"rollout_rs": "token_k1"}}})
-    with pytest.raises(ValueError, match="rollout_rs=token_k1 takes tokens out of the mask"):
-        RayPPOTrainer(config)
-    config.algorithm.ktae = {"h1": 1}
-    with pytest.raises(ValueError, match="h1 is unknown"):
-        RayPPOTrainer(config)
+    refuse_ignored_settings(["trainer.v1.trainer_mode=sync"])
+    refuse_ignored_settings(["+algorithm.ktae.scale=2", "trainer.v1.trainer_mode=ktae_sync"])
+    with pytest.raises(SystemExit, match="trainer_mode=sync does not read it"):
+        refuse_ignored_settings(["+algorithm.ktae.scale=2", "trainer.v1.trainer_mode=sync"])

@@ -191,21 +191,52 @@ def test_rejected_tokens_count_in_the_tables_and_are_not_trained_on(corrected, n
     assert step["metrics"]["ktae/mixed_group_share"] == 1.0
 
 
-def test_the_older_trainer_trains_on_the_same(run):
-    settings = ("trainer.use_v1=False", "algorithm.adv_estimator=grpo", "algorithm.norm_adv_by_std_in_grpo=False")
+def test_an_estimator_by_import_path(run):
+    settings = ("+algorithm.ktae.estimator=parity:later_is_better", "+algorithm.ktae.states=parity:place")
     more = ("data.train_batch_size=2", "trainer.total_training_steps=1")
-    step = run("older", *settings, *more, *SETTINGS).step(1)
-    assert step["trainer"] == "RayPPOTrainer"
+    step = run("estimator", *KTAE_SYNC, *settings, *more).step(1)
     rows = real_rows(step)
-    expected, values = oracle_advantages(rows, oracle.dr_grpo, **ORACLE)
-    assert_close(rows["actor"]["advantages"], expected)
-    assert np.count_nonzero(np.abs(values) > 0.1) > 5
+    for advantages, rollout in zip(
+        rows["actor"]["advantages"], oracle.grpo(rows["rewards"], rows["groups"]), strict=True
+    ):
+        np.testing.assert_allclose(advantages, rollout + 0.1 * np.arange(len(advantages)), rtol=0, atol=1e-6)
+
+
+def test_settings_that_nobody_reads_stop_the_run(inputs, tmp_path):
+    done = launch.launch(inputs, tmp_path, "algorithm.adv_estimator=grpo", "+algorithm.ktae.scale=2.0")
+    assert done.returncode != 0
+    assert "algorithm.ktae is set, and the default trainer.v1.trainer_mode does not read it" in done.output
+
+
+def test_an_installed_ktae_changes_nothing_of_verls(tmp_path):
+    """verl's functions are the same ones with the entry point as without plugins; only two names are registered."""
+    code = """
+import verl
+from verl.trainer.ppo import ray_trainer, v1
+from verl.trainer.ppo.v1 import trainer_base
+for module in (ray_trainer, v1, trainer_base):
+    for name, value in sorted(vars(module).items()):
+        for place in (value, *(vars(value).values() if isinstance(value, type) else ())):
+            if str(getattr(value, "__module__", "")).startswith("verl") and callable(place):
+                written = getattr(getattr(place, "__code__", None), "co_filename", None)
+                print(module.__name__, name, getattr(place, "__qualname__", ""), written)
+"""
+    printed = {}
+    for plugins in ("", "none"):
+        environment = {**os.environ, "VERL_USE_EXTERNAL_PLUGINS": plugins} if plugins else dict(os.environ)
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path)
+        printed[plugins] = done.stdout
+    assert "compute_advantage" in printed["none"]
+    assert printed[""] == printed["none"]
 
 
 def test_an_unknown_setting_stops_the_run(inputs, tmp_path):
     done = launch.launch(inputs, tmp_path, *KTAE_SYNC, "+algorithm.ktae.h2=2.0")
     assert done.returncode != 0
-    assert "algorithm.ktae.h2 is unknown; algorithm.ktae may hold preset, fisher_weight," in done.output
+    assert (
+        "algorithm.ktae.h2 is unknown; algorithm.ktae may hold preset, estimator, states, fisher_weight," in done.output
+    )
     assert not (tmp_path / "server.jsonl").exists()
 
 

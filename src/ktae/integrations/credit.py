@@ -1,0 +1,168 @@
+"""What a run adds to its advantages: an estimator, tried out before the run, with its metrics and its warnings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ktae.config import KTAEConfig
+from ktae.estimators import Estimator, Rollouts, load_estimator, token_values
+from ktae.estimators.key_tokens import key_tokens
+from ktae.integrations.metrics import PATIENCE, Batch
+
+logger = logging.getLogger("ktae")
+
+States = Callable[[Mapping[str, Any]], Sequence[int]]
+"""The state in which each token of a rollout was chosen, from the rollout: a mapping with `token_ids`, `mask` and what
+else the trainer knows of it. As many integers as token ids."""
+
+
+def choose(config: KTAEConfig, estimator: Estimator | str | None) -> Estimator:
+    """The estimator that was asked for: key tokens with the settings of `config`, or the one given.
+
+    Raises:
+        TypeError, ValueError: there is no such estimator, `config` is no KTAEConfig, or it sets what another estimator
+            than key tokens does not read.
+    """
+    if not isinstance(config, KTAEConfig):
+        raise TypeError(
+            f"ktae's settings must be a KTAEConfig, such as KTAEConfig(scale=8.0) or KTAEConfig.recommended(), "
+            f"got {config!r}"
+        )
+    if estimator is None:
+        return key_tokens(config)
+    default = KTAEConfig()
+    for field in fields(KTAEConfig):
+        if field.name != "correct_above" and getattr(config, field.name) != getattr(default, field.name):
+            raise ValueError(f"{field.name} is a setting of key tokens; estimator {estimator!r} does not read it")
+    if isinstance(estimator, str):
+        return load_estimator(estimator)
+    if not callable(estimator):
+        raise TypeError(f"estimator must be a name, an import path or a function of Rollouts, got {estimator!r}")
+    return estimator
+
+
+class TokenCredit:
+    """The token-level credit of one run.
+
+    Args:
+        config: settings of the key tokens, and for all estimators `correct_above`.
+        estimator: another estimator than key tokens: its name, its import path `package.module:function` or itself.
+        gives: what the trainer has besides ids, mask, rewards and groups: some of log_probs, entropies, states.
+        trainer: the trainer's name, for messages.
+
+    After a call `metrics` has that batch's (docs/metrics.md). `needs` names what of log_probs, entropies and states the
+    estimator cannot do without.
+
+    Raises:
+        TypeError, ValueError: see `choose`; on a batch of four small rollouts the estimator fails or returns something
+            else than finite values that are 0 outside the mask; it needs what the trainer does not give.
+    """
+
+    metrics: dict[str, float]
+
+    def __init__(
+        self,
+        config: KTAEConfig = KTAEConfig(),  # noqa: B008 (frozen)
+        estimator: Estimator | str | None = None,
+        *,
+        gives: Sequence[str] = (),
+        trainer: str = "this trainer",
+    ) -> None:
+        self.estimator, self.correct_above = choose(config, estimator), config.correct_above
+        self.scale = config.scale if estimator is None else None
+        self.needs = () if estimator is None else needs(self.estimator, config.correct_above)
+        for name in self.needs:
+            if name not in gives:
+                raise ValueError(f"estimator {estimator!r} needs the rollouts' {name}, which {trainer} does not give")
+        self._streaks: dict[str, int] = {}
+        self._named: set[str] = set()
+
+    def __call__(self, rollouts: Rollouts, *, warn: bool = True) -> Tensor:
+        """(N, T) float32, the values to add to the rollout advantages; 0 in unscored rollouts.
+
+        Args:
+            rollouts: all rollouts of a batch, whole groups.
+            warn: whether to look for traps (docs/metrics.md); each is named once, in the log of the logger "ktae".
+        """
+        value_NT = token_values(self.estimator, rollouts).masked_fill(rollouts.rewards.isnan()[:, None], 0.0)
+        batch = Batch(value_NT, rollouts, self.scale)
+        self.metrics = batch.metrics()
+        if warn:
+            found = batch.traps()
+            self._streaks = {name: self._streaks.get(name, 0) + 1 for name in found}
+            for name, message in found.items():
+                patience = PATIENCE.get(name, 3)
+                if self._streaks[name] >= patience and name not in self._named:
+                    self._named.add(name)
+                    logger.warning("ktae, batch after batch: %s" if patience > 1 else "ktae: %s", message)
+        return value_NT
+
+
+def needs(estimator: Estimator, correct_above: float) -> tuple[str, ...]:
+    """Which of log_probs, entropies and states the estimator cannot do without, found by leaving each out.
+
+    Raises:
+        ValueError, TypeError: it fails with all of them on a batch of four small rollouts; the message says how.
+    """
+    margin = 1.0 + abs(correct_above)
+    mask_NT = torch.tensor([[1, 1, 1], [1, 0, 1], [1, 1, 0], [1, 1, 1]])
+    given = {
+        "log_probs": -0.5 * mask_NT,
+        "entropies": 0.25 * mask_NT,
+        "states": torch.tensor([[0, 1, 2]] * 4),
+    }
+    tokens = (torch.tensor([[1, 2, 3], [1, 4, 2], [5, 2, 0], [5, 6, 6]]), mask_NT)
+    rewards_N = correct_above + margin * torch.tensor([1.0, -1.0, 1.0, torch.nan], dtype=torch.float64)
+
+    def call(optional: dict[str, Tensor]) -> None:
+        group_N = torch.tensor([7, 7, 3, 3])
+        token_values(estimator, Rollouts(*tokens, rewards_N, group_N, correct_above=correct_above, **optional))
+
+    try:
+        call(given)
+    except Exception as error:
+        name = getattr(estimator, "__name__", type(estimator).__name__)
+        raise ValueError(
+            f"estimator {name} fails on a batch of four small rollouts: {type(error).__name__}: {error}"
+        ) from error
+    needed = []
+    for name in given:
+        try:
+            call({other: value for other, value in given.items() if other != name})
+        except Exception:
+            needed.append(name)
+    return tuple(needed)
+
+
+def state_rows(states: States, rollouts: Sequence[Mapping[str, Any]], width: int) -> Tensor:
+    """(N, width) int64, each rollout's states, 0 after its last token.
+
+    Raises:
+        ValueError: `states` returned something else than as many integers as token ids.
+    """
+    state_NT = torch.zeros(len(rollouts), width, dtype=torch.long)
+    for row, rollout in enumerate(rollouts):
+        length, found = len(rollout["token_ids"]), torch.as_tensor(states(rollout))
+        if found.shape != (length,) or found.is_floating_point():
+            raise ValueError(
+                f"states must return an integer for each of the rollout's {length} tokens, got {found.tolist()!r:.200}"
+            )
+        state_NT[row, :length] = found
+    return state_NT
+
+
+def rollout_means(advantage_NT: Tensor, mask_NT: Tensor) -> Tensor:
+    """(N,) the mean of each rollout's token advantages, which is its rollout advantage where they are all equal."""
+    return (advantage_NT * mask_NT).sum(dim=1) / mask_NT.sum(dim=1).clamp(min=1)
+
+
+def refuse_unless(fits: bool, setting: str, expected: Any, met: Any, why: str) -> None:
+    """Raises a ValueError about a setting of the trainer's with which tokens would not get their own credit."""
+    if not fits:
+        raise ValueError(f"{setting} must be {expected} for token-level credit, got {met!r}: {why}")
