@@ -10,7 +10,7 @@ from typing import Any
 
 from ktae.config import KTAEConfig
 from ktae.files import json_lines
-from ktae.train.recipe import ALGORITHMS, Recipe, load_recipe
+from ktae.train.recipe import Recipe, load_recipe, parse_algorithm
 
 # Logged name, label. Drawn where it was logged.
 _CURVES = (
@@ -67,7 +67,7 @@ def curves(run: Path, recipe: Recipe) -> list[dict[str, Any]]:
                 if row["algorithm"] == algorithm and isinstance(row.get(key), int | float) and math.isfinite(row[key])
             ]
             if points:
-                series.append({"name": ALGORITHMS[algorithm].label, "points": _thinned(points)})
+                series.append({"name": parse_algorithm(algorithm).label, "points": _thinned(points)})
         if any(len(one["points"]) > 1 for one in series):
             drawn.append({"label": label, "series": series})
     return drawn
@@ -117,7 +117,7 @@ def facts(run: Path, recipe: Recipe) -> list[tuple[str, str]]:
     steps = max((row["step"] for row in json_lines.read(run / "metrics.jsonl")), default=0)
     return [
         ("model", recipe.model.path),
-        ("algorithms", ", ".join(ALGORITHMS[name].label for name in recipe.algorithms)),
+        ("algorithms", ", ".join(parse_algorithm(name).label for name in recipe.algorithms)),
         ("updates", f"{steps:,}"),
     ]
 

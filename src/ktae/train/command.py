@@ -12,13 +12,14 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments; what it does not know are the recipe's keys."""
     parser.description = "Trains every algorithm of a recipe from the same model and compares them."
-    parser.epilog = "Any key of the recipe can be set: --trl.learning_rate 1e-5 --algorithms '[grpo]' --seed 1"
+    parser.epilog = (
+        "Any key of the recipe can be set: --trl.learning_rate 1e-5 --algorithms '[grpo, grpo+ktae]' --seed 1"
+    )
     add = parser.add_argument
     add("recipe", help="a YAML file, or the name of a recipe that comes with ktae (quickstart)")
     add("--out", type=Path, help="the run's folder (default: runs/NAME, or runs/NAME-2, ... if taken)")
     add("--resume", action="store_true", help="go on with the latest interrupted run of this recipe")
     add("--dry-run", action="store_true", help="check everything, print the plan, train nothing")
-    add("--push-to-hub", metavar="OWNER/NAME", help="upload the trained models to the hub at the end")
 
 
 def run(arguments: argparse.Namespace) -> Callable[[], None] | None:
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> Callable[[], None] | None:
 
         return print_plan(recipe)
     out = arguments.out or _folder(recipe.name, arguments.resume)
-    training = prepare(recipe, out, resume=arguments.resume, push_to_hub=arguments.push_to_hub)
+    training = prepare(recipe, out, resume=arguments.resume)
     again = [arguments.recipe, *arguments.overrides]
     again += ["--out", str(arguments.out)] if arguments.out else []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,22 +62,16 @@ def _read(data: Data) -> Any:
 
 
 def _rows(rows: Any, data: Data) -> Any:
-    def fill(template: str, row: dict[str, Any], key: str) -> str:
-        try:
-            return template.format_map(row)
-        except KeyError as error:
-            raise ValueError(f"data.{key} names the column {error}; {data.source} has {sorted(row)}") from None
-
     def prompt(row: dict[str, Any]) -> Any:
         if data.prompt is None:
             return _checked_prompt(_column(row, "prompt", data), data)
-        text = fill(data.prompt, row, "prompt")
+        text = _fill(data.prompt, row, "data.prompt")
         system = [{"role": "system", "content": data.system}] if data.system else []
         return [*system, {"role": "user", "content": text}] if data.chat else text
 
     def answers(row: dict[str, Any]) -> list[str]:
         if data.answer is not None:
-            return [fill(data.answer, row, "answer")]
+            return [_fill(data.answer, row, "data.answer")]
         given = _column(row, "answers", data)
         if not (isinstance(given, list) and given and all(isinstance(answer, str) for answer in given)):
             raise ValueError(f"{data.source}: answers must be a list of at least one text, got {given!r}")
@@ -85,11 +81,48 @@ def _rows(rows: Any, data: Data) -> Any:
     return require("datasets", extra="train").Dataset.from_list(converted)
 
 
+def _fill(template: str, row: dict[str, Any], key: str) -> str:
+    """The template with `{Column}` replaced by the row's value, and `{{Column}}` by `{Column}`; other braces are text.
+
+    So LaTeX can stay as it is: only braces around letters are taken for a column's name.
+
+    >>> _fill(r"Put the {what} into \boxed{}.", {"what": "sum"}, "data.prompt")
+    'Put the sum into \\boxed{}.'
+    """
+
+    def value(match: re.Match[str]) -> str:
+        before, name, after = match.groups()
+        if len(before) == 2 <= len(after):
+            return f"{{{name}}}{after[2:]}"
+        if name in row:
+            return f"{before[1:]}{row[name]}{after[1:]}"
+        if not re.search("[A-Za-z]", name):
+            return match[0]
+        lower = {column.lower(): column for column in row}
+        near = difflib.get_close_matches(name.lower(), lower, n=1)
+        hint = f"; did you mean {lower[near[0]]!r}?" if near else ""
+        raise ValueError(
+            f"{key} names the column {name!r}, and the columns are {sorted(row)}{hint}; {{{{{name}}}}} is not a column "
+            f"but {{{name}}} itself"
+        )
+
+    return re.sub(r"(\{{1,3})([^{}]*)(\}{1,3})", value, template)
+
+
+# What datasets call them, most telling first.
+_USUAL = {
+    "prompt": ("question", "problem", "query", "instruction", "input", "text"),
+    "answers": ("answer", "final_answer", "solution", "target", "label", "output", "response"),
+}
+
+
 def _column(row: dict[str, Any], name: str, data: Data) -> Any:
     if name not in row:
-        key = name.removesuffix("s")
+        lower = {column.lower(): column for column in row}
+        usual = next((lower[column] for column in _USUAL[name] if column in lower), "COLUMN")
         raise ValueError(
-            f"{data.source} has no column {name!r} but {sorted(row)}; set data.{key} to a template such as '{{column}}'"
+            f"{data.source} has no column {name!r} but {sorted(row)}; say how to make it, for example "
+            f"--data.{name.removesuffix('s')} '{{{usual}}}'"
         )
     return row[name]
 

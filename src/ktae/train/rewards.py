@@ -11,8 +11,9 @@ import importlib
 import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from ktae.grading.extraction import extract_answer
@@ -173,6 +174,63 @@ class Guarded:
             failed = sum(score is None and reward is not None for score, reward in zip(scored, rewards, strict=True))
             log_metric(f"rewards/{self.__name__}/failed", float(failed + len(errors)))
         return scored
+
+
+def split_of(rewards: Iterable[float | None], correct_above: float) -> str:
+    """What to say of rewards that differ although all are correct, or all incorrect; empty where there is nothing to say.
+
+    Args:
+        rewards: of rollouts; None and NaN where unscored.
+        correct_above: a rollout is correct when its reward is greater than this.
+
+    >>> split_of([0.1, 1.0, 0.1, None], correct_above=0.0)
+    'all rewards, 0.1 to 1, are above correct_above 0, so all count as correct; --correct_above 0.55 would split them'
+    >>> split_of([0.0, 1.0], correct_above=0.0)
+    ''
+    """
+    values = sorted({float(reward) for reward in rewards if reward is not None and math.isfinite(reward)})
+    if len(values) < 2 or values[0] <= correct_above < values[-1]:
+        return ""
+    low, high = max(pairwise(values), key=lambda pair: pair[1] - pair[0])
+    where, what = ("above", "correct") if values[0] > correct_above else ("at most", "incorrect")
+    return (
+        f"all rewards, {values[0]:g} to {values[-1]:g}, are {where} correct_above {correct_above:g}, so all count as "
+        f"{what}; --correct_above {(low + high) / 2:g} would split them"
+    )
+
+
+def check_threshold(reward: Callable[..., Any], rows: Any, correct_above: float) -> list[float | None]:
+    r"""Tries the reward that decides correctness on answers that are known to be right, and on completions without one.
+
+    Args:
+        reward: in TRL's form.
+        rows: a slice of the data set, columns `prompt` and `answers` among them.
+        correct_above: a rollout is correct when its reward is greater than this.
+
+    Returns:
+        The rewards of each row's first accepted answer, put in \boxed{}; none where the function cannot be tried.
+
+    Raises:
+        ValueError: the function tells the two apart, and `correct_above` does not.
+    """
+    prompts, answers = rows["prompt"], rows["answers"]
+    columns = {name: values for name, values in rows.items() if name != "prompt"}
+
+    def tried(texts: list[str]) -> list[float | None]:
+        chat = not isinstance(prompts[0], str)
+        completions = [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
+        return list(reward(prompts=prompts, completions=completions, **columns))
+
+    try:
+        boxed = tried([rf"The answer is $\boxed{{{accepted[0]}}}$." for accepted in answers])
+        plain, none = tried([accepted[0] for accepted in answers]), tried([""] * len(answers))
+    except RuntimeError:  # a function that needs more than a text
+        return []
+    right, wrong = ([value for value in values if value is not None] for values in (boxed + plain, none))
+    advice = split_of([max(right), *wrong], correct_above) if right and wrong and max(right) > max(wrong) else ""
+    if advice:
+        raise ValueError(f"tried on right answers and on none: {advice}")
+    return boxed
 
 
 def _is_column(value: Any, number: int) -> bool:

@@ -18,13 +18,13 @@ from ktae.extras import require
 from ktae.files import json_lines
 from ktae.train.checkpoints import latest
 from ktae.train.folder import forget_after, open_folder
-from ktae.train.recipe import ALGORITHMS, Recipe
-from ktae.train.settings import grpo_config, has_overlong, is_main
+from ktae.train.recipe import Recipe, parse_algorithm
+from ktae.train.settings import grpo_config, is_main, overlong_buffer
 
 BEFORE = "start"
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False, push_to_hub: str | None = None) -> None:
+def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
     """Trains every algorithm of the recipe from the same model and evaluates before and after.
 
     Writes to `out`: config.yaml (the recipe, every default spelled out), provenance.jsonl (how it was made),
@@ -36,31 +36,25 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, push_to_hub: str |
         out: the run's folder; created, and empty unless `resume`.
         resume: go on with the run in `out`; finished parts are kept, an interrupted algorithm continues from its
             last complete checkpoint.
-        push_to_hub: upload the final models as this Hugging Face repository, with the algorithm's name behind it if
-            there are several.
 
     Raises:
         FileExistsError: `out` holds a run and `resume` is False.
         FileNotFoundError: `resume` is True and `out` holds no run, or a file that the recipe names is not there.
         ValueError: a setting is wrong, or `resume` is True and the run in `out` has another recipe.
     """
-    prepare(recipe, out, resume=resume, push_to_hub=push_to_hub)()
+    prepare(recipe, out, resume=resume)()
 
 
-def prepare(recipe: Recipe, out: Path, *, resume: bool, push_to_hub: str | None = None) -> Callable[[], None]:
+def prepare(recipe: Recipe, out: Path, *, resume: bool) -> Callable[[], None]:
     """Checks everything that can be checked before a model is loaded, and opens the run's folder.
 
     Arguments and errors are those of `train`. Returns the rest of the run.
     """
     run = check(recipe, out, resume=resume)
     _check_installed(recipe)
-    if push_to_hub:
-        from ktae.train.hub import check_hub
-
-        check_hub(push_to_hub)
     if is_main():
         open_folder(recipe, out, resume)
-    return lambda: run.run(push_to_hub)
+    return run.run
 
 
 def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
@@ -68,8 +62,9 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for module in ("trl", "datasets", "rich", "matplotlib", *(["peft"] if recipe.lora else [])):
         require(module, extra="train")
-    from ktae.models.load import resolve
+    from ktae.models.load import check_model
     from ktae.train.data import load_data
+    from ktae.train.rewards import check_threshold
 
     quiet()
     rewards = load_rewards(recipe)
@@ -79,9 +74,15 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
             f"{recipe.data.source} leaves {len(train_rows)} problems to train on, fewer than batch.prompts "
             f"{recipe.batch.prompts}; lower batch.prompts or data.test_rows"
         )
-    resolve(recipe.model.path)
     for algorithm in recipe.algorithms:
         grpo_config(recipe, algorithm, out, test_rows=len(test_rows))  # TRL's own checks
+    _, tokenizer = check_model(recipe.model)
+    if not isinstance(train_rows[0]["prompt"], str) and tokenizer.chat_template is None:
+        raise ValueError(
+            f"the prompts are chat messages, and the tokenizer of {recipe.model.path} has no chat template"
+        )
+    if is_main():
+        check_threshold(rewards[recipe.correctness], train_rows[:4], recipe.correct_above)
     return Run(recipe, out, train_rows, test_rows, rewards, resume)
 
 
@@ -113,11 +114,10 @@ class Run:
     rewards: dict[str, Any]
     resume: bool
 
-    def run(self, push_to_hub: str | None = None) -> None:
+    def run(self) -> None:
         """Everything from the first evaluation to the table; parts that are finished are left out."""
         from rich.console import Console
 
-        from ktae.train.model_card import write_model_card
         from ktae.train.summary import summarize
 
         recipe, out = self.recipe, self.out
@@ -129,16 +129,9 @@ class Run:
             final = out / algorithm / "model"
             if not final.exists():
                 self._train(algorithm)
-            self._evaluate(algorithm, final, ALGORITHMS[algorithm].label)
+            self._evaluate(algorithm, final, parse_algorithm(algorithm).label)
         if is_main():
-            results = summarize(recipe, out, self.console)
-            for algorithm in recipe.algorithms:
-                write_model_card(recipe, algorithm, results, out)
-                if push_to_hub:
-                    from ktae.train.hub import push
-
-                    several = len(recipe.algorithms) > 1
-                    push(out / algorithm / "model", f"{push_to_hub}-{algorithm}" if several else push_to_hub)
+            summarize(recipe, out, self.console)
         # A process that ends while others are at work can take them with it.
         require("accelerate", extra="train").PartialState().wait_for_everyone()
 
@@ -146,6 +139,7 @@ class Run:
         """Writes evaluation/<who>_<mode>.jsonl unless an earlier, interrupted call of this run has."""
         from ktae.models.held_out import answer
         from ktae.models.load import load_model
+        from ktae.train.rewards import split_of
 
         recipe = self.recipe
         modes = {"sampled": recipe.evaluation.samples, "greedy": None if recipe.evaluation.greedy else 0}
@@ -171,8 +165,11 @@ class Run:
                 chat_template_kwargs=config.chat_template_kwargs,
             )
             json_lines.write(files[mode], [dataclasses.asdict(answer) for answer in answers])
-            correct = sum((answer.reward or 0.0) > recipe.ktae.correct_above for answer in answers) / len(answers)
+            rewards = [answer.reward for answer in answers]
+            correct = sum(reward is not None and reward > recipe.correct_above for reward in rewards) / len(rewards)
             self.console.print(f"{label:<10} {mode} accuracy {correct:.3f}  ({time.perf_counter() - begun:.0f} s)")
+            if advice := split_of(rewards, recipe.correct_above):
+                self.console.print(f"[bold dark_orange]{recipe.correctness}: {advice}[/]", highlight=False)
         del policy
         torch.cuda.empty_cache()  # vLLM takes a share of what is free
 
@@ -181,15 +178,15 @@ class Run:
         from ktae.train.callbacks import Display, Records
         from ktae.train.show import Show
 
-        recipe, folder, label = self.recipe, self.out / algorithm, ALGORITHMS[algorithm].label
+        recipe, folder, label = self.recipe, self.out / algorithm, parse_algorithm(algorithm).label
         checkpoint = latest(folder) if self.resume else None
         if is_main():
             forget_after(checkpoint, algorithm, self.out)
         config = grpo_config(recipe, algorithm, self.out, test_rows=len(self.test_rows))
         reward_funcs = list(self.rewards.values())
-        if has_overlong(recipe, algorithm) and recipe.overlong:
+        if buffer := overlong_buffer(recipe, algorithm, config.max_completion_length):
             punishment = require("trl.rewards", extra="train").get_soft_overlong_punishment
-            reward_funcs.append(punishment(config.max_completion_length, recipe.overlong.buffer))
+            reward_funcs.append(punishment(config.max_completion_length, buffer))
         trainer_class, options = _trainer(recipe, algorithm)
         # TRL adds adapters, whose weights are random, before it sets the seed itself.
         require("transformers", extra="train").set_seed(recipe.seed)
@@ -202,7 +199,7 @@ class Run:
             train_dataset=self.train_rows,
             eval_dataset=self.test_rows if config.eval_strategy != "no" else None,
             correctness_reward=self.rewards[recipe.correctness].__name__,
-            correct_above=recipe.ktae.correct_above,
+            correct_above=recipe.correct_above,
             **options,
         )
         trainer.remove_callback(require("transformers", extra="train").PrinterCallback)
@@ -231,9 +228,9 @@ def _trainer(recipe: Recipe, algorithm: str) -> tuple[type, dict[str, Any]]:
             target_modules=recipe.lora.target_modules,
             task_type="CAUSAL_LM",
         )
-    if ALGORITHMS[algorithm].ktae:
+    if parse_algorithm(algorithm).ktae:
         options["ktae"] = recipe.key_tokens(algorithm)
-    dynamic = ALGORITHMS[algorithm].dapo and recipe.dynamic_sampling
+    dynamic = parse_algorithm(algorithm).rollout == "dapo" and recipe.dynamic_sampling
     if dynamic:
         options |= dataclasses.asdict(dynamic)
     classes = {
@@ -242,7 +239,7 @@ def _trainer(recipe: Recipe, algorithm: str) -> tuple[type, dict[str, Any]]:
         (False, True): trainer.DynamicRunTrainer,
         (True, True): trainer.KTAEDynamicRunTrainer,
     }
-    return classes[ALGORITHMS[algorithm].ktae, bool(dynamic)], options
+    return classes[parse_algorithm(algorithm).ktae, bool(dynamic)], options
 
 
 def quiet() -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ktae.evaluation.statistics import paired_difference, share_interval
 from ktae.files import json_lines
-from ktae.train.recipe import ALGORITHMS, Recipe
+from ktae.train.recipe import Recipe, parse_algorithm
 
 
 def summarize(recipe: Recipe, out: Path, console: Any) -> dict[str, Any]:
@@ -43,14 +43,14 @@ def as_markdown(recipe: Recipe, results: dict[str, Any]) -> str:
 def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
     correct, policies = {}, {}
     for who in ("start", *recipe.algorithms):
-        policies[who] = {"label": ALGORITHMS[who].label if who in ALGORITHMS else "before training"}
+        policies[who] = {"label": "before training" if who == "start" else parse_algorithm(who).label}
         for mode in ("sampled", "greedy"):
             rows = json_lines.read(out / "evaluation" / f"{who}_{mode}.jsonl")
             if not rows:
                 continue
             problems = rows[-1]["problem"] + 1
             reward = np.array([math.nan if row["reward"] is None else row["reward"] for row in rows])
-            correct[who, mode] = (reward > recipe.ktae.correct_above).astype(float).reshape(problems, -1)
+            correct[who, mode] = (reward > recipe.correct_above).astype(float).reshape(problems, -1)
             accuracy = share_interval(correct[who, mode].mean(axis=1))
             policies[who][mode] = {
                 "accuracy": accuracy.value,
@@ -63,7 +63,7 @@ def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
         if rows:
             seconds = sum(row["step_time"] for row in rows)
             policies[who]["steps"], policies[who]["seconds"] = rows[-1]["step"], seconds
-            if ALGORITHMS[who].ktae:
+            if parse_algorithm(who).ktae:
                 # A step that reuses rollouts has no estimator time.
                 policies[who]["ktae_share"] = sum(row.get("ktae/seconds", 0.0) for row in rows) / seconds
     differences = [
@@ -88,7 +88,7 @@ def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
 
 def _baseline(recipe: Recipe, algorithm: str) -> str:
     """What an algorithm is compared with: itself without KTAE if that was trained, otherwise the first one."""
-    without = algorithm.partition("_")[0]
+    without = algorithm.partition("+")[0]
     return without if without != algorithm and without in recipe.algorithms else recipe.algorithms[0]
 
 
@@ -104,7 +104,7 @@ def _table(recipe: Recipe, results: dict[str, Any]) -> tuple[list[str], list[lis
         cells.append(f"{length['mean_length']:.1f}" if length else "-")
         cells.append(f"{policy['steps']} steps, {policy['seconds']:.0f} s" if "steps" in policy else "")
         lines.append(cells)
-    labels = {name: ALGORITHMS[name].label for name in recipe.algorithms}
+    labels = {name: parse_algorithm(name).label for name in recipe.algorithms}
     notes = [
         f"{labels[row['policy']]} minus {labels[row['baseline']]}, {row['mode']}: "
         f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] (95 %, paired by problem)"
@@ -143,7 +143,7 @@ def _plot(recipe: Recipe, out: Path) -> None:
                 np.ones_like(value), np.ones(width), "same"
             )
             axis.plot(step, value, color=f"C{color}", alpha=0.25, linewidth=1)
-            axis.plot(step, smooth, color=f"C{color}", linewidth=2, label=ALGORITHMS[algorithm].label)
+            axis.plot(step, smooth, color=f"C{color}", linewidth=2, label=parse_algorithm(algorithm).label)
         axis.set(xlabel="step", ylabel=label)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
