@@ -99,7 +99,7 @@ def build(cls: type, values: dict[str, Any], prefix: str = "", default: Any = No
             raise ValueError(f"missing key {prefix}{name}")
     made = {k: convert(hints[k], value, f"{prefix}{k}", fields[k].default) for k, value in values.items()}
     try:
-        return dataclasses.replace(default, **made) if isinstance(default, cls) else cls(**made)
+        return cls(**made) if default is None else dataclasses.replace(default, **made)
     except ValueError as error:
         raise ValueError(f"{prefix}{error}") from None
 
@@ -109,7 +109,7 @@ def convert(hint: Any, value: Any, key: str, default: Any = None) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, dict):
-            return build(hint, value, f"{key}.", default)
+            return build(hint, value, f"{key}.", default if isinstance(default, hint) else None)
     elif origin is Literal:
         if value in arguments:
             return value
@@ -141,8 +141,10 @@ def type_name(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return " | ".join(map(repr, typing.get_args(hint)))
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        return " | ".join(map(type_name, typing.get_args(hint))).replace("NoneType", "null")
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+        return " | ".join(map(type_name, typing.get_args(hint)))
+    if typing.get_args(hint):  # a list in YAML
+        return str(hint).replace("typing.", "").replace("tuple[", "list[").replace(", ...]", "]")
+    return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:

@@ -41,9 +41,6 @@ Rows = list[tuple[str, str]]
 def print_plan(recipe: Recipe) -> None:
     """Checks a recipe and prints what a run of it would be.
 
-    Args:
-        recipe: what would be run, by as many processes as the environment says (WORLD_SIZE).
-
     Raises:
         ValueError, OSError, ImportError: what `ktae train` raises before it trains.
     """
@@ -56,7 +53,7 @@ def print_plan(recipe: Recipe) -> None:
 
 
 def _print(recipe: Recipe, run: Run, configs: dict[str, Any]) -> None:
-    config = max(configs.values(), key=lambda config: config.beta)  # the one that needs most memory
+    config = max(configs.values(), key=lambda config: config.beta)  # that needs most memory
     model_config, tokenizer = check_model(recipe.model)
     model = skeleton(model_config, recipe.lora)
     weights = str(model_config.dtype or torch.float32) if recipe.model.dtype == "auto" else recipe.model.dtype
@@ -65,7 +62,10 @@ def _print(recipe: Recipe, run: Run, configs: dict[str, Any]) -> None:
         "Algorithms": [(parse_algorithm(name).label, _algorithm(recipe, name, configs[name])) for name in configs],
         "Training": _training(recipe, config, run, weights.removeprefix("torch.")),
         "Data": _data(recipe, run, first, lengths),
-        "Model": _model(recipe, model, tokenizer),
+        "Model": [
+            ("path", f"{recipe.model.path}; completions end with {tokenizer.eos_token!r}"),
+            ("parameters", f"{model.num_parameters():,}, {model.num_parameters(only_trainable=True):,} trained"),
+        ],
         "Memory of one device": _memory(recipe, config, model, 4 if "float32" in weights else 2, max(lengths)),
     }
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -99,21 +99,17 @@ def _other_processes() -> Iterator[None]:
 
 
 def _algorithm(recipe: Recipe, name: str, config: Any) -> str:
+    algorithm = parse_algorithm(name)
     high = config.epsilon if config.epsilon_high is None else config.epsilon_high
-    algorithm, parts = (
-        parse_algorithm(name),
-        [f"{config.loss_type} loss, ratios {1 - config.epsilon:g} to {1 + high:g}"],
-    )
-    parts.append(f"KL {config.beta:g}" if config.beta else "no KL")
+    parts = [f"{config.loss_type} loss, ratios {1 - config.epsilon:g} to {1 + high:g}, KL {config.beta:g}"]
     if algorithm.rollout == "dapo" and (dynamic := recipe.dynamic_sampling):
         parts.append(f"dynamic sampling in up to {dynamic.max_generation_rounds} rounds, then {dynamic.when_short}")
     if buffer := overlong_buffer(recipe, name, config.max_completion_length):
         parts.append(f"overlong punishment over the last {buffer:,} of {config.max_completion_length:,} tokens")
     if algorithm.ktae:
-        settings, paper = dataclasses.asdict(recipe.key_tokens(name)), dataclasses.asdict(KTAEConfig())
-        changed = [
-            f"{key} {value}" for key, value in settings.items() if value != paper[key] and key != "correct_above"
-        ]
+        settings = dataclasses.asdict(recipe.key_tokens(name))
+        paper = dataclasses.asdict(KTAEConfig(correct_above=recipe.correct_above))
+        changed = [f"{key} {value}" for key, value in settings.items() if value != paper[key]]
         parts.append("key tokens by the paper's formula" + (f" but for {', '.join(changed)}" if changed else ""))
     elif algorithm.estimator:
         parts.append(f"values of {algorithm.estimator} on top")
@@ -127,11 +123,9 @@ def _training(recipe: Recipe, config: Any, run: Run, weights: str) -> Rows:
     updates = batch.updates * config.num_iterations
     generations = len(run.train_rows) // batch.prompts  # TRL drops the incomplete last one
     total = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * generations * updates)
-    measured = f"{evaluation.samples} sampled{' and 1 greedy' * evaluation.greedy} a held-out problem, before and after"
+    measured = f"{evaluation.samples} sampled and {int(evaluation.greedy)} greedy a held-out problem, before and after"
     measured += f"; 1 sampled every {evaluation.every} updates" * bool(evaluation.every)
-    passes = (
-        f"{config.gradient_accumulation_steps:,} pass(es) of {batch.per_device} on each of {processes()} process(es)"
-    )
+    passes = f"{config.gradient_accumulation_steps:,} pass(es) of {batch.per_device} on {processes()} process(es)"
     through = f"{total / updates / generations:.3g} times through the data"
     return [
         ("learning rate", f"{config.learning_rate:g}, {getattr(config.lr_scheduler_type, 'value', '')}"),
@@ -168,25 +162,14 @@ def _data(recipe: Recipe, run: Run, first: str, lengths: list[int]) -> Rows:
     ]
 
 
-def _model(recipe: Recipe, model: Any, tokenizer: Any) -> Rows:
-    whole, trained = _parameters(model)
-    return [
-        ("path", recipe.model.path),
-        ("parameters", f"{whole:,}, {trained:,} of them trained" if trained < whole else f"{whole:,}"),
-        ("tokenizer", f"ends with {tokenizer.eos_token!r}, pads with {tokenizer.pad_token!r}"),
-    ]
-
-
 def _warnings(recipe: Recipe, config: Any, model: Any, weights: str, longest: int) -> Iterator[str]:
     if "float32" not in weights and not recipe.lora and processes() == 1:
         yield (
             f"model.dtype: the {weights} weights themselves are trained; changes below 1/256 of a weight are lost, as "
             "most are at learning rates around 1e-6. float32 keeps them"
         )
-    context, limit = (
-        getattr(model.config.get_text_config(), "max_position_embeddings", None),
-        config.max_completion_length,
-    )
+    limit = config.max_completion_length
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if context and longest + limit > context:
         yield (
             f"the longest prompt, {longest:,} tokens, and trl.max_completion_length {limit:,} come to more than the "
@@ -204,52 +187,39 @@ def skeleton(config: Any, lora: Lora | None) -> Any:
     return model
 
 
-def _parameters(model: Any) -> tuple[int, int]:
-    """All of the model's parameters, and those that are trained."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
-
-
 def memory(
-    model: Any,
-    weight_bytes: int,
-    compute_bytes: int,
-    *,
-    shards: int = 1,
-    reference: bool = False,
-    sampled: int = 0,
-    pass_tokens: int = 0,
-    tokens: int = 0,
+    model: Any, stored: int, computed: int, *, shards: int, reference: bool, sampled: int, at_once: int, tokens: int
 ) -> dict[str, int]:
     """Bytes of one device with AdamW, in closed form; activations, libraries and the allocator's reserve come on top.
 
     Args:
         model: from `skeleton`.
-        weight_bytes, compute_bytes: of one loaded weight, and of one value in a multiplication.
+        stored, computed: bytes of one weight as it is loaded, and of one value in a multiplication.
         shards: devices over which FSDP2 or ZeRO-3 spread weights, gradients and optimizer.
         reference: a second model is held (`trl.beta` > 0, all weights trained).
         sampled: rollouts that transformers samples at once; 0 with vLLM, which takes a share of the device for itself.
-        pass_tokens: tokens of one forward and backward pass.
+        at_once: rollouts in one forward and backward pass.
         tokens: of the longest rollout, prompt included.
     """
-    (whole, trained), text = _parameters(model), model.config.get_text_config()
+    whole, trained = model.num_parameters(), model.num_parameters(only_trainable=True)
+    text = model.config.get_text_config()
     if trained < whole:  # PEFT's adapters are float32
-        trained_bytes, weights = 4, (whole - trained) * weight_bytes + trained * 4
+        kept, weights = 4, (whole - trained) * stored + trained * 4
     else:  # accelerate shards float32 weights, whatever was loaded
-        trained_bytes = 4 if shards > 1 and compute_bytes == 2 else weight_bytes
-        weights = whole * trained_bytes + whole * weight_bytes * reference
+        kept = 4 if shards > 1 and computed == 2 else stored
+        weights = whole * kept + whole * stored * reference
     heads = text.num_attention_heads
     head_size = getattr(text, "head_dim", None) or text.hidden_size // heads
     cached = 2 * text.num_hidden_layers * (getattr(text, "num_key_value_heads", None) or heads) * head_size
-    tile = min(pass_tokens, _TILE_TOKENS) * min(text.vocab_size, _TILE_WORDS)
+    tile = min(at_once * tokens, _TILE_TOKENS) * min(text.vocab_size, _TILE_WORDS)
     return {
         "weights": weights // shards,
-        "gradients": trained * trained_bytes // shards,
-        "optimizer": 2 * trained * trained_bytes // shards,
-        "key-value cache": sampled * max(tokens - 1, 0) * cached * weight_bytes,
+        "gradients": trained * kept // shards,
+        "optimizer": 2 * trained * kept // shards,
+        "key-value cache": sampled * max(tokens - 1, 0) * cached * stored,
         # As computed, in float32, and twice as probabilities; TRL makes those of an update tile by tile.
-        "logits, sampling": sampled * text.vocab_size * (weight_bytes + 12),
-        "logits, updating": tile * (compute_bytes + 4),
+        "logits, sampling": sampled * text.vocab_size * (stored + 12),
+        "logits, updating": tile * (computed + 4),
     }
 
 
@@ -264,7 +234,7 @@ def _memory(recipe: Recipe, config: Any, model: Any, weight_bytes: int, longest:
         shards=world if sharded else 1,
         reference=config.beta > 0 and recipe.lora is None,
         sampled=0 if config.use_vllm else batch.prompts * batch.rollouts // world,
-        pass_tokens=batch.per_device * tokens,
+        at_once=batch.per_device,
         tokens=tokens,
     )
     held = terms["weights"] + terms["optimizer"]

@@ -135,7 +135,7 @@ class Data:
         system: system message, with `chat` only.
         split: split of a Hugging Face dataset.
         test_rows: rows held out for the evaluation, the same ones whatever the seed; never trained on.
-        train_rows: rows to train on; None takes all that are left (required for `modchain`, which is endless).
+        train_rows: rows to train on; null takes all that are left (required for `modchain`, which is endless).
     """
 
     source: str
@@ -243,8 +243,8 @@ class Recipe:
 
     Attributes:
         name: the run's folder is `runs/<name>`.
-        algorithms: one or more of `grpo`, `dapo`, `grpo+ktae`, ... (`parse_algorithm`), trained one after the other from
-            the same start.
+        algorithms: `grpo`, `dapo`, or one of them with an estimator on top (`grpo+ktae`, docs/training.md); each is
+            trained from the same start.
         model: the policy to start from.
         data: problems with known answers.
         rewards: names of built-in reward functions or import paths `package.module:function`.
@@ -257,9 +257,9 @@ class Recipe:
         show_every: every so many updates two rollouts are shown with their rewards and key tokens; 0 for never.
         ktae: key-token values of the algorithms `+ktae`; by default the paper's formula.
         ktae_context: those of the algorithms `+ktae_context`; by default `KTAEConfig.recommended()`.
-        dynamic_sampling: a part of DAPO, for the `dapo` algorithms only; null switches it off.
-        overlong: the same.
-        lora: adapters; null trains all weights.
+        dynamic_sampling: DAPO's dynamic sampling, for the algorithms `dapo` only; null switches it off.
+        overlong: DAPO's punishment of overlong completions, for the algorithms `dapo` only; null switches it off.
+        lora: adapters to train; null trains all weights.
         evaluation: what is measured on the held-out problems.
         trl: fields of TRL's `GRPOConfig`; they win over an algorithm's own settings.
     """
@@ -309,7 +309,7 @@ class Recipe:
         return self.correctness_reward or self.rewards[0]
 
     def key_tokens(self, algorithm: str) -> KTAEConfig:
-        """The settings of an algorithm's key-token values; `ktae` for one that has none, to look at its rollouts with."""
+        """The settings of an algorithm's key-token values; where it has none, those to look at its rollouts with."""
         estimator = parse_algorithm(algorithm).estimator
         return self.ktae_context if estimator == "ktae_context" else self.ktae
 

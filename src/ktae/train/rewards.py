@@ -177,7 +177,7 @@ class Guarded:
 
 
 def split_of(rewards: Iterable[float | None], correct_above: float) -> str:
-    """What to say of rewards that differ although all are correct, or all incorrect; empty where there is nothing to say.
+    """What to say of rewards that differ although all are correct, or all incorrect; otherwise an empty text.
 
     Args:
         rewards: of rollouts; None and NaN where unscored.
