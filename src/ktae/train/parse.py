@@ -24,8 +24,8 @@ class Key:
     doc: str
 
 
-def parse_overrides(arguments: list[str]) -> list[tuple[str, Any]]:
-    """`["--a.b", "1", "--c=x"]` as pairs of a dotted key and its YAML value."""
+def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
+    """`["--a.b", "1", "--c=x"]` as pairs of a dotted key and its value's text."""
     overrides, rest = [], list(arguments)
     while rest:
         argument = rest.pop(0)
@@ -36,7 +36,7 @@ def parse_overrides(arguments: list[str]) -> list[tuple[str, Any]]:
             if not rest:
                 raise ValueError(f"--{key} needs a value")
             value = rest.pop(0)
-        overrides.append((key, load_yaml(value)))
+        overrides.append((key, value))
     return overrides
 
 

@@ -100,7 +100,8 @@ def parse_algorithm(name: str) -> Algorithm:
     known = {*_KTAE_LABELS, *ESTIMATORS}
     if rollout not in ROLLOUT_ALGORITHMS or (plus and not own and estimator not in known):
         with_estimator = map("+".join, product(ROLLOUT_ALGORITHMS, known))
-        raise unknown("algorithm", name, [*ROLLOUT_ALGORITHMS, *with_estimator])
+        error = unknown("algorithm", name, [*ROLLOUT_ALGORITHMS, *with_estimator])
+        raise ValueError(f"{error}; it is {' or '.join(ROLLOUT_ALGORITHMS)}, alone or with an estimator: grpo+ktae")
     return Algorithm(f"{rollout}{plus}{estimator}", rollout, estimator or None)
 
 
@@ -347,7 +348,8 @@ def load_recipe(recipe: str, overrides: list[str] | None = None) -> Recipe:
 
     Args:
         recipe: path of a YAML file, or the name of a recipe that comes with the package (`quickstart`).
-        overrides: `["--trl.learning_rate", "1e-5", "--seed=1"]`; values are YAML.
+        overrides: `["--trl.learning_rate", "1e-5", "--seed=1"]`. A text is taken as it is, "null" for none; other values are
+            YAML.
 
     Raises:
         FileNotFoundError: no such file or shipped recipe.
@@ -364,14 +366,16 @@ def load_recipe(recipe: str, overrides: list[str] | None = None) -> Recipe:
         raise ValueError(f"{path} must hold a mapping, got {type(values).__name__}")
     sections, algorithms = list(values), values.get("algorithms")
     changed = parse_overrides(overrides or [])
-    for key, value in changed:
+    for key, text in changed:
         section = values
         *parents, last = key.split(".")
         for parent in parents:
             section = section.setdefault(parent, {})
             if not isinstance(section, dict):
                 raise ValueError(f"unknown key {key!r}: {parent!r} is not a section")
-        section[last] = value
+        known = recipe_keys().get(key)
+        is_text = known is not None and known.type in (str, str | None)
+        section[last] = (None if text == "null" else text) if is_text else load_yaml(text)
     _check_keys(values)
     made = build(Recipe, values)
     if isinstance(algorithms, list):
