@@ -10,8 +10,6 @@ from typing import Any, Literal
 
 from ktae.extras import require
 
-_SECONDS = 10.0  # for the hub to answer
-
 
 @dataclass(frozen=True)
 class Model:
@@ -39,87 +37,39 @@ def load_model(model: Model, trained: Path | None = None) -> tuple[Any, Any]:
         token pads with its end-of-sequence token.
 
     Raises:
-        FileNotFoundError, ValueError: those of `find`.
-        ValueError: the tokenizer has no end-of-sequence token.
+        FileNotFoundError: `model.path` names a package, a file or a folder that is not there.
+        ValueError: the tokenizer has neither a padding nor an end-of-sequence token.
     """
     transformers = require("transformers", extra="train")
     if trained is not None and (trained / "adapter_config.json").exists():
         base, tokenizer = load_model(model)
         return require("peft", extra="train").PeftModel.from_pretrained(base, str(trained)), tokenizer
-    path, options = _files(str(trained) if trained is not None else find(model.path))
-    tokenizer = _tokenizer(model, path, options)
+    path = str(trained) if trained is not None else model.path
+    tokenizer = load_tokenizer(path)
+    if tokenizer.eos_token is None:
+        raise ValueError(f"the tokenizer of {model.path} has no end-of-sequence token, so completions cannot end")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    path, options = _located(path)
     if options:  # weights kept in their quantized blocks, the default, cannot be trained
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     return transformers.AutoModelForCausalLM.from_pretrained(path, dtype=model.dtype, **options), tokenizer
 
 
-def check_model(model: Model) -> tuple[Any, Any]:
-    """Finds out within seconds whether `load_model` can work: all but the weights is loaded.
-
-    Returns:
-        transformers' configuration and the tokenizer.
-
-    Raises:
-        FileNotFoundError, ValueError: those of `find`.
-        ValueError: a folder without weights, a configuration or tokenizer that cannot be loaded, or a tokenizer without
-            an end-of-sequence token.
-    """
-    path, options = _files(find(model.path))
-    if Path(path).exists() and not options and not [*Path(path).glob("*.safetensors"), *Path(path).glob("*.bin")]:
-        raise ValueError(f"model {model.path}: there are no weights in {path}")
-    try:
-        config = require("transformers", extra="train").AutoConfig.from_pretrained(path, **options)
-        return config, _tokenizer(model, path, options)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"model {model.path}: {' '.join(str(error).split())}") from error
+def load_tokenizer(path: str) -> Any:
+    """The tokenizer of a model, padding on the left; errors are those of `resolve` and transformers."""
+    located, options = _located(path)
+    auto = require("transformers", extra="train").AutoTokenizer
+    return auto.from_pretrained(located, padding_side="left", **options)
 
 
-def find(path: str) -> str:
-    """The folder or file behind a path, or the Hugging Face id as it is, once it is known to be there.
-
-    Raises:
-        FileNotFoundError: a local path, as all but NAME and OWNER/NAME are, that does not exist.
-        ValueError: the hub has no such model, or cannot be reached and the model is not in its cache.
-    """
-    resolved = resolve(path)
-    if Path(resolved).exists():
-        return resolved
-    parts = Path(path).parts
-    is_id = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path) and not path.endswith(".gguf")
-    if not is_id or (len(parts) > 1 and Path(parts[0]).is_dir()):
-        raise FileNotFoundError(f"model {path} does not exist (looked in {Path.cwd()})")
-    hub: Any = require("huggingface_hub", extra="train")
-    try:
-        hub.HfApi().model_info(path, timeout=_SECONDS)
-    except hub.errors.RepositoryNotFoundError:
-        raise ValueError(f"model {path}: no such folder here, and no such model that you may read on the hub") from None
-    except Exception as error:  # of whichever HTTP library the hub's client uses
-        if not isinstance(hub.try_to_load_from_cache(path, "config.json"), str):
-            raise ValueError(
-                f"model {path}: no such folder here, the hub cannot be reached ({type(error).__name__}), and the "
-                "model is not in its cache"
-            ) from None
-        hub.constants.HF_HUB_OFFLINE = True  # or each file would be asked for, again and again
-    return path
-
-
-def _files(path: str) -> tuple[str, dict[str, Any]]:
-    """The folder to load from, and the options that name the file in it if it is a GGUF file."""
+def _located(path: str) -> tuple[str, dict[str, Any]]:
+    """A path as transformers takes it, and the arguments that go with it: a GGUF file is named in its folder."""
+    path = resolve(path)
     if not path.endswith(".gguf"):
         return path, {}
     require("gguf", extra="train")
     return str(Path(path).parent), {"gguf_file": Path(path).name}
-
-
-def _tokenizer(model: Model, path: str, options: dict[str, Any]) -> Any:
-    tokenizer = require("transformers", extra="train").AutoTokenizer.from_pretrained(
-        path, padding_side="left", **options
-    )
-    if tokenizer.eos_token is None:
-        raise ValueError(f"the tokenizer of {model.path} has no end-of-sequence token, so completions cannot end")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def resolve(path: str) -> str:
@@ -127,10 +77,15 @@ def resolve(path: str) -> str:
 
     The package is located without importing it.
 
+    Raises:
+        FileNotFoundError: the package, or a path that can only be a local one, does not exist.
+
     >>> resolve("Qwen/Qwen2.5-Math-1.5B")
     'Qwen/Qwen2.5-Math-1.5B'
     """
     if not path.startswith("python:"):
+        if not Path(path).exists() and not _is_hub_id(path):
+            raise FileNotFoundError(f"the model {path} does not exist (looked in {Path.cwd()})")
         return path
     package, _, inside = path.removeprefix("python:").partition("/")
     spec = importlib.util.find_spec(package)
@@ -140,3 +95,59 @@ def resolve(path: str) -> str:
     if not resolved.exists():
         raise FileNotFoundError(f"{path}: {resolved} does not exist")
     return str(resolved)
+
+
+def _is_hub_id(path: str) -> bool:
+    """Whether it can be NAME or OWNER/NAME on the hub. `runs/mine` is none where there is a folder `runs`."""
+    owner, slash, _ = path.partition("/")
+    is_id = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path) is not None
+    return is_id and not path.endswith(".gguf") and not (slash and Path(owner).is_dir())
+
+
+def check_available(path: str) -> None:
+    """Checks that a model can be loaded, as far as one request tells: transformers would try for a minute.
+
+    Raises:
+        FileNotFoundError: see `resolve`; or a folder holds no model.
+        OSError: it is not in the hub's cache, and the hub has no such model or cannot be reached.
+    """
+    resolved = resolve(path)
+    if Path(resolved).exists():
+        if Path(resolved).is_dir() and not (Path(resolved) / "config.json").exists():
+            raise FileNotFoundError(f"the folder {path} holds no model: there is no config.json in it")
+        return
+    hub = require("huggingface_hub", extra="train")
+    if isinstance(hub.try_to_load_from_cache(resolved, "config.json"), str):
+        return
+    try:
+        hub.HfApi().model_info(resolved, timeout=10)
+    except Exception as error:  # of the hub's own classes and those of its client
+        reason = str(error).strip().partition("\n")[0]
+        raise OSError(
+            f"the model {path} is no local folder, and the Hugging Face hub does not give it: {reason}"
+        ) from error
+
+
+def check_model(model: Model) -> tuple[Any, Any]:
+    """Loads all of a model but its weights: finds out in seconds whether `load_model` can work.
+
+    Returns:
+        transformers' configuration and the tokenizer.
+
+    Raises:
+        FileNotFoundError, OSError: see `check_available`; or a folder holds no weights.
+        ValueError: the configuration or the tokenizer cannot be loaded, or the tokenizer has no end-of-sequence token.
+    """
+    check_available(model.path)
+    located, options = _located(model.path)
+    folder = Path(located)
+    if folder.is_dir() and not options and not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+        raise FileNotFoundError(f"the folder {model.path} holds no weights: no .safetensors or .bin file is in it")
+    try:
+        config = require("transformers", extra="train").AutoConfig.from_pretrained(located, **options)
+        tokenizer = load_tokenizer(model.path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the model {model.path} cannot be loaded: {' '.join(str(error).split())}") from error
+    if tokenizer.eos_token is None:
+        raise ValueError(f"the tokenizer of {model.path} has no end-of-sequence token, so completions cannot end")
+    return config, tokenizer

@@ -71,14 +71,17 @@ class Algorithm:
         """Whether the values on top are key-token values, with settings of the recipe."""
         return self.estimator in _KTAE_LABELS
 
-    def load_estimator(self) -> Estimator:
-        """The function behind an estimator other than key-token values.
+    def load_estimator(self) -> Estimator | None:
+        """The function behind an estimator other than key-token values; None without one.
 
         Raises:
             ValueError: its module or the function is not there.
         """
-        name = self.estimator or ""
-        return load_estimator(":".join(name.rpartition(".")[::2]) if "." in name else name)
+        if self.estimator is None or self.ktae:
+            return None
+        return load_estimator(
+            ":".join(self.estimator.rpartition(".")[::2]) if "." in self.estimator else self.estimator
+        )
 
 
 @cache
@@ -348,8 +351,8 @@ def load_recipe(recipe: str, overrides: list[str] | None = None) -> Recipe:
 
     Args:
         recipe: path of a YAML file, or the name of a recipe that comes with the package (`quickstart`).
-        overrides: `["--trl.learning_rate", "1e-5", "--seed=1"]`. A text is taken as it is, "null" for none; other values are
-            YAML.
+        overrides: `["--trl.learning_rate", "1e-5", "--seed=1"]`. A text is taken as it is, "null" for none; other
+            values are YAML.
 
     Raises:
         FileNotFoundError: no such file or shipped recipe.

@@ -10,14 +10,14 @@ from ktae.train.recipe import recipe_keys
 
 _HEAD = """# Recipe keys
 
-Made by `python -m ktae.train.reference`. A key is set in the recipe's YAML, or on the command line: `--batch.rollouts 16`.
-An unknown key, a value of another type and a setting that no algorithm reads are errors.
+Made by `python -m ktae.train.reference`. A key is set in the recipe's YAML, or on the command line:
+`--batch.rollouts 16`. An unknown key, a value of another type and a setting that no algorithm reads are errors.
 """
 _TRL = """
 ## `trl`
 
-Any field of [TRL's GRPOConfig](https://huggingface.co/docs/trl/grpo_trainer#trl.GRPOConfig), but for those that the keys
-above set. They win over an algorithm's own.
+Any field of [TRL's GRPOConfig](https://huggingface.co/docs/trl/grpo_trainer#trl.GRPOConfig), but for those that the
+keys above set. They win over an algorithm's own.
 """
 
 
