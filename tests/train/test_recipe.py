@@ -45,6 +45,12 @@ def test_numbers_in_scientific_notation_are_numbers(load, number):
     assert load("--trl.learning_rate", number).trl["learning_rate"] == pytest.approx(1e-6)
 
 
+def test_no_is_a_text(load):
+    recipe = load("--trl.save_strategy", "no", "--evaluation.greedy", "false")
+    assert (recipe.trl["save_strategy"], recipe.evaluation.greedy) == ("no", False)
+    assert load(text=yaml.safe_dump(recipe.as_dict())) == recipe
+
+
 # Algorithms
 
 

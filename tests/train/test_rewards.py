@@ -8,6 +8,7 @@ pytest.importorskip("math_verify")
 pytest.importorskip("pebble")
 
 from ktae.chain import problems as chain
+from ktae.cli import main
 from ktae.train.rewards import load_reward, math_answer
 
 
@@ -87,6 +88,23 @@ def test_an_error_inside_a_reward_module_is_not_hidden(tmp_path, monkeypatch):
     with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
         load_reward("broken_rewards:score")
     assert "broken_rewards" not in sys.modules
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+def test_a_run_whose_rewards_are_all_above_the_threshold_says_so_before_it_trains(tmp_path, monkeypatch, capsys):
+    """Its form keeps the reward from being tried beforehand: the first evaluation shows it."""
+    (tmp_path / "graded_rewards.py").write_text(
+        "from ktae.chain.problems import exact_match\n\n\ndef graded(**columns):\n"
+        "    return [0.1 + 0.9 * reward for reward in exact_match(**columns)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    small = ["--data.test_rows", "50", "--data.train_rows", "16", "--trl.max_steps", "4", "--algorithms", "[grpo]"]
+    small += ["--trl.save_strategy", "no", "--trl.max_completion_length", "40", "--evaluation.greedy", "false"]
+    assert main(["train", "quickstart", "--rewards", "[graded_rewards:graded]", *small]) == 0
+    before = " ".join(capsys.readouterr().out.partition("step 4/4")[0].split())
+    assert "sampled accuracy 1.000" in before
+    assert "all rewards, 0.1 to 1, are above correct_above 0, so all count as correct; --correct_above 0.55" in before
 
 
 @pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers")

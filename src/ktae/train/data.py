@@ -91,11 +91,12 @@ def _fill(template: str, row: dict[str, Any], key: str) -> str:
     """
 
     def value(match: re.Match[str]) -> str:
-        before, name, after = match.groups()
-        if len(before) == 2 <= len(after):
-            return f"{{{name}}}{after[2:]}"
+        triple, double, single = match.groups()
+        if double is not None:
+            return f"{{{double}}}"
+        name = single if triple is None else triple
         if name in row:
-            return f"{before[1:]}{row[name]}{after[1:]}"
+            return str(row[name]) if triple is None else f"{{{row[name]}}}"
         if not re.search("[A-Za-z]", name):
             return match[0]
         lower = {column.lower(): column for column in row}
@@ -106,7 +107,7 @@ def _fill(template: str, row: dict[str, Any], key: str) -> str:
             f"but {{{name}}} itself"
         )
 
-    return re.sub(r"(\{{1,3})([^{}]*)(\}{1,3})", value, template)
+    return re.sub(r"\{\{\{([^{}]*)\}\}\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}", value, template)
 
 
 # What datasets call them, most telling first.

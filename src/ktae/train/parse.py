@@ -41,7 +41,7 @@ def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
 
 
 def load_yaml(text: str) -> Any:
-    """What YAML text holds; 1e-6 is a number.
+    """What YAML text holds. As in YAML 1.2, 1e-6 is a number, and `no`, which TRL knows as a setting, is a text.
 
     Raises:
         ValueError: it is no YAML.
@@ -49,9 +49,14 @@ def load_yaml(text: str) -> Any:
     yaml = require("yaml", extra="train")
 
     class Loader(yaml.SafeLoader):
-        """YAML 1.1 reads 1e-6 as a string; people mean a number."""
+        """PyYAML's, which reads YAML 1.1, with other numbers and truth values."""
 
-    number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+    boolean, number = "tag:yaml.org,2002:bool", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+    Loader.yaml_implicit_resolvers = {
+        first: [resolver for resolver in resolvers if resolver[0] != boolean]
+        for first, resolvers in Loader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver(boolean, re.compile("(true|True|false|False)$"), list("tTfF"))
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
     try:
         return yaml.load(text, Loader)
