@@ -63,7 +63,7 @@ def test_a_plan_says_what_will_happen(monkeypatch, capsys, tmp_path):
         "median 5, at most 5",
         "365,472, 365,472 trained",
         "completions end with '<eos>'",
-        "Most likely not meant: model.dtype: the bfloat16 weights themselves are trained",
+        "Note: model.dtype: the bfloat16 weights themselves are trained",
     ):
         assert words in plan
     assert sorted(tmp_path.rglob("*")) == before, "a dry run writes nothing"

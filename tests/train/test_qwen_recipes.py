@@ -21,6 +21,7 @@ from accelerate.commands.launch import launch_command_parser
 from trl.scripts.vllm_serve import ScriptArguments
 
 from ktae.cli import COMMANDS
+from ktae.models.load import resolve
 from ktae.train.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -145,6 +146,60 @@ def test_what_trl_makes_of_them_on_eight_gpus(effective, name):
         "mask_truncated_completions": False,
         "vllm_importance_sampling_correction": False,
     }
+
+
+DRY_RUNS = """
+import sys
+from ktae.cli import main
+for recipe in sys.argv[1:]:
+    print("NEXT")
+    assert main(["train", recipe, "--model.path", "7b" if "7b" in recipe else "1.5b", "--data.source", "rows.jsonl",
+                 "--dry-run"]) == 0
+"""
+
+
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory):
+    """What dry runs for eight processes print, of the models' sizes without weights and the quickstart's tokenizer."""
+    folder = tmp_path_factory.mktemp("dry")
+    small = {"hidden_size": 1536, "num_attention_heads": 12, "num_key_value_heads": 2, "intermediate_size": 8960}
+    large = {"hidden_size": 3584, "num_attention_heads": 28, "num_key_value_heads": 4, "intermediate_size": 18944}
+    small |= {"vocab_size": 151936, "tie_word_embeddings": True}
+    large |= {"vocab_size": 152064, "tie_word_embeddings": False}
+    for name, sizes in {"1.5b": small, "7b": large}.items():
+        (folder / name).mkdir()
+        for file in Path(resolve("python:ktae/chain/weights")).glob("token*"):
+            (folder / name / file.name).write_bytes(file.read_bytes())
+        (folder / name / "config.json").write_text(
+            json.dumps({"model_type": "qwen2", "num_hidden_layers": 28, **sizes})
+        )
+        (folder / name / "model.safetensors").touch()
+    rows = [{"prompt": f"{n} S1 +1 ?", "answers": [str(n + 1)]} for n in range(1300)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = subprocess.run(
+        [sys.executable, "-c", DRY_RUNS, *map(str, ALL.values())],
+        cwd=folder,
+        env=os.environ | {"WORLD_SIZE": "8", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    return dict(zip(ALL, " ".join(result.stdout.split()).split("NEXT ")[1:], strict=True))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_dry_run_for_eight_processes(plans, name):
+    parameters = "7,615,616,512" if "7b" in name else "1,543,714,304"
+    for words in (
+        "1,580,643,840, 36,929,536 trained" if "lora" in name else f"{parameters}, {parameters} trained",
+        "learning rate 1e-05, constant" if "lora" in name else "learning rate 1e-06, constant",
+        "KL 0;" if "dapo" in name else "KL 0.001;",
+        f"pass(es) of {4 if '7b' in name else 8} on 8 process(es)",
+        "math_answer takes 20 of the first 20",
+        "Note: vllm, which the recipe's trl section asks for, is not installed",
+    ):
+        assert words in plans[name]
 
 
 @pytest.mark.parametrize("name", ALL)

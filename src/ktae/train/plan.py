@@ -27,7 +27,7 @@ from ktae.extras import require
 from ktae.models.load import check_model
 from ktae.train.recipe import Lora, Recipe, parse_algorithm
 from ktae.train.rewards import check_threshold
-from ktae.train.run import Run, check
+from ktae.train.run import Run, check, check_installed
 from ktae.train.settings import grpo_config, is_main, overlong_buffer, processes
 
 _TRIED = 20  # answers that the reward function is given
@@ -77,7 +77,7 @@ def _print(recipe: Recipe, run: Run, configs: dict[str, Any]) -> None:
             grid.add_row(Text(f"  {label}"), Text(value))
         console.print(grid)
     for warning in _warnings(recipe, config, model, weights, max(lengths)):
-        console.print(Text(f"\nMost likely not meant: {warning}", style="dark_orange"))
+        console.print(Text(f"\nNote: {warning}", style="dark_orange"))
 
 
 @contextmanager
@@ -168,6 +168,10 @@ def _warnings(recipe: Recipe, config: Any, model: Any, weights: str, longest: in
             f"model.dtype: the {weights} weights themselves are trained; changes below 1/256 of a weight are lost, as "
             "most are at learning rates around 1e-6. float32 keeps them"
         )
+    try:
+        check_installed(recipe)
+    except ValueError as error:
+        yield str(error)
     limit = config.max_completion_length
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if context and longest + limit > context:

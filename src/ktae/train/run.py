@@ -51,7 +51,7 @@ def prepare(recipe: Recipe, out: Path, *, resume: bool) -> Callable[[], None]:
     Arguments and errors are those of `train`. Returns the rest of the run.
     """
     run = check(recipe, out, resume=resume)
-    _check_installed(recipe)
+    check_installed(recipe)
     if is_main():
         open_folder(recipe, out, resume)
     return run.run
@@ -87,7 +87,7 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
     return Run(recipe, out, train_rows, test_rows, rewards, resume)
 
 
-def _check_installed(recipe: Recipe) -> None:
+def check_installed(recipe: Recipe) -> None:
     """What TRL would miss only after the first evaluation."""
     loggers = recipe.trl.get("report_to") or []
     needed = [loggers] if isinstance(loggers, str) else list(loggers)
