@@ -6,7 +6,6 @@ A dataset for `math_answer` has a column `answers`.
 """
 
 import atexit
-import difflib
 import importlib
 import inspect
 import math
@@ -18,6 +17,7 @@ from typing import Any
 
 from ktae.grading.extraction import extract_answer
 from ktae.grading.grader import Grader
+from ktae.train.parse import unknown
 
 BUILT_IN = {
     "math_answer": "ktae.train.rewards:math_answer",
@@ -94,14 +94,12 @@ def load_reward(name: str) -> Callable[..., Any]:
 
     >>> load_reward("math_anwser")
     Traceback (most recent call last):
-    ValueError: unknown reward 'math_anwser', did you mean 'math_answer'? ...
+    ValueError: unknown reward 'math_anwser'; did you mean 'math_answer'?; it is ...
     """
     module_name, _, function_name = BUILT_IN.get(name, name).partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), function_name)):
-        raise ValueError(
-            f"unknown reward {name!r}, did you mean {_nearest(name, BUILT_IN)!r}? A reward is a built-in name "
-            f"({', '.join(BUILT_IN)}) or an import path 'package.module:function'"
-        )
+        error = unknown("reward", name, BUILT_IN)
+        raise ValueError(f"{error}; it is {', '.join(BUILT_IN)} or an import path 'package.module:function'")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -112,8 +110,7 @@ def load_reward(name: str) -> Callable[..., Any]:
     function = getattr(module, function_name, None)
     if not callable(function):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        hint = f", did you mean {_nearest(function_name, functions)!r}?" if functions else ""
-        raise ValueError(f"unknown reward {name!r}: {module_name} has no function {function_name!r}{hint}")
+        raise unknown("reward", name, [f"{module_name}:{function}" for function in functions])
     return function
 
 
@@ -239,10 +236,6 @@ def _is_column(value: Any, number: int) -> bool:
 
 def _finite(reward: Any) -> float | None:
     return float(reward) if reward is not None and math.isfinite(reward) else None
-
-
-def _nearest(name: str, names: Sequence[str] | Mapping[str, str]) -> str:
-    return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
 
 
 @cache
