@@ -94,8 +94,9 @@ for path in sys.argv[2:]:
 """
 FIELDS = (
     "generation_batch_size steps_per_generation gradient_accumulation_steps num_generations loss_type epsilon_high "
-    "beta use_bias_correction_kl learning_rate lr_scheduler_type warmup_steps temperature top_p top_k "
-    "max_completion_length bf16 gradient_checkpointing reward_weights importance_sampling_level vllm_importance_sampling_correction"
+    "beta use_bias_correction_kl learning_rate lr_scheduler_type warmup_steps temperature top_p top_k bf16 "
+    "max_completion_length gradient_checkpointing reward_weights importance_sampling_level "
+    "vllm_importance_sampling_correction"
 )
 # The models' sizes: hidden, heads, key-value heads, intermediate, vocabulary, tied.
 SIZES = {"1.5b": (1536, 12, 2, 8960, 151936, True), "7b": (3584, 28, 4, 18944, 152064, False)}
