@@ -45,6 +45,10 @@ def test_numbers_in_scientific_notation_are_numbers(load, number):
     assert load("--trl.learning_rate", number).trl["learning_rate"] == pytest.approx(1e-6)
 
 
+def test_a_key_of_a_section_that_is_null(load):
+    assert load("--lora.rank", "4", text=f"{MINIMAL}lora: null\n").lora.rank == 4
+
+
 def test_no_is_a_text(load):
     recipe = load("--trl.save_strategy", "no", "--evaluation.greedy", "false")
     assert (recipe.trl["save_strategy"], recipe.evaluation.greedy) == ("no", False)
@@ -140,7 +144,7 @@ def test_a_section_of_the_file_may_lie_idle_when_other_algorithms_are_asked_for(
         (["--modle.path", "x"], "unknown key 'modle'; did you mean 'model'?"),
         (["--xyzzy", "x"], "unknown key 'xyzzy'"),
         (["--algorithms", "[grpo_ktae]"], "unknown algorithm 'grpo_ktae'; did you mean 'grpo+ktae'?"),
-        (["--algorithms", "[ppo]"], "unknown algorithm 'ppo'; it is grpo or dapo, alone or with an"),
+        (["--algorithms", "[ppo]"], "unknown algorithm 'ppo' (grpo or dapo, alone or with an"),
         (["--algorithms", "[grpo+a/b.c]"], "unknown algorithm 'grpo+a/b.c'"),
         (["--algorithms", "[grpo+]"], "unknown algorithm 'grpo+'"),
         (["--algorithms", "[]"], "algorithms must be a list without repetitions, got []"),

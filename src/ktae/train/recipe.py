@@ -104,7 +104,7 @@ def parse_algorithm(name: str) -> Algorithm:
     if rollout not in ROLLOUT_ALGORITHMS or (plus and not own and estimator not in known):
         with_estimator = map("+".join, product(ROLLOUT_ALGORITHMS, known))
         error = unknown("algorithm", name, [*ROLLOUT_ALGORITHMS, *with_estimator])
-        raise ValueError(f"{error}; it is {' or '.join(ROLLOUT_ALGORITHMS)}, alone or with an estimator: grpo+ktae")
+        raise ValueError(f"{error} ({' or '.join(ROLLOUT_ALGORITHMS)}, alone or with an estimator: grpo+ktae)")
     return Algorithm(f"{rollout}{plus}{estimator}", rollout, estimator or None)
 
 
@@ -373,7 +373,9 @@ def load_recipe(recipe: str, overrides: list[str] | None = None) -> Recipe:
         section = values
         *parents, last = key.split(".")
         for parent in parents:
-            section = section.setdefault(parent, {})
+            if section.get(parent) is None:
+                section[parent] = {}
+            section = section[parent]
             if not isinstance(section, dict):
                 raise ValueError(f"unknown key {key!r}: {parent!r} is not a section")
         known = recipe_keys().get(key)

@@ -94,12 +94,12 @@ def load_reward(name: str) -> Callable[..., Any]:
 
     >>> load_reward("math_anwser")
     Traceback (most recent call last):
-    ValueError: unknown reward 'math_anwser'; did you mean 'math_answer'?; it is ...
+    ValueError: unknown reward 'math_anwser'; did you mean 'math_answer'? ...
     """
     module_name, _, function_name = BUILT_IN.get(name, name).partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), function_name)):
         error = unknown("reward", name, BUILT_IN)
-        raise ValueError(f"{error}; it is {', '.join(BUILT_IN)} or an import path 'package.module:function'")
+        raise ValueError(f"{error} ({', '.join(BUILT_IN)}, or an import path 'package.module:function')")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

@@ -76,7 +76,8 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
         )
     for algorithm in recipe.algorithms:
         grpo_config(recipe, algorithm, out, test_rows=len(test_rows))  # TRL's own checks
-        parse_algorithm(algorithm).load_estimator()
+        if parse_algorithm(algorithm).load_estimator():
+            raise ValueError(f"{algorithm}: there is no trainer yet for other estimators than key-token values")
     _, tokenizer = check_model(recipe.model)
     if not isinstance(train_rows[0]["prompt"], str) and tokenizer.chat_template is None:
         raise ValueError(
