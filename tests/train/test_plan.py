@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 from ktae.cli import main
 from ktae.models.load import resolve
 from ktae.train.plan import memory, skeleton
-from ktae.train.recipe import Lora
+from ktae.train.recipe import Lora, load_recipe
+from ktae.train.settings import grpo_config
 
 # The libraries' deprecations among themselves, as in `ktae.train.run`.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
@@ -111,6 +112,7 @@ OWN = ["--data", ROWS, "--rewards"]
          "--data.prompt '{Question}'"),
         (["--data", ROWS, "--data.prompt", "{Question}"], "--data.answer '{final_answer}'"),
         (["--model.path", "runs/quickstrat/grpo/model"], "runs/quickstrat/grpo/model does not exist"),
+        (["--model.path", "a.gguf", "--trl.beta", "0.1"], "trl.beta must be 0 with a .gguf file"),
         (["--model.path", "../model"], "the model ../model does not exist"),
         (["--model.path", "model.gguf"], "the model model.gguf does not exist"),
         (["--model.path", "python:no_such_package/model"], "the Python package 'no_such_package' is not installed"),
@@ -177,9 +179,7 @@ def test_the_planned_length_is_the_trainers(monkeypatch, capsys, tmp_path):
 
     from ktae.models.load import load_model
     from ktae.train.data import load_data
-    from ktae.train.recipe import load_recipe
     from ktae.train.run import load_rewards
-    from ktae.train.settings import grpo_config
     from ktae.train.trainer import RunTrainer
 
     recipe = load_recipe("quickstart", small)
@@ -193,6 +193,16 @@ def test_the_planned_length_is_the_trainers(monkeypatch, capsys, tmp_path):
     )
     *_, total = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
     assert total == 40
+
+
+def test_models_of_several_algorithms_go_to_repositories_of_their_own(tmp_path):
+    def repository(*algorithms):
+        settings = ["--algorithms", f"[{', '.join(algorithms)}]", "--trl.push_to_hub", "true"]
+        recipe = load_recipe("quickstart", [*settings, "--trl.hub_model_id", "me/chains"])
+        return grpo_config(recipe, algorithms[-1], tmp_path).hub_model_id
+
+    assert repository("grpo+ktae") == "me/chains"
+    assert repository("grpo", "grpo+ktae") == "me/chains-grpo-ktae"
 
 
 # Memory

@@ -9,9 +9,7 @@ from typing import Any
 
 from ktae.chain import problems as chain
 from ktae.extras import require
-from ktae.train.recipe import Data
-
-_FILES = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+from ktae.train.recipe import FILES, Data
 
 
 def load_data(data: Data, seed: int) -> tuple[Any, Any]:
@@ -53,7 +51,7 @@ def load_data(data: Data, seed: int) -> tuple[Any, Any]:
 
 def _read(data: Data) -> Any:
     datasets = require("datasets", extra="train")
-    kind = _FILES.get(Path(data.source).suffix)
+    kind = FILES.get(Path(data.source).suffix)
     if kind is None:
         return datasets.load_dataset(data.source, split=data.split)
     if not Path(data.source).is_file():

@@ -66,7 +66,8 @@ def grpo_config(recipe: Recipe, algorithm: str, out: Path, *, test_rows: int | N
         }
     if settings.get("push_to_hub"):
         repository = settings.get("hub_model_id") or recipe.name
-        settings["hub_model_id"] = f"{repository}-{algorithm}".replace("+", "-")
+        several = len(recipe.algorithms) > 1
+        settings["hub_model_id"] = f"{repository}-{algorithm}".replace("+", "-") if several else repository
     try:
         config = require("trl", extra="train").GRPOConfig(
             output_dir=str(out / algorithm), seed=recipe.seed, disable_tqdm=True, **batch_settings(recipe), **settings
