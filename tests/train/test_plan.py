@@ -144,15 +144,18 @@ def test_mistakes_are_one_line_at_once(monkeypatch, capsys, tmp_path, arguments,
         (0.5, 0.5, 0, None),
     ],
 )  # fmt: skip
-def test_a_threshold_that_splits_nothing_is_an_error(monkeypatch, capsys, tmp_path, right, wrong, above, expected):
+def test_a_threshold_that_splits_nothing_is_an_error_or_said(
+    monkeypatch, capsys, tmp_path, right, wrong, above, expected
+):
     source = f"def own(completions, answers, **_):\n    return [{right} if a[0] in c else {wrong} for c, a in"
     (tmp_path / "threshold_rewards.py").write_text(source + " zip(completions, answers)]\n")
     sys.modules.pop("threshold_rewards", None)
     write(tmp_path / "rows.jsonl", [{"prompt": f"{n} S1 +1 ?", "answers": [str(n + 1)]} for n in range(40)])
     arguments = ["--data", ROWS, "--rewards", "[threshold_rewards:own]", "--correct_above", str(above)]
-    code, _, err = dry_run(monkeypatch, capsys, tmp_path, *arguments)
-    assert code == (2 if expected else 0)
-    assert (expected or "") in err
+    code, plan, err = dry_run(monkeypatch, capsys, tmp_path, *arguments)
+    assert code == (2 if wrong > above and wrong != right else 0)
+    assert (expected or "") in (err if code else plan)
+    assert ("would split them" in err + plan) == (expected is not None)
 
 
 def test_as_many_processes_as_the_environment_says(tmp_path):

@@ -150,7 +150,7 @@ def _prompts(run: Run, config: Any, tokenizer: Any) -> tuple[str, list[int]]:
 
 
 def _data(recipe: Recipe, run: Run, first: str, lengths: list[int]) -> Rows:
-    rewards = check_threshold(run.rewards[recipe.correctness], run.train_rows[:_TRIED], recipe.correct_above)
+    rewards, note = check_threshold(run.rewards[recipe.correctness], run.train_rows[:_TRIED], recipe.correct_above)
     right = sum(reward is not None and reward > recipe.correct_above for reward in rewards)
     judged = rf"; {recipe.correctness} takes {right} of the first {len(rewards)}, put in \boxed{{}}" if right else ""
     return [
@@ -159,6 +159,7 @@ def _data(recipe: Recipe, run: Run, first: str, lengths: list[int]) -> Rows:
         ("a prompt, as sent", first.rstrip()[-_SHOWN:]),
         ("tokens of a prompt", f"median {statistics.median(lengths):g}, at most {max(lengths):,}"),
         ("its answer", " or ".join(run.train_rows[0]["answers"]) + judged),
+        *([("reward", note)] if note else []),
     ]
 
 

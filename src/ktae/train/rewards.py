@@ -196,7 +196,7 @@ def split_of(rewards: Iterable[float | None], correct_above: float) -> str:
     )
 
 
-def check_threshold(reward: Callable[..., Any], rows: Any, correct_above: float) -> list[float | None]:
+def check_threshold(reward: Callable[..., Any], rows: Any, correct_above: float) -> tuple[list[float | None], str]:
     r"""Tries the reward that decides correctness on answers that are known to be right, and on completions without one.
 
     Args:
@@ -205,10 +205,12 @@ def check_threshold(reward: Callable[..., Any], rows: Any, correct_above: float)
         correct_above: a rollout is correct when its reward is greater than this.
 
     Returns:
-        The rewards of each row's first accepted answer, put in \boxed{}; none where the function cannot be tried.
+        The rewards of each row's first accepted answer, put in \boxed{}, none where the function cannot be tried. And
+        what to say where right answers get more than none and still count as incorrect: the threshold is too high, or
+        the function wants another form.
 
     Raises:
-        ValueError: the function tells the two apart, and `correct_above` does not.
+        ValueError: right answers get more than none, and both count as correct.
     """
     prompts, answers = rows["prompt"], rows["answers"]
     columns = {name: values for name, values in rows.items() if name != "prompt"}
@@ -222,12 +224,13 @@ def check_threshold(reward: Callable[..., Any], rows: Any, correct_above: float)
         boxed = tried([rf"The answer is $\boxed{{{accepted[0]}}}$." for accepted in answers])
         plain, none = tried([accepted[0] for accepted in answers]), tried([""] * len(answers))
     except RuntimeError:  # a function that needs more than a text
-        return []
+        return [], ""
     right, wrong = ([value for value in values if value is not None] for values in (boxed + plain, none))
     advice = split_of([max(right), *wrong], correct_above) if right and wrong and max(right) > max(wrong) else ""
-    if advice:
-        raise ValueError(f"tried on right answers and on none: {advice}")
-    return boxed
+    advice = advice and f"tried on right answers and on none: {advice}"
+    if advice and min(wrong) > correct_above:
+        raise ValueError(advice)
+    return boxed, advice
 
 
 def _is_column(value: Any, number: int) -> bool:
