@@ -22,7 +22,8 @@ from ktae.evaluation.statistics import mean_interval
 
 HERE = Path(__file__).parent
 SEEDS, TABLE = HERE / "seeds.jsonl", HERE / "seeds.md"
-ALGORITHMS = ("grpo", "grpo_ktae", "grpo_ktae_context")
+ALGORITHMS = ("grpo", "grpo+ktae", "grpo+ktae_context")
+LENGTH = ("--trl.max_steps", "600", "--data.train_rows", "2400")  # twice the quickstart's
 MEASURES = {
     "sampled": ("sampled", "accuracy", 3),
     "greedy": ("greedy", "accuracy", 3),
@@ -35,7 +36,7 @@ def run(seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         command = [sys.executable, "-m", "ktae.cli", "train", "quickstart", "--out", str(out), "--seed", str(seed)]
-        command += ["--algorithms", f"[{', '.join(ALGORITHMS)}]"]
+        command += ["--algorithms", f"[{', '.join(ALGORITHMS)}]", *LENGTH]
         subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         results = json.loads((out / "results.json").read_text())
     with SEEDS.open("a") as file:

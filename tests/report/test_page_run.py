@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 def test_a_training_run(driver, tmp_path):
     settings = [
-        *("--algorithms", "[grpo, grpo_ktae]"),
+        *("--algorithms", "[grpo, grpo+ktae]"),
         *("--data.train_rows", "64", "--data.test_rows", "20", "--evaluation.samples", "2", "--samples_every", "2"),
         *("--trl.max_steps", "4", "--trl.save_steps", "4", "--trl.max_completion_length", "40"),
         *("--batch.prompts", "2", "--batch.mini_batch", "2", "--batch.per_device", "16"),

@@ -25,6 +25,21 @@ def test_templates_and_columns(problems):
         assert row["answers"] == [str(row["N"])]
 
 
+@pytest.mark.parametrize(
+    ("template", "prompt"),
+    [
+        (r"{Body} Put it into \boxed{}.", r"7 apples. Put it into \boxed{}."),
+        (r"\boxed{\frac{1}{2}} of {N}", r"\boxed{\frac{1}{2}} of 7"),
+        (r"\boxed{{N}} of {N}", r"\boxed{N} of 7"),
+        (r"\boxed{{{N}}}", r"\boxed{7}"),
+        (r"\boxed{\text{N}}", r"\boxed{\text7}"),
+    ],
+)
+def test_braces_that_name_no_column_are_text(problems, template, prompt):
+    train, _ = load_data(Data(problems, prompt=template, answer="{N}", test_rows=1), seed=0)
+    assert next(row["prompt"] for row in train if row["N"] == 7) == prompt
+
+
 def test_chat(problems):
     data = Data(problems, prompt="{Body}", answer="{N}", chat=True, system="Be brief.", test_rows=1)
     train, _ = load_data(data, seed=0)
@@ -56,8 +71,10 @@ def test_modchain_splits():
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"prompt": "{Qestion}"}, ValueError, "data.prompt names the column 'Qestion'"),
-        ({"answer": "{n}"}, ValueError, "data.answer names the column 'n'"),
+        ({"prompt": "{Qestion}"}, ValueError, "data.prompt names the column 'Qestion', .* did you mean 'Question'"),
+        ({"answer": "{n}"}, ValueError, "data.answer names the column 'n', .* did you mean 'N'"),
+        ({"prompt": None}, ValueError, "has no column 'prompt' but .*--data.prompt '{Question}'"),
+        ({"answer": None}, ValueError, "has no column 'answers' but .*--data.answer '{COLUMN}'"),
         ({"test_rows": 20}, ValueError, "has 20 rows, fewer than data.test_rows 20 and data.train_rows at least 1"),
         ({"train_rows": 16}, ValueError, "has 20 rows, fewer than data.test_rows 5 and data.train_rows 16"),
         ({"source": "absent.jsonl"}, FileNotFoundError, "data.source absent.jsonl does not exist"),

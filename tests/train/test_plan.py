@@ -1,188 +1,97 @@
-"""Dry runs through the command line: with nothing at hand, with everything at hand, and of recipes with mistakes."""
+"""Dry runs through the command line, of right recipes and of recipes with mistakes, and the memory they tell."""
 
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("trl")
 
-from ktae.cli import main
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+from ktae.cli import main
+from ktae.models.load import resolve
+from ktae.train.plan import memory, skeleton
+from ktae.train.recipe import Lora, load_recipe
+from ktae.train.settings import grpo_config
+
 # The libraries' deprecations among themselves, as in `ktae.train.run`.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 
 
-# Several dry runs in one process, which saves time.
-SCRIPT = """
-import json, os, sys
-from ktae.cli import main
-for environment, arguments in json.loads(sys.argv[1]):
-    os.environ.update(environment)
-    print("NEXT")
-    assert main(["train", *arguments, "--dry-run"]) == 0
-"""
-
-
-def python(*arguments, cwd, **environment):
-    """A process for which there is no hub and no cache; its output, white space made single spaces."""
-    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(cwd / "no cache"), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | nowhere | environment,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
-    return " ".join(result.stdout.split())
-
-
-def dry_runs(cases, cwd, **environment):
-    """What each of the (environment, arguments) prints."""
-    return python("-c", SCRIPT, json.dumps(cases), cwd=cwd, **environment).split("NEXT ")[1:]
-
-
-@pytest.fixture(scope="module")
-def plans(tmp_path_factory):
-    """The plan of each recipe in an empty folder, without hub and GPU."""
-    folder = tmp_path_factory.mktemp("empty")
-    paths = sorted(RECIPES.glob("*.yaml"))
-    printed = dry_runs([({}, [str(path)]) for path in paths], folder)
-    assert list(folder.iterdir()) == [], "a dry run writes nothing"
-    return {path.stem: plan for path, plan in zip(paths, printed, strict=True)}
-
-
-@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))
-def test_every_recipe_where_nothing_is_at_hand(plans, name):
-    plan = plans[name]
-    for section in ("Algorithm", "Training", "Batch", "Data", "Model", "Not checked here"):
-        assert section in plan
-    assert "the hub does not answer" in plan
-    assert "make the folder" in plan
-    if not name.startswith("qwen"):
-        return
-    parameters = "7,615,616,512" if "7b" in name else "1,543,714,304"
-    for words in (
-        f"parameters {parameters}",
-        "context 4,096 tokens",
-        "1e-05" if "lora" in name else "learning rate 1e-06, constant",
-        "temperature 1, at most 3,072 tokens; vLLM in 0.4 of each GPU, asleep meanwhile",
-        "Memory of one GPU, GiB",
-        "vllm is not installed `pip install vllm`",
-        "no GPU here",
-        "`ktae data prepare SOURCE --out data/math_train",
-    ):
-        assert words in plan
-    assert ("dynamic sampling 10 rounds at most, then fill" in plan) == ("dapo" in name)
-    assert ("over the last 512 of 3,072 tokens" in plan) == ("dapo" in name)
-    assert ("ratios 0.8 to 1.28" in plan) == ("dapo" in name)
-    assert ("KL to the start 0.001, k3 advantages" in plan) == ("grpo" in name)
-    assert ("Fisher 1, IG 1, tf 1; scale 1" in plan) == ("ktae" in name)
-    assert ("LoRA of rank 32, alpha 64, on all-linear: 36,929,536 parameters" in plan) == ("lora" in name)
-    assert ("reference model" in plan) == ("grpo" in name and "lora" not in name)
-    assert "Most likely not meant" not in plan
-
-
-def test_as_many_processes_as_the_environment_says(tmp_path):
-    recipe = [str(RECIPES / "qwen2.5_math_7b_grpo_ktae.yaml")]
-    fsdp = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-    zero = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
-    cases = [({}, recipe), (fsdp, recipe), (zero | {"ACCELERATE_USE_FSDP": "false"}, recipe)]
-    either, sharded, deepspeed = plans = dry_runs(cases, tmp_path, WORLD_SIZE="8")
-    for plan in plans:
-        assert "1,024 problems x 16 rollouts = 16,384, 2,048 of them on each of 8 processes" in plan
-        assert "= 2,048, in 64 passes of 4 rollouts on each of 8 processes" in plan
-        assert "8 updates a generation" in plan
-    assert "8 processes 8 processes, FSDP2" in either
-    assert "gradient buckets" in either
-    for plan, name in ((sharded, "FSDP2"), (deepspeed, "ZeRO-3")):
-        assert f"8 processes, {name}: at least" in plan
-        assert "7,615,616,512 x 4 B / 8" in plan
-        assert "gradient buckets" not in plan
-    assert "deepspeed is not installed `pip install deepspeed`" in deepspeed
-    assert "deepspeed" not in sharded
-
-
-def test_where_everything_is_at_hand(tmp_path):
-    rows = [{"prompt": f"{n} S1 +1 ?", "answers": [str(n + 1)], "level": n} for n in range(40)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = ["-m", "ktae.cli", "train", "quickstart", "--dry-run", "--algorithms", "[grpo, dapo_ktae]"]
-    plan = python(*command, "--data", "{source: rows.jsonl, test_rows: 8}", cwd=tmp_path)
-    for words in (
-        "GRPO DAPO+KTAE",
-        "up to 1 over the last 16 of 64 tokens",
-        "32 to train on, 8 held out",
-        "columns prompt, answers, level",
-        "tokens of a prompt median 5, at most 5",
-        "365,472, counted without loading them",
-        "ends with '<eos>', pads with '<pad>'; without a chat template",
-        "600 updates, 75 times through the data; 150 generations, 4 updates a generation",
-        "Memory of one process, MiB",
-        "Everything that a dry run can check has been checked.",
-    ):
-        assert words in plan
-    assert "Not checked here" not in plan
-    assert "Most likely not meant" not in plan
-
-
-# The rest in this process, where everything has been imported.
-
-
-def here(monkeypatch, capsys, folder, *arguments):
+def dry_run(monkeypatch, capsys, folder, *arguments):
+    """Exit status, what was printed (white space made single spaces) and the errors."""
     monkeypatch.chdir(folder)
     code = main(["train", "quickstart", "--dry-run", *arguments])
     out, err = capsys.readouterr()
     return code, " ".join(out.split()), err
 
 
-def test_chat_prompts_and_boxed_answers(monkeypatch, capsys, tmp_path):
-    from ktae.models.load import resolve
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    model = tmp_path / "model"
-    model.mkdir()
+
+def copy_model(folder):
+    folder.mkdir()
     for file in Path(resolve("python:ktae/chain/weights")).iterdir():
-        (model / file.name).write_bytes(file.read_bytes())
+        (folder / file.name).write_bytes(file.read_bytes())
+
+
+def test_a_plan_says_what_will_happen(monkeypatch, capsys, tmp_path):
+    write(tmp_path / "rows.jsonl", [{"prompt": f"{n} S1 +1 ?", "answers": [str(n + 1)]} for n in range(40)])
+    copy_model(tmp_path / "model")
+    before = sorted(tmp_path.rglob("*"))
+    code, plan, err = dry_run(
+        *(monkeypatch, capsys, tmp_path, "--data", "{source: rows.jsonl, test_rows: 8}", "--model.path", "model"),
+        *("--algorithms", "[grpo, dapo+ktae_context]", "--ktae_context.scale", "3", "--model.dtype", "bfloat16"),
+    )
+    assert (code, err) == (0, "")
+    for words in (
+        "GRPO grpo loss, ratios 0.8 to 1.2, KL 0",
+        "DAPO+KTAE in context dapo loss, ratios 0.8 to 1.28, KL 0; dynamic sampling in up to 10 rounds, then fill",
+        "overlong punishment over the last 16 of 64 tokens",
+        "but for term_frequency_weight 0.0, scale 3.0, context 2, compare context",
+        "correct where exact_match > 0",
+        "16 problems x 8 rollouts, 4 updates",
+        "300 updates, 75 generations, 37.5 times through the data; seed 0",
+        "rows.jsonl: 32 rows to train on, 8 held out",
+        "median 5, at most 5",
+        "365,472, 365,472 trained",
+        "completions end with '<eos>'",
+        "Note: model.dtype: the bfloat16 weights themselves are trained",
+    ):
+        assert words in plan
+    assert sorted(tmp_path.rglob("*")) == before, "a dry run writes nothing"
+
+
+def test_chat_prompts_and_boxed_answers(monkeypatch, capsys, tmp_path):
+    copy_model(model := tmp_path / "model")
     (model / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }} {% endfor %}ans")
     rows = [{"question": f"{n} S1 +1 ?", "right": str(n + 1)} for n in range(30)]
-    rows[0]["right"] = ""
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = "{source: rows.jsonl, prompt: '{question}', answer: '{right}', system: well, chat: true, test_rows: 4}"
-    settings = [
-        "--rewards",
-        "[math_answer]",
-        "--data",
-        data,
-        "--model.path",
-        "model",
-        "--trl.max_completion_length",
-        "125",
-    ]
-    code, plan, err = here(monkeypatch, capsys, tmp_path, *settings)
+    write(tmp_path / "rows.jsonl", [{**rows[0], "right": ""}, *rows[1:]])
+    settings = ["--rewards", "[math_answer]", "--model.path", "model", "--trl.max_completion_length", "125"]
+    settings += ["--data", "{source: rows.jsonl, prompt: '{question}', answer: '{right}', chat: true, test_rows: 4}"]
+    code, plan, err = dry_run(monkeypatch, capsys, tmp_path, *settings)
     assert (code, err) == (0, "")
-    assert "with a chat template" in plan
-    assert "S1 +1 ? ans tokens of a prompt median 6, at most 6" in plan
+    assert "S1 +1 ? ans" in plan
+    assert "math_answer takes" in plan
     assert "come to more than the model's context of 128" in plan
-    assert "of the first 20 answers, put in \\boxed{}" in plan
 
     (model / "chat_template.jinja").unlink()
-    code, _, err = here(monkeypatch, capsys, tmp_path, *settings)
-    assert code == 2
-    assert err == "ktae: the prompts are chat messages, and the tokenizer of model has no chat template\n"
+    message = "ktae: the prompts are chat messages, and the tokenizer of model has no chat template\n"
+    assert dry_run(monkeypatch, capsys, tmp_path, *settings) == (2, "", message)
     (model / "model.safetensors").unlink()
-    assert "there are no weights in model" in here(monkeypatch, capsys, tmp_path, "--model.path", "model")[2]
+    assert "the folder model holds no weights" in dry_run(monkeypatch, capsys, tmp_path, *settings)[2]
 
 
-def test_settings_that_are_most_likely_not_meant(monkeypatch, capsys, tmp_path):
-    code, plan, _ = here(monkeypatch, capsys, tmp_path, "--model.dtype", "bfloat16")
-    assert code == 0
-    assert "changes below 1/256 of a weight are lost" in plan
+ROWS = "{source: rows.jsonl, test_rows: 4}"
+OWN = ["--data", ROWS, "--rewards"]
 
 
 @pytest.mark.parametrize(
@@ -190,36 +99,90 @@ def test_settings_that_are_most_likely_not_meant(monkeypatch, capsys, tmp_path):
     [
         (["--batch.per_device", "24"], "does not divide into passes"),
         (["--data.train_rows", "15"], "fewer than batch.prompts 16"),
-        (["--trl.learning_rat", "1"], "did you mean 'trl.learning_rate'?"),
         (["--trl.save_steps", "6"], "trl.save_steps must be a multiple of the 4 updates"),
-        (["--rewards", "[exact]"], "unknown reward 'exact'"),
-        (["--data", "{source: modchain, train_rows: 32, prompt: '{x}'}"], "names the column 'x'"),
-        (["--data", "{source: none.jsonl}", "--rewards", "[exact]"], "unknown reward 'exact'"),
-        (["--data", "{source: none.jsonl}", "--batch.per_device", "24"], "does not divide into passes"),
-        (["--model.path", "python:no_such_package/model"], "the Python package 'no_such_package' is not installed"),
+        (["--trl.reward_weights", "[1, 2]"], "trl.reward_weights must be one a reward, 1, got [1, 2]"),
+        (["--trl.lr_scheduler_type", "steep"], "TRL refuses the settings of grpo"),
         (["--algorithms", "[dapo]", "--overlong.buffer", "65"], "overlong.buffer must be at most"),
+        (["--rewards", "[exact]"], "unknown reward 'exact'"),
+        (["--algorithms", "[grpo+nowhere:own]"], "there is no module 'nowhere'"),
+        (["--data", "{source: none.jsonl}"], "none.jsonl does not exist"),
+        (["--data.prompt", "{x}"], "names the column 'x', and the columns are ['answers', 'prompt']"),
+        (["--data", ROWS, "--data.prompt", "{question}"], "did you mean 'Question'?"),
+        (["--data", ROWS], "has no column 'prompt' but ['Question', 'final_answer']; say how to make it, for example "
+         "--data.prompt '{Question}'"),
+        (["--data", ROWS, "--data.prompt", "{Question}"], "--data.answer '{final_answer}'"),
+        (["--model.path", "runs/quickstrat/grpo/model"], "runs/quickstrat/grpo/model does not exist"),
+        (["--model.path", "a.gguf", "--trl.beta", "0.1"], "trl.beta must be 0 with a .gguf file"),
+        (["--model.path", "../model"], "the model ../model does not exist"),
+        (["--model.path", "model.gguf"], "the model model.gguf does not exist"),
+        (["--model.path", "python:no_such_package/model"], "the Python package 'no_such_package' is not installed"),
+        (["--model.path", "Qwen/Qwen2.5-Mth-1.5B"], "is no local folder, and the Hugging Face hub does not"),
     ],
-)
-def test_mistakes_are_one_line(monkeypatch, capsys, tmp_path, arguments, message):
-    code, plan, err = here(monkeypatch, capsys, tmp_path, *arguments)
-    assert (code, plan) == (2, "")
+)  # fmt: skip
+@pytest.mark.parametrize("dry", [True, False], ids=["dry run", "run"])
+def test_mistakes_are_one_line_at_once(monkeypatch, capsys, tmp_path, arguments, message, dry):
+    write(tmp_path / "rows.jsonl", [{"Question": f"{n} S1 +1 ?", "final_answer": str(n + 1)} for n in range(40)])
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.chdir(tmp_path)
+    begun = time.monotonic()
+    code = main(["train", "quickstart", *arguments, *["--dry-run"] * dry])
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
+    assert time.monotonic() - begun < 30, "no retries"
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "above", "expected"),
+    [
+        (1, 0.1, 0, "all rewards, 0.1 to 1, are above correct_above 0, so all count as correct; --correct_above 0.55"),
+        (-1, -2, 0, "all rewards, -2 to -1, are at most correct_above 0, so all count as incorrect"),
+        (1, 0.1, 0.5, None),
+        (1, 0, 0, None),
+        (0.5, 0.5, 0, None),
+    ],
+)  # fmt: skip
+def test_a_threshold_that_splits_nothing_is_an_error_or_said(
+    monkeypatch, capsys, tmp_path, right, wrong, above, expected
+):
+    source = f"def own(completions, answers, **_):\n    return [{right} if a[0] in c else {wrong} for c, a in"
+    (tmp_path / "threshold_rewards.py").write_text(source + " zip(completions, answers)]\n")
+    sys.modules.pop("threshold_rewards", None)
+    write(tmp_path / "rows.jsonl", [{"prompt": f"{n} S1 +1 ?", "answers": [str(n + 1)]} for n in range(40)])
+    arguments = ["--data", ROWS, "--rewards", "[threshold_rewards:own]", "--correct_above", str(above)]
+    code, plan, err = dry_run(monkeypatch, capsys, tmp_path, *arguments)
+    assert code == (2 if wrong > above and wrong != right else 0)
+    assert (expected or "") in (err if code else plan)
+    assert ("would split them" in err + plan) == (expected is not None)
+
+
+def test_as_many_processes_as_the_environment_says(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "ktae.cli", "train", "quickstart", "--dry-run", "--batch.per_device", "4"],
+        env=os.environ | {"WORLD_SIZE": "8", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    plan = " ".join(result.stdout.split())
+    assert "in 1 pass(es) of 4 on 8 process(es)" in plan
+    assert "weights 0.17 MiB" in plan  # 365,472 x 4 bytes / 8
 
 
 def test_the_planned_length_is_the_trainers(monkeypatch, capsys, tmp_path):
     """Updates of two and a half times through the data, the incomplete generation of each left out."""
     small = ["--data.train_rows", "37", "--data.test_rows", "1", "--trl.max_steps", "-1", "--trl.num_iterations", "2"]
     small += ["--trl.num_train_epochs", "2.5", "--trl.save_steps", "8", "--trl.max_completion_length", "4"]
-    _, plan, _ = here(monkeypatch, capsys, tmp_path, *small)
-    assert "40 updates, 2.5 times through the data; 5 generations, 8 updates a generation" in plan
+    _, plan, _ = dry_run(monkeypatch, capsys, tmp_path, *small)
+    assert "40 updates, 5 generations, 2.5 times through the data" in plan
 
     from ktae.models.load import load_model
     from ktae.train.data import load_data
-    from ktae.train.recipe import load_recipe
     from ktae.train.run import load_rewards
-    from ktae.train.settings import grpo_config
     from ktae.train.trainer import RunTrainer
 
     recipe = load_recipe("quickstart", small)
@@ -233,3 +196,69 @@ def test_the_planned_length_is_the_trainers(monkeypatch, capsys, tmp_path):
     )
     *_, total = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
     assert total == 40
+
+
+def test_models_of_several_algorithms_go_to_repositories_of_their_own(tmp_path):
+    def repository(*algorithms):
+        settings = ["--algorithms", f"[{', '.join(algorithms)}]", "--trl.push_to_hub", "true"]
+        recipe = load_recipe("quickstart", [*settings, "--trl.hub_model_id", "me/chains"])
+        return grpo_config(recipe, algorithms[-1], tmp_path).hub_model_id
+
+    assert repository("grpo+ktae") == "me/chains"
+    assert repository("grpo", "grpo+ktae") == "me/chains-grpo-ktae"
+
+
+# Memory
+
+BYTES = {torch.float32: 4, torch.bfloat16: 2}
+SMALL = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 200}
+SMALL = LlamaConfig(**SMALL, num_hidden_layers=3, head_dim=24, vocab_size=500, tie_word_embeddings=False)
+NOTHING = {"shards": 1, "reference": False, "sampled": 0, "at_once": 0, "tokens": 0}
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=4), Lora(rank=3, target_modules=["q_proj", "down_proj"])])
+@pytest.mark.parametrize("dtype", BYTES, ids=str)
+def test_weights_gradients_and_optimizer_are_exact(dtype, lora):
+    model = AutoModelForCausalLM.from_config(SMALL).to(dtype)
+    if lora:
+        model = get_peft_model(model, LoraConfig(r=lora.rank, target_modules=lora.target_modules))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained)
+    model(input_ids=torch.ones(2, 5, dtype=torch.long)).logits.float().sum().backward()
+    optimizer.step()
+    states = [state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    gradients = [parameter.grad for parameter in trained]
+
+    terms = memory(skeleton(SMALL, lora), BYTES[dtype], BYTES[dtype], **NOTHING)
+    for name, tensors in {"weights": model.parameters(), "gradients": gradients, "optimizer": states}.items():
+        assert terms[name] == sum(tensor.numel() * tensor.element_size() for tensor in tensors), name
+
+
+@pytest.mark.parametrize("dtype", BYTES, ids=str)
+def test_the_key_value_cache_is_exact(dtype):
+    model = AutoModelForCausalLM.from_config(SMALL).to(dtype)
+    how = {"max_new_tokens": 5, "min_new_tokens": 5, "return_dict_in_generate": True, "pad_token_id": 0}
+    layers = model.generate(torch.ones(3, 7, dtype=torch.long), **how).past_key_values.layers
+    held = sum(tensor.numel() * tensor.element_size() for layer in layers for tensor in (layer.keys, layer.values))
+    terms = memory(skeleton(SMALL, None), BYTES[dtype], BYTES[dtype], **NOTHING | {"sampled": 3, "tokens": 12})
+    assert terms["key-value cache"] == held
+
+
+def test_sharding_divides_the_states_and_a_reference_doubles_the_weights():
+    model = skeleton(SMALL, None)
+    alone = memory(model, 4, 2, **NOTHING)
+    sharded = memory(model, 2, 2, **NOTHING | {"shards": 4})  # accelerate shards in float32 whatever was loaded
+    for name in ("weights", "gradients", "optimizer"):
+        assert sharded[name] == alone[name] // 4
+    assert memory(model, 4, 2, **NOTHING | {"reference": True})["weights"] == 2 * alone["weights"]
+
+
+def test_qwen_needs_what_its_model_card_lets_one_reckon():
+    """Qwen2.5-Math-1.5B: 1.54 billion parameters; 28 layers x 2 key-value heads x 128 values, twice, 4 bytes each."""
+    sizes = {"hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2}
+    config = Qwen2Config(**sizes, intermediate_size=8960, vocab_size=151936, tie_word_embeddings=True)
+    terms = memory(skeleton(config, None), 4, 2, **NOTHING | {"sampled": 1, "at_once": 8, "tokens": 4096})
+    assert terms["weights"] == 1_543_714_304 * 4
+    assert terms["key-value cache"] == 4095 * 28 * 2 * 128 * 2 * 4
+    assert terms["logits, sampling"] == 151936 * 16
+    assert terms["logits, updating"] == 4096 * 32768 * 6, "TRL's tile, however many tokens there are"

@@ -1,13 +1,15 @@
 """Recipes: what is written, overridden and refused."""
 
 import re
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from ktae.train.model_card import _LINKS
+import yaml
 
 from ktae import KTAEConfig
-from ktae.train.recipe import ALGORITHMS, load_recipe
+from ktae.estimators import interface
+from ktae.train.recipe import load_recipe, parse_algorithm
+from ktae.train.reference import page
 
 MINIMAL = """
 name: small
@@ -20,105 +22,180 @@ batch: {prompts: 4, rollouts: 8, mini_batch: 2, per_device: 8}
 
 
 @pytest.fixture
-def write(tmp_path):
-    def write(text):
+def load(tmp_path):
+    def load(*overrides, text=MINIMAL):
         path = tmp_path / "recipe.yaml"
         path.write_text(text)
-        return str(path)
+        return load_recipe(str(path), list(overrides))
 
-    return write
-
-
-def test_defaults(write):
-    recipe = load_recipe(write(MINIMAL))
-    assert recipe.ktae == KTAEConfig()
-    assert recipe.data.prompt is None
-    assert recipe.trl == {}
+    return load
 
 
-def test_shipped_recipe_by_name():
-    recipe = load_recipe("quickstart")
-    assert recipe.algorithms == ["grpo", "grpo_ktae", "grpo_ktae_context"]
-    assert recipe.data.test_rows == 1000
-
-
-def test_overrides(write):
-    overrides = ["--trl.learning_rate", "1e-5", "--seed=3", "--algorithms", "[grpo_ktae]", "--ktae.scale=2"]
-    recipe = load_recipe(write(MINIMAL), [*overrides, "--data.system", "Answer briefly."])
+def test_defaults_and_overrides(load):
+    assert (load().ktae, load().data.prompt, load().trl) == (KTAEConfig(), None, {})
+    overrides = ["--trl.learning_rate", "1e-5", "--seed=3", "--algorithms", "[grpo+ktae]", "--ktae.scale=2"]
+    recipe = load(*overrides, "--data.prompt", "{q}", "--data.chat", "true", "--data.system", "Answer briefly.")
     assert recipe.trl == {"learning_rate": 1e-5}
-    assert recipe.seed == 3
-    assert recipe.algorithms == ["grpo_ktae"]
+    assert (recipe.seed, recipe.algorithms, recipe.data.system) == (3, ["grpo+ktae"], "Answer briefly.")
     assert recipe.ktae == KTAEConfig(scale=2.0)
-    assert recipe.data.system == "Answer briefly."
 
 
 @pytest.mark.parametrize("number", ["1e-6", "1E-6", "1.0e-6", ".000001", "1e-06"])
-def test_numbers_in_scientific_notation_are_numbers(write, number):
-    recipe = load_recipe(write(f"{MINIMAL}trl: {{learning_rate: {number}}}"))
-    assert recipe.trl["learning_rate"] == pytest.approx(1e-6)
+def test_numbers_in_scientific_notation_are_numbers(load, number):
+    assert load("--trl.learning_rate", number).trl["learning_rate"] == pytest.approx(1e-6)
 
 
-def test_the_written_config_is_a_recipe_again(write):
-    import yaml
+def test_a_key_of_a_section_that_is_null(load):
+    assert load("--lora.rank", "4", text=f"{MINIMAL}lora: null\n").lora.rank == 4
 
-    recipe = load_recipe(write(MINIMAL), ["--ktae.exclude_token_ids", "[0, 7]", "--trl.beta", "0.001"])
-    assert load_recipe(write(yaml.safe_dump(recipe.as_dict()))) == recipe
+
+def test_no_is_a_text(load):
+    recipe = load("--trl.save_strategy", "no", "--evaluation.greedy", "false")
+    assert (recipe.trl["save_strategy"], recipe.evaluation.greedy) == ("no", False)
+    assert load(text=yaml.safe_dump(recipe.as_dict())) == recipe
+
+
+# Algorithms
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical", "rollout", "estimator", "label"),
+    [
+        ("grpo", "grpo", "grpo", None, "GRPO"),
+        ("dapo+ktae", "dapo+ktae", "dapo", "ktae", "DAPO+KTAE"),
+        ("grpo+ktae_context", "grpo+ktae_context", "grpo", "ktae_context", "GRPO+KTAE in context"),
+        ("grpo+a_mod.b:own", "grpo+a_mod.b.own", "grpo", "a_mod.b.own", "GRPO+a_mod.b.own"),
+        ("dapo+listed", "dapo+listed", "dapo", "listed", "DAPO+listed"),
+    ],
+)
+def test_algorithms_by_name(monkeypatch, name, canonical, rollout, estimator, label):
+    monkeypatch.setitem(interface.ESTIMATORS, "listed", "a_mod:function")
+    parse_algorithm.cache_clear()
+    for spelling in (name, canonical):  # what a run's config.yaml holds is read again
+        algorithm = parse_algorithm(spelling)
+        assert (algorithm.name, algorithm.rollout, algorithm.estimator) == (canonical, rollout, estimator)
+        assert algorithm.label == label
+    assert re.fullmatch(r"[\w.+-]+", algorithm.name), "a folder's name"
+
+
+def test_an_estimator_of_ones_own(load, tmp_path, monkeypatch):
+    (tmp_path / "own_credit.py").write_text("def nothing(rollouts):\n    return rollouts.token_ids * 0.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (name,) = load("--algorithms", "[grpo+own_credit:nothing]").algorithms
+    assert parse_algorithm(name).load_estimator().__name__ == "nothing"
+    with pytest.raises(ValueError, match="own_credit has no function 'nothng'"):
+        parse_algorithm("grpo+own_credit:nothng").load_estimator()
+
+
+def test_the_settings_of_an_algorithm(load):
+    recipe = load(
+        *("--algorithms", "[grpo+ktae, dapo+ktae_context]", "--correct_above", "0.5"),
+        *("--ktae.scale", "0.25", "--ktae_context.exclude_token_ids", "[3]"),
+    )
+    assert recipe.key_tokens("grpo+ktae") == KTAEConfig(scale=0.25, correct_above=0.5)
+    in_context = recipe.key_tokens("dapo+ktae_context")
+    assert (in_context.compare, in_context.context) == ("context", 2)
+    assert (in_context.correct_above, in_context.exclude_token_ids) == (0.5, (3,))
+    assert in_context.scale == KTAEConfig.recommended().scale
+
+
+def test_the_written_config_is_the_recipe_again_and_says_only_what_ran(load):
+    for name in ("grpo", "grpo+ktae", "dapo+ktae_context"):
+        recipe = load("--algorithms", f"[{name}]", "--trl.beta", "0.001", "--correct_above", "0.5")
+        written = recipe.as_dict()
+        assert load(text=yaml.safe_dump(written)) == recipe
+        sections = {"ktae", "ktae_context", "dynamic_sampling", "overlong"} & written.keys()
+        assert sections == ({"ktae"} if name == "grpo+ktae" else set()) | (
+            {"ktae_context", "dynamic_sampling", "overlong"} if "dapo" in name else set()
+        )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--algorithms", "[grpo+ktae_context]", "--ktae.scale", "3"], "ktae has no effect: it is for"),
+        (["--ktae_context.scale", "3"], "ktae_context has no effect: it is for algorithms such as grpo+ktae_context"),
+        (["--overlong", "null"], "overlong has no effect: it is for algorithms such as dapo, and"),
+        (["--dynamic_sampling.when_short", "stop"], "dynamic_sampling has no effect"),
+        (["--data.system", "x"], "data.system has no effect without data.chat"),
+        (["--data.chat", "true"], "data.chat has no effect without data.prompt"),
+        (["--data.split", "test"], "data.split has no effect on problems.jsonl"),
+    ],
+)  # fmt: skip
+def test_a_setting_without_effect_is_an_error(load, overrides, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load(*overrides)
+
+
+def test_a_section_of_the_file_may_lie_idle_when_other_algorithms_are_asked_for(load):
+    text = MINIMAL.replace("[grpo]", "[grpo+ktae]") + "ktae: {scale: 2}\n"
+    assert "ktae" not in load("--algorithms", "[grpo]", text=text).as_dict()
+    with pytest.raises(ValueError, match="ktae has no effect"):
+        load(text=text.replace("[grpo+ktae]", "[grpo]"))
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["--trl.learning_rte", "1"], "unknown key 'trl.learning_rte'; did you mean 'trl.learning_rate'?"),
+        (["--learning_rate", "1"], "unknown key 'learning_rate'; did you mean 'trl.learning_rate'?"),
+        (["--rollouts", "1"], "unknown key 'rollouts'; did you mean 'batch.rollouts'?"),
         (["--ktae.fisher_wieght", "1"], "unknown key 'ktae.fisher_wieght'; did you mean 'ktae.fisher_weight'?"),
         (["--modle.path", "x"], "unknown key 'modle'; did you mean 'model'?"),
-        (["--algorithms", "[grpo, grpo_kate]"], "unknown algorithm 'grpo_kate'; did you mean 'grpo_ktae'?"),
+        (["--xyzzy", "x"], "unknown key 'xyzzy'"),
+        (["--algorithms", "[grpo_ktae]"], "unknown algorithm 'grpo_ktae'; did you mean 'grpo+ktae'?"),
+        (["--algorithms", "[ppo]"], "unknown algorithm 'ppo' (grpo or dapo, alone or with an"),
+        (["--algorithms", "[grpo+a/b.c]"], "unknown algorithm 'grpo+a/b.c'"),
+        (["--algorithms", "[grpo+]"], "unknown algorithm 'grpo+'"),
         (["--algorithms", "[]"], "algorithms must be a list without repetitions, got []"),
         (["--algorithms", "[grpo, grpo]"], "algorithms must be a list without repetitions, got ['grpo', 'grpo']"),
+        (["--algorithms", "grpo"], "algorithms must be list[str], got 'grpo'"),
         (["--seed", "1.5"], "seed must be int, got 1.5"),
         (["--seed", "true"], "seed must be int, got True"),
         (["--data.chat", "1"], "data.chat must be bool, got 1"),
+        (["--batch.rollouts", "1"], "batch.rollouts must be at least 2"),
+        (["--batch.mini_batch", "3"], "batch.prompts must be a multiple of mini_batch, got 4 and 3"),
         (["--ktae.scale", "big"], "ktae.scale must be float, got 'big'"),
-        (["--ktae.fisher", "float32"], "ktae.fisher must be Literal['exact', 'released'], got 'float32'"),
-        (["--ktae.fisher_weight", "-1"], "fisher_weight must be >= 0, got -1.0"),
+        (["--ktae.fisher", "float32"], "ktae.fisher must be 'exact' | 'released', got 'float32'"),
+        (["--ktae.fisher_weight", "-1"], "ktae.fisher_weight must be >= 0, got -1.0"),
+        (["--ktae.exclude_token_ids", "5"], "ktae.exclude_token_ids must be list[int], got 5"),
+        (["--ktae.correct_above", "1"], "ktae.correct_above is set by ktae; set correct_above"),
         (["--ktae", "7"], "ktae must be KTAEConfig, got 7"),
         (["--seed.x", "1"], "unknown key 'seed.x': 'seed' is not a section"),
         (["--rewards", "[1]"], "rewards[0] must be str, got 1"),
         (["--rewards", "[]"], "rewards must name at least one reward function"),
         (["--name", "a/b"], "name must consist of letters, digits"),
+        (["--trl.max_steps", "ten"], "trl.max_steps must be int, got 'ten'"),
+        (["--trl.report_to", "{a: 1}"], "trl.report_to must be"),
         (["--trl.output_dir", "x"], "trl.output_dir is set by ktae; give --out"),
         (["--trl.seed", "1"], "trl.seed is set by ktae; set seed"),
         (["--seed"], "--seed needs a value"),
         (["seed"], "expected --key value, got 'seed'"),
+        (["--seed", "[1"], "not valid YAML"),
     ],
-)
-def test_wrong_settings_are_named(write, overrides, message):
+)  # fmt: skip
+def test_wrong_settings_are_named(load, overrides, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        load_recipe(write(f"{MINIMAL}seed: 0\n"), overrides)
+        load(*overrides, text=f"{MINIMAL}seed: 0\n")
 
 
-def test_missing_key(write):
+def test_wrong_files(load):
     with pytest.raises(ValueError, match="missing key model"):
-        load_recipe(write("name: x\nalgorithms: [grpo]\ndata: {source: x}\nrewards: [exact_match]"))
-
-
-def test_not_a_mapping(write):
+        load(text="name: x\nalgorithms: [grpo]\ndata: {source: x}\nrewards: [exact_match]")
     with pytest.raises(ValueError, match="must hold a mapping, got list"):
-        load_recipe(write("- name"))
-
-
-def test_no_such_recipe():
+        load(text="- name")
     with pytest.raises(FileNotFoundError, match=r"no recipe 'quickstrt'.*\(quickstart\)"):
         load_recipe("quickstrt")
 
 
-def test_the_settings_of_an_algorithm(write):
-    recipe = load_recipe(write(MINIMAL + "ktae: {correct_above: 0.5, exclude_token_ids: [3], scale: 0.25}\n"))
-    assert recipe.key_tokens("grpo_ktae") is recipe.ktae
-    in_context = recipe.key_tokens("dapo_ktae_context")
-    assert (in_context.correct_above, in_context.exclude_token_ids) == (0.5, (3,))
-    assert in_context == replace(KTAEConfig.recommended(), correct_above=0.5, exclude_token_ids=(3,))
+def test_the_shipped_recipe():
+    recipe = load_recipe("quickstart")
+    assert recipe.algorithms == ["grpo", "grpo+ktae_context"]
+    assert load_recipe("quickstart", ["--algorithms", "[dapo]"]).overlong is not None
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_model_card_can_name_every_algorithm(algorithm):
-    assert set(ALGORITHMS[algorithm].label.split("+")) <= _LINKS.keys()
+def test_the_page_of_keys_is_current():
+    written = (Path(__file__).parents[2] / "docs" / "recipe-keys.md").read_text()
+    assert written == page(), "python -m ktae.train.reference > docs/recipe-keys.md"
+    for key in ("train_rows", "batch_size", "dtype", "chat", "prompt", "correct_above"):
+        assert f"| `{key}` |" in written

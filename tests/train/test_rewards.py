@@ -8,6 +8,7 @@ pytest.importorskip("math_verify")
 pytest.importorskip("pebble")
 
 from ktae.chain import problems as chain
+from ktae.cli import main
 from ktae.train.rewards import load_reward, math_answer
 
 
@@ -56,21 +57,21 @@ def test_loads_built_in_rewards_and_import_paths(tmp_path, monkeypatch):
     (tmp_path / "own_rewards.py").write_text("def short(completions, **kwargs):\n    return [0.0]\n\nlimit = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert load_reward("own_rewards:short")(completions=["a"]) == [0.0]
-    with pytest.raises(ValueError, match=r"own_rewards has no function 'shrt', did you mean 'short'\?"):
+    with pytest.raises(ValueError, match=r"unknown reward 'own_rewards:shrt'; did you mean 'own_rewards:short'\?"):
         load_reward("own_rewards:shrt")
-    with pytest.raises(ValueError, match=r"own_rewards has no function 'limit'"):
+    with pytest.raises(ValueError, match=r"unknown reward 'own_rewards:limit'"):
         load_reward("own_rewards:limit")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("math_anwser", r"unknown reward 'math_anwser', did you mean 'math_answer'\?"),
+        ("math_anwser", r"unknown reward 'math_anwser'; did you mean 'math_answer'\?"),
         ("exact", r"did you mean 'exact_match'\?"),
         ("", r"unknown reward ''"),
         ("no_such_package.rewards:score", r"there is no module 'no_such_package'"),
         ("ktae.train.rewardz:math_answer", r"there is no module 'ktae.train.rewardz'"),
-        ("ktae.train.rewards:math_anser", r"did you mean 'math_answer'\?"),
+        ("ktae.train.rewards:math_anser", r"did you mean 'ktae.train.rewards:math_answer'\?"),
         (":score", r"or an import path 'package.module:function'"),
         ("ktae.train.rewards:", r"or an import path 'package.module:function'"),
         (".rewards:math_answer", r"or an import path 'package.module:function'"),
@@ -89,58 +90,43 @@ def test_an_error_inside_a_reward_module_is_not_hidden(tmp_path, monkeypatch):
     assert "broken_rewards" not in sys.modules
 
 
-@pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers")
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+def test_a_run_whose_rewards_are_all_above_the_threshold_says_so_before_it_trains(tmp_path, monkeypatch, capsys):
+    """Its form keeps the reward from being tried beforehand: the first evaluation shows it."""
+    (tmp_path / "graded_rewards.py").write_text(
+        "from ktae.chain.problems import exact_match\n\n\ndef graded(**columns):\n"
+        "    return [0.1 + 0.9 * reward for reward in exact_match(**columns)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    small = ["--data.test_rows", "50", "--data.train_rows", "16", "--trl.max_steps", "4", "--algorithms", "[grpo]"]
+    small += ["--trl.save_strategy", "no", "--trl.max_completion_length", "40", "--evaluation.greedy", "false"]
+    assert main(["train", "quickstart", "--rewards", "[graded_rewards:graded]", *small]) == 0
+    before = " ".join(capsys.readouterr().out.partition("step 4/4")[0].split())
+    assert "sampled accuracy 1.000" in before
+    assert "all rewards, 0.1 to 1, are above correct_above 0, so all count as correct; --correct_above 0.55" in before
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 def test_trl_scores_and_logs_with_it(tmp_path):
-    """One step of TRL's trainer on a model that writes random digits."""
+    """One step of TRL's trainer on a model that writes chains of arithmetic."""
     trl = pytest.importorskip("trl")
     from datasets import Dataset
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    words = {word: index for index, word in enumerate(["<pad>", "<eos>", "<unk>", "?", *"0123456789"])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(words),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=32,
-            pad_token_id=0,
-            eos_token_id=1,
-            bos_token_id=None,
-        )
-    )
+    from ktae.models.load import Model, load_model
+
+    model, tokenizer = load_model(Model("python:ktae/chain/weights"))
+    settings = {"max_steps": 1, "per_device_train_batch_size": 8, "num_generations": 8, "max_completion_length": 40}
+    settings |= {"logging_steps": 1, "report_to": "none", "save_strategy": "no", "bf16": False, "use_cpu": True}
     trainer = trl.GRPOTrainer(
         model=model,
         reward_funcs=math_answer,
-        args=trl.GRPOConfig(
-            output_dir=str(tmp_path),
-            max_steps=1,
-            per_device_train_batch_size=8,
-            num_generations=8,
-            max_completion_length=6,
-            logging_steps=1,
-            report_to="none",
-            save_strategy="no",
-            gradient_checkpointing=False,
-            bf16=False,
-            use_cpu=True,
-        ),
-        train_dataset=Dataset.from_dict({"prompt": ["? 1", "? 2"], "answers": [[*"0123"], [*"4567"]]}),
-        processing_class=PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", padding_side="left"
-        ),
+        args=trl.GRPOConfig(output_dir=str(tmp_path), gradient_checkpointing=False, **settings),
+        train_dataset=Dataset.from_dict({"prompt": ["5 S1 +1 ?", "7 S1 +2 ?"], "answers": [["6"], ["9"]]}),
+        processing_class=tokenizer,
     )
     trainer.train()
     (step,) = [entry for entry in trainer.state.log_history if "reward" in entry]
     assert step["ktae/grader_timeouts"] == step["ktae/grader_errors"] == 0
     assert step["ktae/answers_missing"] in range(9)
     assert step["rewards/math_answer/mean"] == step["reward"]
-    completions, rewards = trainer._logs["completion"], trainer._logs["rewards"]["math_answer"]
-    assert len(completions) == 8
-    for prompt, completion, reward in zip(trainer._logs["prompt"], completions, rewards, strict=True):
-        digits = [word for word in completion.split() if word.isdigit()]
-        assert reward == float(bool(digits) and digits[-1] in ("0123" if prompt == "? 1" else "4567"))

@@ -33,7 +33,7 @@ def ktae(*arguments, cwd):
 def run(tmp_path_factory):
     """A finished run and what it printed."""
     folder = tmp_path_factory.mktemp("features")
-    options = ["--algorithms", "[dapo_ktae]", "--evaluation.every", "2", "--show_every", "2", *LORA]
+    options = ["--algorithms", "[dapo+ktae]", "--evaluation.every", "2", "--show_every", "2", *LORA]
     result = ktae("train", "quickstart", *SMALL, *options, "--trl.report_to", "tensorboard", cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder / "runs" / "quickstart", result.stdout
@@ -80,10 +80,10 @@ def test_provenance(run):
 
 
 def test_model_card(run):
-    card = (run[0] / "dapo_ktae" / "model" / "README.md").read_text()
+    card = (run[0] / "dapo+ktae" / "model" / "README.md").read_text()
     front = yaml.safe_load(card.split("---\n")[1])
     assert {"trl", "dapo", "ktae"} <= set(front["tags"])
-    assert "# Model Card for quickstart-dapo_ktae" in card
+    assert "# Model Card for quickstart-dapo+ktae" in card
     assert "fine-tuned version of `python:ktae/chain/weights`" in card
     assert "trained with DAPO+KTAE" in card
 
@@ -94,7 +94,7 @@ def test_adapters_are_saved_alone_and_merged_on_export(run, tmp_path):
     from transformers import AutoModelForCausalLM
 
     out, _ = run
-    final = out / "dapo_ktae" / "model"
+    final = out / "dapo+ktae" / "model"
     assert (final / "adapter_model.safetensors").exists()
     assert not (final / "model.safetensors").exists()
     export(out, tmp_path / "merged", merge_lora=True)
@@ -115,11 +115,11 @@ def test_adapters_are_saved_alone_and_merged_on_export(run, tmp_path):
 def test_what_was_trained_before_makes_no_difference(tmp_path):
     """Neither to the adapters' first weights nor to what is sampled."""
     options = [*SMALL, *LORA, "--evaluation.samples", "0", "--evaluation.greedy", "false", "--trl.max_steps", "2"]
-    for name, algorithms in (("alone", "[grpo_ktae]"), ("second", "[grpo, grpo_ktae]")):
+    for name, algorithms in (("alone", "[grpo+ktae]"), ("second", "[grpo, grpo+ktae]")):
         result = ktae("train", "quickstart", *options, "--algorithms", algorithms, "--out", name, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     alone, second = (
-        load_file(tmp_path / name / "grpo_ktae" / "model" / "adapter_model.safetensors") for name in ("alone", "second")
+        load_file(tmp_path / name / "grpo+ktae" / "model" / "adapter_model.safetensors") for name in ("alone", "second")
     )
     assert all(torch.equal(value, second[name]) for name, value in alone.items())
 
@@ -132,8 +132,8 @@ def _logits(model, ids):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--algorithm", "grpo"], r"--algorithm must be one of \['dapo_ktae'\], got 'grpo'"),
-        (["--step", "3"], r"--step must be a checkpoint of dapo_ktae, one of \[2, 4\], got 3"),
+        (["--algorithm", "grpo"], r"--algorithm must be one of \['dapo+ktae'\], got 'grpo'"),
+        (["--step", "3"], r"--step must be a checkpoint of dapo+ktae, one of \[2, 4\], got 3"),
         (["--out", "."], r"\. exists; give another --out"),
     ],
 )

@@ -83,7 +83,7 @@ def test_decisions_and_metrics(trained):
 
 def test_the_command_line(tmp_path):
     """Both processes train, one writes."""
-    command = ["-m", "ktae.cli", "train", "quickstart", "--out", "run", "--algorithms", "[dapo_ktae]"]
+    command = ["-m", "ktae.cli", "train", "quickstart", "--out", "run", "--algorithms", "[dapo+ktae]"]
     command += ["--data.train_rows", "40", "--data.test_rows", "10", "--evaluation.every", "2", "--show_every", "2"]
     command += ["--batch.prompts", "4", "--batch.mini_batch", "2", "--batch.per_device", "8", "--trl.max_steps", "4"]
     command += ["--trl.save_steps", "2", "--samples_every", "2"]
@@ -99,11 +99,11 @@ def test_the_command_line(tmp_path):
     assert len({row["prompt"] for row in samples if row["group"] == 3}) <= 2, "a group has one prompt a generation"
     (made,) = read(run / "provenance.jsonl")
     assert made["processes"] == 2
-    assert (run / "dapo_ktae" / "model" / "model.safetensors").exists()
-    weights = (run / "dapo_ktae" / "model" / "model.safetensors").read_bytes()
-    shutil.rmtree(run / "dapo_ktae" / "model")
+    assert (run / "dapo+ktae" / "model" / "model.safetensors").exists()
+    weights = (run / "dapo+ktae" / "model" / "model.safetensors").read_bytes()
+    shutil.rmtree(run / "dapo+ktae" / "model")
     resumed = start([*TWO, *command, "--resume"], cwd=tmp_path)
-    assert resumed.count("goes on from run/dapo_ktae/checkpoint-4") == 1
+    assert resumed.count("goes on from run/dapo+ktae/checkpoint-4") == 1
     assert "update 2" not in resumed, "all is done"
-    assert (run / "dapo_ktae" / "model" / "model.safetensors").read_bytes() == weights
+    assert (run / "dapo+ktae" / "model" / "model.safetensors").read_bytes() == weights
     assert len(read(run / "samples.jsonl")) == 2 * 4 * 8

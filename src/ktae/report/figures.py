@@ -1,7 +1,7 @@
 """`ktae plot`: pictures of one group's tokens, of its key tokens, and of training, as PNG, SVG or PDF.
 
-ktae plot heatmap runs/quickstart --tokenizer words --group grpo_ktae/100/3 --out heatmap.pdf
-ktae plot keytokens runs/quickstart --tokenizer words --group grpo_ktae/100/3 --out keytokens.svg
+ktae plot heatmap runs/quickstart --tokenizer words --group grpo+ktae/100/3 --out heatmap.pdf
+ktae plot keytokens runs/quickstart --tokenizer words --group grpo+ktae/100/3 --out keytokens.svg
 ktae plot curves runs/quickstart --out curves.png
 """
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ktae.files.tokens import load_tokenizer
-from ktae.pictures.curves import METRICS, draw_curves, read_curves
+from ktae.pictures.curves import METRICS, algorithms, draw_curves, read_curves
 from ktae.pictures.style import SUFFIXES, save
 from ktae.pictures.tokens import TokenRow, draw_heatmap, draw_key_tokens
 from ktae.report.groups import load_group
 from ktae.report.options import add_rollout_arguments, config_of, named_columns
-from ktae.train.recipe import ALGORITHMS
+from ktae.train.recipe import label_of
 
 _PERMUTATIONS = 20_000
 
@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _drawn(arguments: argparse.Namespace) -> Any:
     if arguments.kind == "curves":
-        labels = {name: algorithm.label for name, algorithm in ALGORITHMS.items()}
-        return draw_curves(read_curves(arguments.run, arguments.metrics), labels)
+        drawn = read_curves(arguments.run, arguments.metrics)
+        return draw_curves(drawn, {name: label_of(name) for name in algorithms(drawn)})
     for name in ("shown", "lines", "top"):
         if getattr(arguments, name, 1) < 1:
             raise ValueError(

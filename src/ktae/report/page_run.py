@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ktae.pictures.curves import METRICS, SMOOTHED, algorithms, read_curves, running_mean
-from ktae.train.recipe import ALGORITHMS, Recipe
+from ktae.train.recipe import Recipe, label_of
 
 _POINTS = 400  # of a curve; more than the pixels it is drawn on
 
@@ -29,7 +29,7 @@ def contents(run: Path, recipe: Recipe) -> dict[str, Any]:
     results = json.loads((run / "results.json").read_text()) if (run / "results.json").exists() else {}
     summary = [
         ("model", recipe.model.path),
-        ("algorithms", ", ".join(map(_label, recipe.algorithms))),
+        ("algorithms", ", ".joinmap(label_of, recipe.algorithms)),
         ("updates", f"{drawn['updates']:,}"),
     ]
     return {"curves": drawn, "evaluation": results if results.get("problems") else None, "summary": summary}
@@ -52,15 +52,11 @@ def curves(run: Path) -> dict[str, Any]:
             steps, values = _thinned(steps, values)
             means = [float(f"{mean:.5g}") for mean in running_mean(values)]
             smoothed |= means != values
-            series.append({"name": _label(algorithm), "points": list(zip(steps, values, means, strict=True))})
+            series.append({"name": label_of(algorithm), "points": list(zip(steps, values, means, strict=True))})
         if any(len(one["points"]) > 1 for one in series):
             panels.append({"label": METRICS[metric], "series": series})
-    names = [_label(algorithm) for algorithm in algorithms(read)]
+    names = [label_of(algorithm) for algorithm in algorithms(read)]
     return {"names": names, "note": SMOOTHED if smoothed else "", "updates": updates, "panels": panels}
-
-
-def _label(algorithm: str) -> str:
-    return ALGORITHMS[algorithm].label if algorithm in ALGORITHMS else algorithm
 
 
 def _thinned(steps: list[int], values: list[float]) -> tuple[list[int], list[float]]:

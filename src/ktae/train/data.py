@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from pathlib import Path
 from typing import Any
 
 from ktae.chain import problems as chain
 from ktae.extras import require
-from ktae.train.recipe import Data
-
-_FILES = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+from ktae.train.recipe import FILES, Data
 
 
 def load_data(data: Data, seed: int) -> tuple[Any, Any]:
@@ -51,7 +51,7 @@ def load_data(data: Data, seed: int) -> tuple[Any, Any]:
 
 def _read(data: Data) -> Any:
     datasets = require("datasets", extra="train")
-    kind = _FILES.get(Path(data.source).suffix)
+    kind = FILES.get(Path(data.source).suffix)
     if kind is None:
         return datasets.load_dataset(data.source, split=data.split)
     if not Path(data.source).is_file():
@@ -60,22 +60,16 @@ def _read(data: Data) -> Any:
 
 
 def _rows(rows: Any, data: Data) -> Any:
-    def fill(template: str, row: dict[str, Any], key: str) -> str:
-        try:
-            return template.format_map(row)
-        except KeyError as error:
-            raise ValueError(f"data.{key} names the column {error}; {data.source} has {sorted(row)}") from None
-
     def prompt(row: dict[str, Any]) -> Any:
         if data.prompt is None:
             return _checked_prompt(_column(row, "prompt", data), data)
-        text = fill(data.prompt, row, "prompt")
+        text = _fill(data.prompt, row, "data.prompt")
         system = [{"role": "system", "content": data.system}] if data.system else []
         return [*system, {"role": "user", "content": text}] if data.chat else text
 
     def answers(row: dict[str, Any]) -> list[str]:
         if data.answer is not None:
-            return [fill(data.answer, row, "answer")]
+            return [_fill(data.answer, row, "data.answer")]
         given = _column(row, "answers", data)
         if not (isinstance(given, list) and given and all(isinstance(answer, str) for answer in given)):
             raise ValueError(f"{data.source}: answers must be a list of at least one text, got {given!r}")
@@ -85,11 +79,49 @@ def _rows(rows: Any, data: Data) -> Any:
     return require("datasets", extra="train").Dataset.from_list(converted)
 
 
+def _fill(template: str, row: dict[str, Any], key: str) -> str:
+    """The template with `{Column}` replaced by the row's value, and `{{Column}}` by `{Column}`; other braces are text.
+
+    So LaTeX can stay as it is: only braces around letters are taken for a column's name.
+
+    >>> _fill(r"Put the {what} into \boxed{}.", {"what": "sum"}, "data.prompt")
+    'Put the sum into \\boxed{}.'
+    """
+
+    def value(match: re.Match[str]) -> str:
+        triple, double, single = match.groups()
+        if double is not None:
+            return f"{{{double}}}"
+        name = single if triple is None else triple
+        if name in row:
+            return str(row[name]) if triple is None else f"{{{row[name]}}}"
+        if not re.search("[A-Za-z]", name):
+            return match[0]
+        lower = {column.lower(): column for column in row}
+        near = difflib.get_close_matches(name.lower(), lower, n=1)
+        hint = f"; did you mean {lower[near[0]]!r}?" if near else ""
+        raise ValueError(
+            f"{key} names the column {name!r}, and the columns are {sorted(row)}{hint}; {{{{{name}}}}} is not a column "
+            f"but {{{name}}} itself"
+        )
+
+    return re.sub(r"\{\{\{([^{}]*)\}\}\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}", value, template)
+
+
+# What datasets call them, most telling first.
+_USUAL = {
+    "prompt": ("question", "problem", "query", "instruction", "input", "text"),
+    "answers": ("answer", "final_answer", "solution", "target", "label", "output", "response"),
+}
+
+
 def _column(row: dict[str, Any], name: str, data: Data) -> Any:
     if name not in row:
-        key = name.removesuffix("s")
+        lower = {column.lower(): column for column in row}
+        usual = next((lower[column] for column in _USUAL[name] if column in lower), "COLUMN")
         raise ValueError(
-            f"{data.source} has no column {name!r} but {sorted(row)}; set data.{key} to a template such as '{{column}}'"
+            f"{data.source} has no column {name!r} but {sorted(row)}; say how to make it, for example "
+            f"--data.{name.removesuffix('s')} '{{{usual}}}'"
         )
     return row[name]
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import inspect
 import re
 import types
 import typing
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from ktae.extras import require
 
 
-def parse_overrides(arguments: list[str]) -> list[tuple[str, Any]]:
-    """`["--a.b", "1", "--c=x"]` as pairs of a dotted key and its YAML value."""
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A key that a file may set: its type, its default (MISSING where there is none) and what its class says of it."""
+
+    type: Any
+    default: Any
+    doc: str
+
+
+def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
+    """`["--a.b", "1", "--c=x"]` as pairs of a dotted key and its value's text."""
     overrides, rest = [], list(arguments)
     while rest:
         argument = rest.pop(0)
@@ -24,71 +36,127 @@ def parse_overrides(arguments: list[str]) -> list[tuple[str, Any]]:
             if not rest:
                 raise ValueError(f"--{key} needs a value")
             value = rest.pop(0)
-        overrides.append((key, load_yaml(value)))
+        overrides.append((key, value))
     return overrides
 
 
 def load_yaml(text: str) -> Any:
-    """What YAML text holds; 1e-6 is a number."""
+    """What YAML text holds. As in YAML 1.2, 1e-6 is a number, and `no`, which TRL knows as a setting, is a text.
+
+    Raises:
+        ValueError: it is no YAML.
+    """
     yaml = require("yaml", extra="train")
 
     class Loader(yaml.SafeLoader):
-        """YAML 1.1 reads 1e-6 as a string; people mean a number."""
+        """PyYAML's, which reads YAML 1.1, with other numbers and truth values."""
 
-    number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+    boolean, number = "tag:yaml.org,2002:bool", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+    Loader.yaml_implicit_resolvers = {
+        first: [resolver for resolver in resolvers if resolver[0] != boolean]
+        for first, resolvers in Loader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver(boolean, re.compile("(true|True|false|False)$"), list("tTfF"))
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
-    return yaml.load(text, Loader)
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def build(cls: type, values: dict[str, Any], prefix: str) -> Any:
-    """An instance of the dataclass `cls` from a mapping; every key and every type is checked."""
+def keys(cls: type, prefix: str = "") -> Iterator[tuple[str, Key]]:
+    """Every dotted key that a file for the dataclass `cls` may set, sections before their keys."""
+    docs, hints = _attribute_docs(cls), typing.get_type_hints(cls)
+    for f in dataclasses.fields(cls):
+        default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        yield f"{prefix}{f.name}", Key(hints[f.name], default, docs.get(f.name, ""))
+        for hint in (hints[f.name], *typing.get_args(hints[f.name])):
+            if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+                for name, key in keys(hint, f"{prefix}{f.name}."):
+                    own = isinstance(default, hint)  # a default of the section wins over its class's
+                    value = getattr(default, name.rpartition(".")[2]) if own else key.default
+                    yield name, dataclasses.replace(key, default=value)
+
+
+def _attribute_docs(cls: type) -> dict[str, str]:
+    """What the docstring's `Attributes:` say, by name; names before one colon share a text."""
+    docs: dict[str, str] = {}
+    names: list[str] = []
+    for line in (inspect.getdoc(cls) or "").partition("Attributes:\n")[2].splitlines():
+        if not line.strip():
+            break
+        if line.startswith(" " * 8):
+            docs |= {name: f"{docs[name]} {line.strip()}" for name in names}
+        else:
+            before, _, text = line.strip().partition(": ")
+            names = before.split(", ")
+            docs |= dict.fromkeys(names, text)
+    return docs
+
+
+def build(cls: type, values: dict[str, Any], prefix: str = "", default: Any = None) -> Any:
+    """An instance of the dataclass `cls`: `default`'s fields, or the class's, where the mapping has no others."""
     fields = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
-    for key in values:
-        known_name("key", f"{prefix}{key}", {f"{prefix}{name}" for name in fields})
     for name, f in fields.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise ValueError(f"missing key {prefix}{name!s}")
-    return cls(**{key: _convert(hints[key], value, f"{prefix}{key}") for key, value in values.items()})
+        if required and default is None and name not in values:
+            raise ValueError(f"missing key {prefix}{name}")
+    made = {k: convert(hints[k], value, f"{prefix}{k}", fields[k].default) for k, value in values.items()}
+    try:
+        return cls(**made) if default is None else dataclasses.replace(default, **made)
+    except ValueError as error:
+        raise ValueError(f"{prefix}{error}") from None
 
 
-def _convert(hint: Any, value: Any, key: str) -> Any:
+def convert(hint: Any, value: Any, key: str, default: Any = None) -> Any:
     """`value` as the type `hint`, or a ValueError that names the key."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, dict):
-            return build(hint, value, prefix=f"{key}.")
+            return build(hint, value, f"{key}.", default if isinstance(default, hint) else None)
     elif origin is Literal:
         if value in arguments:
             return value
     elif origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
             return None
-        *others, last = (a for a in arguments if a is not type(None))
-        for other in others:
-            try:
-                return _convert(other, value, key)
-            except ValueError:
-                continue
-        return _convert(last, value, key)
+        members = [a for a in arguments if a is not type(None)]
+        if len(members) == 1:
+            return convert(members[0], value, key, default)
+        for member in members:
+            with contextlib.suppress(ValueError):
+                return convert(member, value, key, default)
     elif origin in (list, tuple):
         if isinstance(value, list):
-            return origin(_convert(arguments[0], item, f"{key}[{i}]") for i, item in enumerate(value))
-    elif origin is dict:
+            return origin(convert(arguments[0], item, f"{key}[{i}]") for i, item in enumerate(value))
+    elif hint is dict or origin is dict:
         if isinstance(value, dict):
             return value
     elif hint is float:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-    elif hint in (int, str, bool) and type(value) is hint:
+    elif hint is Any or (isinstance(hint, type) and type(value) is hint):
         return value
-    expected = hint.__name__ if isinstance(hint, type) and origin is None else str(hint).replace("typing.", "")
-    raise ValueError(f"{key} must be {expected}, got {value!r}")
+    raise ValueError(f"{key} must be {type_name(hint)}, got {value!r}")
 
 
-def known_name(what: str, name: str, known: Any) -> None:
-    """Raises a ValueError that names the nearest of the `known` names unless `name` is one of them."""
-    if name not in known:
-        nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
-        raise ValueError(f"unknown {what} {name!r}; did you mean {nearest[0]!r}?")
+def type_name(hint: Any) -> str:
+    """How a reader would write a type: `int`, `list[str]`, `'exact' | 'released'`."""
+    if typing.get_origin(hint) is Literal:
+        return " | ".join(map(repr, typing.get_args(hint)))
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return " | ".join(map(type_name, typing.get_args(hint)))
+    if typing.get_args(hint):  # a list in YAML
+        return str(hint).replace("typing.", "").replace("tuple[", "list[").replace(", ...]", "]")
+    return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
+    """The error for a name that is not `known`: it names the one that is nearest, also by its last part."""
+    names = sorted(known)
+    by_last_part = {candidate.rpartition(".")[2]: candidate for candidate in reversed(names)}
+    last = name.rpartition(".")[2]
+    near = [by_last_part[last]] if last in by_last_part else difflib.get_close_matches(name, names, n=1)
+    near = near or [by_last_part[part] for part in difflib.get_close_matches(last, by_last_part, n=1)]
+    return ValueError(f"unknown {what} {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))

@@ -1,131 +1,83 @@
-"""`ktae train RECIPE --dry-run`: what a recipe comes to, checked as far as it can be here, without training anything.
+"""`ktae train RECIPE --dry-run`: checks a recipe as a run would, and prints what the run would do.
 
-No weights are loaded, no GPU is needed and nothing is written (the libraries' own caches apart). What is at hand (data,
-tokenizer, the model's configuration) is checked as a real run would check it; what is not is listed at the end, with
-what settles it. `WORLD_SIZE=8 ktae train RECIPE --dry-run` plans for eight processes on any machine.
+No weights are loaded and nothing is written. `WORLD_SIZE=8 ktae train RECIPE --dry-run` plans for eight processes,
+wherever it runs.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
+import math
 import os
+import statistics
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from rich.console import Console
-from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
-from ktae.data.sources import file_kind
+from ktae.config import KTAEConfig
 from ktae.extras import require
-from ktae.models.load import resolve
-from ktae.train.memory import (
-    adapter_parameters,
-    architecture,
-)
-from ktae.train.plan_memory import memory_section
-from ktae.train.plan_sections import (
-    TOKENIZED,
-    Notes,
-    Policy,
-    Prompts,
-    algorithms_section,
-    batch_section,
-    data_section,
-    grid,
-    model_section,
-    training_section,
-)
-from ktae.train.recipe import Recipe
-from ktae.train.run import Run, check, load_rewards, quiet
-from ktae.train.settings import grpo_config, is_main, processes
+from ktae.models.load import check_model
+from ktae.train.recipe import Lora, Recipe, parse_algorithm
+from ktae.train.rewards import check_threshold
+from ktae.train.run import Run, check, check_installed
+from ktae.train.settings import grpo_config, is_main, overlong_buffer, processes
 
-_SECONDS = 3.0  # for the hub to answer
-_QWEN = {"num_hidden_layers": 28, "max_position_embeddings": 4096, "dtype": "bfloat16"}
-# For plans where the hub cannot be reached; from the models' config.json.
-_KNOWN = {
-    "Qwen/Qwen2.5-Math-1.5B": {
-        **_QWEN,
-        "hidden_size": 1536,
-        "num_attention_heads": 12,
-        "num_key_value_heads": 2,
-        "intermediate_size": 8960,
-        "vocab_size": 151936,
-        "tie_word_embeddings": True,
-    },
-    "Qwen/Qwen2.5-Math-7B": {
-        **_QWEN,
-        "hidden_size": 3584,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "intermediate_size": 18944,
-        "vocab_size": 152064,
-        "tie_word_embeddings": False,
-    },
-}
+_TRIED = 20  # answers that the reward function is given
+_SHOWN = 300  # characters of a prompt
+_TOKENIZED = 20_000  # prompts at most
+_TILE_TOKENS, _TILE_WORDS = 4096, 32768  # in which TRL computes the logits of an update
+
+Rows = list[tuple[str, str]]
 
 
 def print_plan(recipe: Recipe) -> None:
     """Checks a recipe and prints what a run of it would be.
 
-    Args:
-        recipe: what would be run, by as many processes as the environment says (WORLD_SIZE).
-
     Raises:
-        ValueError, OSError, ImportError: what `ktae train` raises where a setting or a file is wrong. What cannot be
-            checked is no error.
+        ValueError, OSError, ImportError: what `ktae train` raises before it trains.
     """
-    quiet()
-    notes, strategy = Notes(), _strategy()
-    with _other_processes(), _without_deepspeed(strategy, notes), _hub(recipe) as hub:
-        run = _run(recipe, hub, notes)
-        out, rows = default_folder(recipe), len(run.test_rows) if run else recipe.data.test_rows
-        configs = {name: grpo_config(recipe, name, out, test_rows=rows) for name in recipe.algorithms}
-        if not is_main():
-            return
-        config = max(configs.values(), key=lambda config: config.beta)  # the one that needs most memory
-        policy = _policy(recipe, hub, notes)
-        prompts = _prompts(recipe, config, run, policy.tokenizer)
-        sections: dict[str, Any] = {
-            "Algorithms" if len(configs) > 1 else "Algorithm": algorithms_section(recipe, configs),
-            "Training": training_section(recipe, config, policy, strategy, notes),
-            "Batch": batch_section(recipe, config, run),
-            "Data": data_section(recipe, config, run, prompts, policy, notes),
-            "Model": model_section(recipe, policy),
-        }
-        if policy.sizes is not None:
-            title, table = memory_section(recipe, config, policy, prompts, strategy, notes)
-            sections[title] = table
-        _installed(recipe, config, notes)
-    _print(recipe, sections, notes)
+    with _other_processes():
+        out = Path("runs") / recipe.name
+        run = check(recipe, out)
+        configs = {name: grpo_config(recipe, name, out, test_rows=len(run.test_rows)) for name in recipe.algorithms}
+        if is_main():
+            _print(recipe, run, configs)
 
 
-def _print(recipe: Recipe, sections: dict[str, Any], notes: Notes) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=120)
+def _print(recipe: Recipe, run: Run, configs: dict[str, Any]) -> None:
+    config = max(configs.values(), key=lambda config: config.beta)  # that needs most memory
+    model_config, tokenizer = check_model(recipe.model)
+    model = skeleton(model_config, recipe.lora)
+    weights = str(model_config.dtype or torch.float32) if recipe.model.dtype == "auto" else recipe.model.dtype
+    first, lengths = _prompts(run, config, tokenizer)
+    sections: dict[str, Rows] = {
+        "Algorithms": [(parse_algorithm(name).label, _algorithm(recipe, name, configs[name])) for name in configs],
+        "Training": _training(recipe, config, run, weights.removeprefix("torch.")),
+        "Data": _data(recipe, run, first, lengths),
+        "Model": [
+            ("path", f"{recipe.model.path}; completions end with {tokenizer.eos_token!r}"),
+            ("parameters", f"{model.num_parameters():,}, {model.num_parameters(only_trainable=True):,} trained"),
+        ],
+        "Memory of one device": _memory(recipe, config, model, 4 if "float32" in weights else 2, max(lengths)),
+    }
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(f"[bold]{recipe.name}[/]: a dry run, nothing is trained or written")
-    for title, content in sections.items():
+    for title, rows in sections.items():
         console.print(f"\n[bold blue]{title}[/]")
-        console.print(Padding.indent(grid(content) if isinstance(content, list) else content, 2))
-    if notes.warnings:
-        console.print("\n[bold dark_orange]Most likely not meant[/]")
-        for warning in notes.warnings:
-            console.print(Padding.indent(Text(warning), 2))
-    if notes.unchecked:
-        console.print("\n[bold dark_orange]Not checked here[/]")
-        for what, settled_by in notes.unchecked:
-            console.print(Padding.indent(Text(what), 2))
-            console.print(Padding.indent(Text(settled_by, style="dim"), 6))
-    else:
-        console.print("\nEverything that a dry run can check has been checked.")
-
-
-# What can be at hand or not
+        grid = Table.grid(padding=(0, 2))
+        for label, value in rows:
+            grid.add_row(Text(f"  {label}"), Text(value))
+        console.print(grid)
+    for warning in _warnings(recipe, config, model, weights, max(lengths)):
+        console.print(Text(f"\nNote: {warning}", style="dark_orange"))
 
 
 @contextmanager
@@ -137,8 +89,8 @@ def _other_processes() -> Iterator[None]:
         return
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
-    world = str(processes())
-    with _environment(RANK="0", LOCAL_RANK="0", LOCAL_WORLD_SIZE=world, MASTER_ADDR="localhost"):
+    variables = {"RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": str(processes()), "MASTER_ADDR": "localhost"}
+    with mock.patch.dict(os.environ, variables):
         distributed.init_process_group("fake", rank=0, world_size=processes(), store=FakeStore())
         try:
             yield
@@ -146,173 +98,153 @@ def _other_processes() -> Iterator[None]:
             distributed.destroy_process_group()
 
 
-@contextmanager
-def _without_deepspeed(strategy: str | None, notes: Notes) -> Iterator[None]:
-    """Plans a run with DeepSpeed where it is not installed."""
-    if strategy is None or not strategy.startswith("ZeRO") or importlib.util.find_spec("deepspeed") is not None:
-        yield
-        return
-    notes.unchecked.append(("deepspeed is not installed", "`pip install deepspeed`"))
-    with _environment(ACCELERATE_USE_DEEPSPEED="false"):
-        yield
+def _algorithm(recipe: Recipe, name: str, config: Any) -> str:
+    algorithm = parse_algorithm(name)
+    high = config.epsilon if config.epsilon_high is None else config.epsilon_high
+    parts = [f"{config.loss_type} loss, ratios {1 - config.epsilon:g} to {1 + high:g}, KL {config.beta:g}"]
+    if algorithm.rollout == "dapo" and (dynamic := recipe.dynamic_sampling):
+        parts.append(f"dynamic sampling in up to {dynamic.max_generation_rounds} rounds, then {dynamic.when_short}")
+    if buffer := overlong_buffer(recipe, name, config.max_completion_length):
+        parts.append(f"overlong punishment over the last {buffer:,} of {config.max_completion_length:,} tokens")
+    if algorithm.ktae:
+        settings = dataclasses.asdict(recipe.key_tokens(name))
+        paper = dataclasses.asdict(KTAEConfig(correct_above=recipe.correct_above))
+        changed = [f"{key} {value}" for key, value in settings.items() if value != paper[key]]
+        parts.append("key tokens by the paper's formula" + (f" but for {', '.join(changed)}" if changed else ""))
+    elif algorithm.estimator:
+        parts.append(f"values of {algorithm.estimator} on top")
+    return "; ".join(parts)
 
 
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+def _training(recipe: Recipe, config: Any, run: Run, weights: str) -> Rows:
+    batch, evaluation, limit = recipe.batch, recipe.evaluation, config.max_completion_length
+    precision = f"{weights} weights" + ", bfloat16 autocast" * config.bf16 + ", float16 autocast" * config.fp16
+    engine = f"vLLM ({config.vllm_mode})" if config.use_vllm else "transformers"
+    updates = batch.updates * config.num_iterations
+    generations = len(run.train_rows) // batch.prompts  # TRL drops the incomplete last one
+    total = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * generations * updates)
+    measured = f"{evaluation.samples} sampled and {int(evaluation.greedy)} greedy a held-out problem, before and after"
+    measured += f"; 1 sampled every {evaluation.every} updates" * bool(evaluation.every)
+    passes = f"{config.gradient_accumulation_steps:,} pass(es) of {batch.per_device} on {processes()} process(es)"
+    through = f"{total / updates / generations:.3g} times through the data"
+    return [
+        ("learning rate", f"{config.learning_rate:g}, {getattr(config.lr_scheduler_type, 'value', '')}"),
+        ("precision", precision + ", gradient checkpointing" * config.gradient_checkpointing),
+        ("rewards", f"{' + '.join(recipe.rewards)}; correct where {recipe.correctness} > {recipe.correct_above:g}"),
+        ("a generation", f"{batch.prompts:,} problems x {batch.rollouts} rollouts, {updates} updates"),
+        ("sampling", f"temperature {config.temperature:g}, at most {limit:,} tokens, {engine}"),
+        ("an update", f"{batch.mini_batch:,} problems x {batch.rollouts} rollouts, in {passes}"),
+        ("in all", f"{total:,} updates, {math.ceil(total / updates):,} generations, {through}; seed {recipe.seed}"),
+        ("evaluation", measured),
+    ]
 
 
-def _strategy() -> str | None:
-    """How accelerate has been told to shard the model: "FSDP2", "ZeRO-3", ...; None for not at all."""
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        return f"FSDP{os.environ.get('FSDP_VERSION', '1')}"
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
-        return f"ZeRO-{os.environ.get('ACCELERATE_DEEPSPEED_ZERO_STAGE', '2')}"
-    return None
-
-
-@contextmanager
-def _hub(recipe: Recipe) -> Iterator[bool]:
-    """Whether the hub answers, if the recipe needs it.
-
-    It is asked once. Where it does not answer, the libraries, which would go on asking for half a minute, are told that
-    they are offline; what is in their caches is found all the same.
-    """
-    source = recipe.data.source
-    data_on_hub = source != "modchain" and file_kind(source) is None and not Path(source).exists()
-    if Path(resolve(recipe.model.path)).exists() and not data_on_hub:
-        yield True
-        return
-    hub: Any = require("huggingface_hub", extra="train")
-    datasets: Any = require("datasets", extra="train")
-    answers = False
-    if not hub.constants.HF_HUB_OFFLINE:
-        try:
-            answers = hub.utils.get_session().head(hub.constants.ENDPOINT, timeout=_SECONDS).status_code < 400
-        except Exception:  # of whichever HTTP library the hub's client uses
-            answers = False
-    if answers:
-        yield True
-        return
-    before = hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield False
-    finally:
-        hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
-
-
-def _run(recipe: Recipe, hub: bool, notes: Notes) -> Run | None:
-    """The run as `ktae train` checks it, or None where its data is not at hand."""
-    source = recipe.data.source
-    if recipe.lora and importlib.util.find_spec("peft") is None:
-        notes.unchecked.append(("peft is not installed, so lora is not checked", "`pip install peft`"))
-        recipe = dataclasses.replace(recipe, lora=None)
-    if file_kind(source) is None or Path(source).exists():
-        try:
-            return check(recipe, default_folder(recipe))
-        except ConnectionError:
-            if hub:
-                raise
-            notes.unchecked.append(
-                (f"{source}: the hub does not answer", f"`hf download --repo-type dataset {source}`")
-            )
-    else:
-        prepared = recipe.data.prompt is None and recipe.data.answer is None
-        command = f"`ktae data prepare SOURCE --out {source}`" if prepared else "make the file"
-        notes.unchecked.append((f"{source} is not there", f"{command}; see the recipe's first lines"))
-    resolve(recipe.model.path)
-    load_rewards(recipe)
-    return None
-
-
-def _policy(recipe: Recipe, hub: bool, notes: Notes) -> Policy:
-    """Configuration and tokenizer as `load_model` loads them, without the weights.
-
-    Raises:
-        ValueError: they are at hand and cannot be used.
-    """
-    transformers = require("transformers", extra="train")
-    name, path, options = recipe.model.path, resolve(recipe.model.path), {}
-    local, tokenizer, source = Path(path).exists(), None, "counted without loading them"
-    if path.endswith(".gguf"):
-        require("gguf", extra="train")
-        path, options = str(Path(path).parent), {"gguf_file": Path(path).name}
-    try:
-        config = transformers.AutoConfig.from_pretrained(path, **options)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path, padding_side="left", **options)
-    except (OSError, ValueError) as error:
-        if local or (hub and name.count("/") <= 1):
-            raise ValueError(f"model.path {name}: {' '.join(str(error).split())}") from error
-        config = transformers.Qwen2Config(**_KNOWN[name]) if name in _KNOWN else None
-        source = "from ktae's own table of this model"
-        what = "tokenizer and weights" if config else "sizes, tokenizer and weights"
-        if name.count("/") == 1:
-            notes.unchecked.append(
-                (f"{what} of {name}: the hub does not answer", f"`hf download {name}`, or make the folder")
-            )
-        else:
-            notes.unchecked.append((f"{what} of {name}: it is not there", "make the folder"))
-    if tokenizer is not None and tokenizer.eos_token is None:
-        raise ValueError(f"the tokenizer of {name} has no end-of-sequence token, so completions cannot end")
-    if local and not options and not any(Path(path).glob("*.safetensors")) and not any(Path(path).glob("*.bin")):
-        raise ValueError(f"model.path {name}: there are no weights in {path}")
-    if config is None:
-        return Policy(tokenizer=tokenizer)
-    try:
-        sizes, skeleton = architecture(config)
-    except AttributeError as error:
-        notes.unchecked.append(
-            (f"memory: {type(config).__name__} is of a kind that is not estimated ({error})", "run it")
-        )
-        return Policy(config, tokenizer, source=source)
-    trained = adapter_parameters(skeleton, recipe.lora) if recipe.lora else sizes.parameters
-    return Policy(config, tokenizer, sizes, trained, source)
-
-
-def _prompts(recipe: Recipe, config: Any, run: Run | None, tokenizer: Any) -> Prompts | None:
-    """The prompts through the tokenizer, as TRL sends them.
-
-    Raises:
-        ValueError: they are chat messages and the tokenizer has no chat template.
-    """
-    if run is None or tokenizer is None:
-        return None
-    prompts = list(run.train_rows["prompt"][:TOKENIZED])
+def _prompts(run: Run, config: Any, tokenizer: Any) -> tuple[str, list[int]]:
+    """The first prompt as the model gets it, and how many tokens each has."""
+    prompts = list(run.train_rows["prompt"][:_TOKENIZED])
     if isinstance(prompts[0], str):
-        return Prompts(prompts[0], [len(ids) for ids in tokenizer(text=prompts)["input_ids"]])
-    if tokenizer.chat_template is None:
-        raise ValueError(
-            f"the prompts are chat messages, and the tokenizer of {recipe.model.path} has no chat template"
-        )
+        return prompts[0], [len(ids) for ids in tokenizer(text=prompts)["input_ids"]]
     how = {"add_generation_prompt": True, **(config.chat_template_kwargs or {})}
     ids = tokenizer.apply_chat_template(prompts, return_dict=True, **how)["input_ids"]
-    return Prompts(tokenizer.apply_chat_template(prompts[0], tokenize=False, **how), [len(row) for row in ids])
+    return tokenizer.apply_chat_template(prompts[0], tokenize=False, **how), [len(row) for row in ids]
 
 
-def _installed(recipe: Recipe, config: Any, notes: Notes) -> None:
-    """What is needed beside ktae's own requirements, and what only a GPU can show."""
-    optional = ["vllm"] if config.use_vllm else []
-    optional += [name for name in config.report_to if name in ("tensorboard", "trackio", "wandb")]
-    for name in optional:
-        if importlib.util.find_spec(name) is None:
-            notes.unchecked.append((f"{name} is not installed", f"`pip install {name}`"))
-    if config.use_vllm and config.vllm_mode == "server":
-        url = config.vllm_server_base_url or f"{config.vllm_server_host}:{config.vllm_server_port}"
-        notes.unchecked.append((f"the vLLM server at {url} has not been asked", "start it before the run"))
-    if config.use_vllm and not torch.accelerator.is_available():
-        steps = f"a run of one generation on GPUs: `--trl.max_steps {recipe.batch.updates * config.num_iterations}`"
-        notes.unchecked.append(("no GPU here: vLLM, speed, whether the memory is enough", steps))
+def _data(recipe: Recipe, run: Run, first: str, lengths: list[int]) -> Rows:
+    rewards, note = check_threshold(run.rewards[recipe.correctness], run.train_rows[:_TRIED], recipe.correct_above)
+    right = sum(reward is not None and reward > recipe.correct_above for reward in rewards)
+    judged = rf"; {recipe.correctness} takes {right} of the first {len(rewards)}, put in \boxed{{}}" if right else ""
+    return [
+        ("source", f"{recipe.data.source}: {len(run.train_rows):,} rows to train on, {len(run.test_rows):,} held out"),
+        ("columns", ", ".join(run.train_rows.column_names)),
+        ("a prompt, as sent", first.rstrip()[-_SHOWN:]),
+        ("tokens of a prompt", f"median {statistics.median(lengths):g}, at most {max(lengths):,}"),
+        ("its answer", " or ".join(run.train_rows[0]["answers"]) + judged),
+        *([("reward", note)] if note else []),
+    ]
 
 
-def default_folder(recipe: Recipe) -> Path:
-    """Where the run would go, by default; part of TRL's settings, not created."""
-    return Path("runs") / recipe.name
+def _warnings(recipe: Recipe, config: Any, model: Any, weights: str, longest: int) -> Iterator[str]:
+    if "float32" not in weights and not recipe.lora and processes() == 1:
+        yield (
+            f"model.dtype: the {weights} weights themselves are trained; changes below 1/256 of a weight are lost, as "
+            "most are at learning rates around 1e-6. float32 keeps them"
+        )
+    try:
+        check_installed(recipe)
+    except ValueError as error:
+        yield str(error)
+    limit = config.max_completion_length
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if context and longest + limit > context:
+        yield (
+            f"the longest prompt, {longest:,} tokens, and trl.max_completion_length {limit:,} come to more than the "
+            f"model's context of {context:,}; `ktae data prepare --max-prompt-tokens` leaves such problems out"
+        )
+
+
+def skeleton(config: Any, lora: Lora | None) -> Any:
+    """The model of a transformers configuration, with adapters where there are to be some, without any weights."""
+    with torch.device("meta"):
+        model = require("transformers", extra="train").AutoModelForCausalLM.from_config(config)
+        if lora:
+            peft = require("peft", extra="train")
+            model = peft.get_peft_model(model, peft.LoraConfig(r=lora.rank, target_modules=lora.target_modules))
+    return model
+
+
+def memory(
+    model: Any, stored: int, computed: int, *, shards: int, reference: bool, sampled: int, at_once: int, tokens: int
+) -> dict[str, int]:
+    """Bytes of one device with AdamW, in closed form; activations, libraries and the allocator's reserve come on top.
+
+    Args:
+        model: from `skeleton`.
+        stored, computed: bytes of one weight as it is loaded, and of one value in a multiplication.
+        shards: devices over which FSDP2 or ZeRO-3 spread weights, gradients and optimizer.
+        reference: a second model is held (`trl.beta` > 0, all weights trained).
+        sampled: rollouts that transformers samples at once; 0 with vLLM, which takes a share of the device for itself.
+        at_once: rollouts in one forward and backward pass.
+        tokens: of the longest rollout, prompt included.
+    """
+    whole, trained = model.num_parameters(), model.num_parameters(only_trainable=True)
+    text = model.config.get_text_config()
+    if trained < whole:  # PEFT's adapters are float32
+        kept, weights = 4, (whole - trained) * stored + trained * 4
+    else:  # accelerate shards float32 weights, whatever was loaded
+        kept = 4 if shards > 1 and computed == 2 else stored
+        weights = whole * kept + whole * stored * reference
+    heads = text.num_attention_heads
+    head_size = getattr(text, "head_dim", None) or text.hidden_size // heads
+    cached = 2 * text.num_hidden_layers * (getattr(text, "num_key_value_heads", None) or heads) * head_size
+    tile = min(at_once * tokens, _TILE_TOKENS) * min(text.vocab_size, _TILE_WORDS)
+    return {
+        "weights": weights // shards,
+        "gradients": trained * kept // shards,
+        "optimizer": 2 * trained * kept // shards,
+        "key-value cache": sampled * max(tokens - 1, 0) * cached * stored,
+        # As computed, in float32, and twice as probabilities; TRL makes those of an update tile by tile.
+        "logits, sampling": sampled * text.vocab_size * (stored + 12),
+        "logits, updating": tile * (computed + 4),
+    }
+
+
+def _memory(recipe: Recipe, config: Any, model: Any, weight_bytes: int, longest: int) -> Rows:
+    batch, world = recipe.batch, processes()
+    sharded = "true" in (os.environ.get("ACCELERATE_USE_FSDP"), os.environ.get("ACCELERATE_USE_DEEPSPEED"))
+    tokens = longest + config.max_completion_length
+    terms = memory(
+        model,
+        weight_bytes,
+        2 if config.bf16 or config.fp16 else weight_bytes,
+        shards=world if sharded else 1,
+        reference=config.beta > 0 and recipe.lora is None,
+        sampled=0 if config.use_vllm else batch.prompts * batch.rollouts // world,
+        at_once=batch.per_device,
+        tokens=tokens,
+    )
+    held = terms["weights"] + terms["optimizer"]
+    terms["while sampling"] = held + terms["key-value cache"] + terms["logits, sampling"]
+    terms["while updating"] = held + terms["gradients"] + terms["logits, updating"]
+    on_top = {"while sampling": ", and vLLM's share" * config.use_vllm, "while updating": ", and activations"}
+    unit, factor = ("GiB", 2**30) if max(terms.values()) >= 2**30 else ("MiB", 2**20)
+    return [(name, f"{size / factor:8,.2f} {unit}{on_top.get(name, '')}") for name, size in terms.items() if size]

@@ -1,60 +1,119 @@
 """A recipe: one YAML file that says everything about a run, checked before anything is loaded.
 
 name: my_run
-algorithms: [grpo, grpo_ktae]        # each trained from the same model, data order and seed
+algorithms: [grpo, grpo+ktae]        # each trained from the same model, data order and seed
 model: {path: Qwen/Qwen2.5-Math-1.5B}
 data: {source: problems.jsonl, prompt: "{question}", answer: "{answer}"}
 rewards: [math_answer]
 batch: {prompts: 64, rollouts: 8, mini_batch: 16, per_device: 8}
 ktae: {term_frequency_weight: 0.0}   # any field of KTAEConfig
 trl: {learning_rate: 1e-6}           # any field of TRL's GRPOConfig
+
+docs/recipe-keys.md lists every key.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
+import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 from ktae.config import KTAEConfig
+from ktae.estimators.interface import ESTIMATORS, Estimator, load_estimator
 from ktae.extras import require
 from ktae.models.load import Model
-from ktae.train.parse import build, known_name, load_yaml, parse_overrides
+from ktae.train.parse import build, convert, keys, load_yaml, parse_overrides, unknown
 
+FILES = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}  # suffix: kind
 SHIPPED = Path(__file__).parent / "assets"
+ROLLOUT_ALGORITHMS: dict[str, dict[str, Any]] = {
+    "grpo": {"loss_type": "grpo", "scale_rewards": "group", "epsilon": 0.2},
+    "dapo": {"loss_type": "dapo", "scale_rewards": "group", "epsilon": 0.2, "epsilon_high": 0.28, "beta": 0.0},
+}
+# Sections of a recipe, and the part of an algorithm's name that reads them.
+_READERS = {"ktae": "ktae", "ktae_context": "ktae_context", "dynamic_sampling": "dapo", "overlong": "dapo"}
+_KTAE_LABELS = {"ktae": "KTAE", "ktae_context": "KTAE in context"}
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A rollout-level algorithm as settings of TRL's trainer, with or without key-token values.
+    """What `ROLLOUT` or `ROLLOUT+ESTIMATOR` names.
 
     Attributes:
-        label: its name in tables and plots.
-        trl: fields of `GRPOConfig` that define it.
-        ktae: add key-token values to the rollout advantages.
-        recommended: they are those of `KTAEConfig.recommended()` instead of the recipe's `ktae`.
-        dapo: with the recipe's `dynamic_sampling` and `overlong`.
+        name: as it stands in tables and folders: `grpo`, `dapo+ktae_context`, `grpo+my_module.my_function`.
+        rollout: of `ROLLOUT_ALGORITHMS`: what every token of a rollout gets.
+        estimator: of the values on top, token by token; None for none.
     """
 
-    label: str
-    trl: dict[str, Any]
-    ktae: bool = False
-    recommended: bool = False
-    dapo: bool = False
+    name: str
+    rollout: str
+    estimator: str | None
+
+    @property
+    def label(self) -> str:
+        """Its name in tables and plots."""
+        on_top = f"+{_KTAE_LABELS.get(self.estimator, self.estimator)}" if self.estimator else ""
+        return self.rollout.upper() + on_top
+
+    @property
+    def trl(self) -> dict[str, Any]:
+        """The fields of TRL's `GRPOConfig` that define it."""
+        return ROLLOUT_ALGORITHMS[self.rollout]
+
+    @property
+    def ktae(self) -> bool:
+        """Whether the values on top are key-token values, with settings of the recipe."""
+        return self.estimator in _KTAE_LABELS
+
+    def load_estimator(self) -> Estimator | None:
+        """The function behind an estimator other than key-token values; None without one.
+
+        Raises:
+            ValueError: its module or the function is not there.
+        """
+        if self.estimator is None or self.ktae:
+            return None
+        return load_estimator(
+            ":".join(self.estimator.rpartition(".")[::2]) if "." in self.estimator else self.estimator
+        )
 
 
-_GRPO = {"loss_type": "grpo", "scale_rewards": "group", "epsilon": 0.2}
-_DAPO = {"loss_type": "dapo", "scale_rewards": "group", "epsilon": 0.2, "epsilon_high": 0.28, "beta": 0.0}
-ALGORITHMS = {
-    "grpo": Algorithm("GRPO", _GRPO),
-    "grpo_ktae": Algorithm("GRPO+KTAE", _GRPO, ktae=True),
-    "grpo_ktae_context": Algorithm("GRPO+KTAE in context", _GRPO, ktae=True, recommended=True),
-    "dapo": Algorithm("DAPO", _DAPO, dapo=True),
-    "dapo_ktae": Algorithm("DAPO+KTAE", _DAPO, ktae=True, dapo=True),
-    "dapo_ktae_context": Algorithm("DAPO+KTAE in context", _DAPO, ktae=True, recommended=True, dapo=True),
-}
+@cache
+def parse_algorithm(name: str) -> Algorithm:
+    """The algorithm that `grpo`, `dapo`, or one of them with `+ESTIMATOR` names.
+
+    Args:
+        name: ESTIMATOR is `ktae` or `ktae_context`, whose settings are the recipe's sections of these names, another of
+            `ktae.estimators`, or a function of your own, `package.module:function`.
+
+    Raises:
+        ValueError: there is no such algorithm. Whether a function of your own is there, `load_estimator` finds out.
+
+    >>> parse_algorithm("grpo+my_module:surprise").name
+    'grpo+my_module.surprise'
+    """
+    rollout, plus, estimator = name.replace(":", ".").partition("+")
+    own = "." in estimator and all(part.isidentifier() for part in estimator.split("."))
+    known = {*_KTAE_LABELS, *ESTIMATORS}
+    if rollout not in ROLLOUT_ALGORITHMS or (plus and not own and estimator not in known):
+        with_estimator = map("+".join, product(ROLLOUT_ALGORITHMS, known))
+        error = unknown("algorithm", name, [*ROLLOUT_ALGORITHMS, *with_estimator])
+        raise ValueError(f"{error} ({' or '.join(ROLLOUT_ALGORITHMS)}, alone or with an estimator: grpo+ktae)")
+    return Algorithm(f"{rollout}{plus}{estimator}", rollout, estimator or None)
+
+
+def label_of(name: str) -> str:
+    """An algorithm's name in tables and plots; a name that is not one of ours, from another program's run, as it is."""
+    try:
+        return parse_algorithm(name).label
+    except ValueError:
+        return name
 
 
 @dataclass(frozen=True)
@@ -88,7 +147,7 @@ class Data:
         system: system message, with `chat` only.
         split: split of a Hugging Face dataset.
         test_rows: rows held out for the evaluation, the same ones whatever the seed; never trained on.
-        train_rows: rows to train on; None takes all that are left (required for `modchain`, which is endless).
+        train_rows: rows to train on; null takes all that are left (required for `modchain`, which is endless).
     """
 
     source: str
@@ -99,6 +158,14 @@ class Data:
     split: str = "train"
     test_rows: int = 200
     train_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.chat and self.prompt is None:
+            raise ValueError("chat has no effect without data.prompt: the column `prompt` is taken as it is")
+        if self.system is not None and not self.chat:
+            raise ValueError("system has no effect without data.chat")
+        if self.split != "train" and (self.source == "modchain" or Path(self.source).suffix in FILES):
+            raise ValueError(f"split has no effect on {self.source}, which is no Hugging Face dataset")
 
 
 @dataclass(frozen=True)
@@ -121,13 +188,11 @@ class Batch:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             if getattr(self, f.name) < 1:
-                raise ValueError(f"batch.{f.name} must be at least 1, got {getattr(self, f.name)}")
+                raise ValueError(f"{f.name} must be at least 1, got {getattr(self, f.name)}")
         if self.rollouts < 2:
-            raise ValueError(f"batch.rollouts must be at least 2 to have a baseline, got {self.rollouts}")
+            raise ValueError(f"rollouts must be at least 2 to have a baseline, got {self.rollouts}")
         if self.prompts % self.mini_batch:
-            raise ValueError(
-                f"batch.prompts must be a multiple of batch.mini_batch, got {self.prompts} and {self.mini_batch}"
-            )
+            raise ValueError(f"prompts must be a multiple of mini_batch, got {self.prompts} and {self.mini_batch}")
 
     @property
     def updates(self) -> int:
@@ -150,9 +215,7 @@ class DynamicSampling:
 
     def __post_init__(self) -> None:
         if self.max_generation_rounds < 1:
-            raise ValueError(
-                f"dynamic_sampling.max_generation_rounds must be at least 1, got {self.max_generation_rounds}"
-            )
+            raise ValueError(f"max_generation_rounds must be at least 1, got {self.max_generation_rounds}")
 
 
 @dataclass(frozen=True)
@@ -161,11 +224,11 @@ class Overlong:
 
     Attributes:
         buffer: over the last `buffer` tokens before `trl.max_completion_length` the punishment grows from 0 to
-            `factor`.
+            `factor`; null: the last quarter of them.
         factor: the punishment at the limit.
     """
 
-    buffer: int = 512
+    buffer: int | None = None
     factor: float = 1.0
 
 
@@ -192,13 +255,24 @@ class Recipe:
 
     Attributes:
         name: the run's folder is `runs/<name>`.
-        algorithms: one or more of `ALGORITHMS`, trained one after the other from the same start.
+        algorithms: `grpo`, `dapo`, or one of them with an estimator on top (`grpo+ktae`, docs/training.md); each is
+            trained from the same start.
+        model: the policy to start from.
+        data: problems with known answers.
         rewards: names of built-in reward functions or import paths `package.module:function`.
+        batch: how many rollouts make a step.
         correctness_reward: the function whose reward decides correctness; may be omitted if there is one only.
+        correct_above: a rollout is correct when that reward is greater than this. Decides what key-token values,
+            dynamic sampling and the reported accuracies take for correct.
+        seed: of data order, sampling and adapters.
         samples_every: every so many updates all rollouts of the step are written to samples.jsonl; 0 for never.
         show_every: every so many updates two rollouts are shown with their rewards and key tokens; 0 for never.
-        dynamic_sampling, overlong: parts of DAPO, for the `dapo` algorithms only; null switches one off.
-        lora: null trains all weights.
+        ktae: key-token values of the algorithms `+ktae`; by default the paper's formula.
+        ktae_context: those of the algorithms `+ktae_context`; by default `KTAEConfig.recommended()`.
+        dynamic_sampling: DAPO's dynamic sampling, for the algorithms `dapo` only; null switches it off.
+        overlong: DAPO's punishment of overlong completions, for the algorithms `dapo` only; null switches it off.
+        lora: adapters to train; null trains all weights.
+        evaluation: what is measured on the held-out problems.
         trl: fields of TRL's `GRPOConfig`; they win over an algorithm's own settings.
     """
 
@@ -209,10 +283,12 @@ class Recipe:
     rewards: list[str]
     batch: Batch
     correctness_reward: str | None = None
+    correct_above: float = 0.0
     seed: int = 0
     samples_every: int = 10
     show_every: int = 0
     ktae: KTAEConfig = KTAEConfig()  # noqa: RUF009 (frozen)
+    ktae_context: KTAEConfig = KTAEConfig.recommended()  # noqa: RUF009
     dynamic_sampling: DynamicSampling | None = DynamicSampling()
     overlong: Overlong | None = Overlong()
     lora: Lora | None = None
@@ -222,21 +298,22 @@ class Recipe:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise ValueError(f"name must consist of letters, digits, '.', '_' and '-', got {self.name!r}")
-        if not self.algorithms or len(set(self.algorithms)) < len(self.algorithms):
+        names = [parse_algorithm(name).name for name in self.algorithms]
+        if not names or len(set(names)) < len(names):
             raise ValueError(f"algorithms must be a list without repetitions, got {self.algorithms}")
-        for algorithm in self.algorithms:
-            known_name("algorithm", algorithm, ALGORITHMS)
         if len(self.rewards) == 0:
             raise ValueError("rewards must name at least one reward function")
         if self.correctness_reward is not None and self.correctness_reward not in self.rewards:
             raise ValueError(f"correctness_reward must be one of {self.rewards}, got {self.correctness_reward!r}")
         if len(self.rewards) > 1 and self.correctness_reward is None:
             raise ValueError(f"correctness_reward must name one of {self.rewards}")
-        known = {f.name for f in dataclasses.fields(require("trl", extra="train").GRPOConfig)} - _MANAGED.keys()
-        for key in self.trl:
-            if key in _MANAGED:
-                raise ValueError(f"trl.{key} is set by ktae; {_MANAGED[key]}")
-            known_name("key", f"trl.{key}", {f"trl.{name}" for name in known})
+        types = _trl_types()
+        for name, value in self.trl.items():
+            convert(types[name], value, f"trl.{name}")
+        object.__setattr__(self, "algorithms", names)
+        for section in _KTAE_LABELS:
+            settings = dataclasses.replace(getattr(self, section), correct_above=self.correct_above)
+            object.__setattr__(self, section, settings)
 
     @property
     def correctness(self) -> str:
@@ -244,36 +321,36 @@ class Recipe:
         return self.correctness_reward or self.rewards[0]
 
     def key_tokens(self, algorithm: str) -> KTAEConfig:
-        """The estimator's settings for one of `ALGORITHMS`."""
-        if not ALGORITHMS[algorithm].recommended:
-            return self.ktae
-        return dataclasses.replace(
-            KTAEConfig.recommended(),
-            correct_above=self.ktae.correct_above,
-            exclude_token_ids=self.ktae.exclude_token_ids,
-        )
+        """The settings of an algorithm's key-token values; where it has none, those to look at its rollouts with."""
+        estimator = parse_algorithm(algorithm).estimator
+        return self.ktae_context if estimator == "ktae_context" else self.ktae
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain lists, dicts and scalars, every default spelled out."""
+        """A recipe of plain lists, dicts and scalars: every default spelled out, and no section that nothing reads."""
         values = dataclasses.asdict(self)
-        values["ktae"]["exclude_token_ids"] = list(self.ktae.exclude_token_ids)
+        for section in _KTAE_LABELS:
+            del values[section]["correct_above"]
+            values[section]["exclude_token_ids"] = list(values[section]["exclude_token_ids"])
+        for section in _without_effect(values, self.algorithms):
+            del values[section]
         return values
 
 
-_MANAGED = {
-    "output_dir": "give --out",
-    "seed": "set seed",
-    "resume_from_checkpoint": "give --resume",
-    "disable_tqdm": "the progress display is ktae's",
-    "push_to_hub": "give --push-to-hub",
-    "eval_strategy": "set evaluation.every",
-    "eval_steps": "set evaluation.every",
-    "per_device_eval_batch_size": "set evaluation.batch_size",
-    "num_generations": "set batch.rollouts",
-    "per_device_train_batch_size": "set batch.per_device",
-    "gradient_accumulation_steps": "set batch.mini_batch",
-    "steps_per_generation": "set batch.prompts",
-    "generation_batch_size": "set batch.prompts",
+_SET_BY_KTAE = {
+    "ktae.correct_above": "set correct_above",
+    "ktae_context.correct_above": "set correct_above",
+    "trl.output_dir": "give --out",
+    "trl.seed": "set seed",
+    "trl.resume_from_checkpoint": "give --resume",
+    "trl.disable_tqdm": "the progress display is ktae's",
+    "trl.eval_strategy": "set evaluation.every",
+    "trl.eval_steps": "set evaluation.every",
+    "trl.per_device_eval_batch_size": "set evaluation.batch_size",
+    "trl.num_generations": "set batch.rollouts",
+    "trl.per_device_train_batch_size": "set batch.per_device",
+    "trl.gradient_accumulation_steps": "set batch.mini_batch",
+    "trl.steps_per_generation": "set batch.prompts",
+    "trl.generation_batch_size": "set batch.prompts",
 }
 
 
@@ -282,11 +359,13 @@ def load_recipe(recipe: str, overrides: list[str] | None = None) -> Recipe:
 
     Args:
         recipe: path of a YAML file, or the name of a recipe that comes with the package (`quickstart`).
-        overrides: `["--trl.learning_rate", "1e-5", "--seed=1"]`; values are YAML.
+        overrides: `["--trl.learning_rate", "1e-5", "--seed=1"]`. A text is taken as it is, "null" for none; other
+            values are YAML.
 
     Raises:
         FileNotFoundError: no such file or shipped recipe.
-        ValueError: a key is unknown (the nearest right one is named), missing or of the wrong type.
+        ValueError: a key is unknown (the nearest right one is named), missing, of the wrong type, or has no effect on
+            the algorithms.
     """
     shipped = SHIPPED / f"{recipe}.yaml"
     path = shipped if "/" not in recipe and shipped.is_file() else Path(recipe)
@@ -296,12 +375,63 @@ def load_recipe(recipe: str, overrides: list[str] | None = None) -> Recipe:
     values = load_yaml(path.read_text())
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping, got {type(values).__name__}")
-    for key, value in parse_overrides(overrides or []):
+    sections, algorithms = list(values), values.get("algorithms")
+    changed = parse_overrides(overrides or [])
+    for key, text in changed:
         section = values
         *parents, last = key.split(".")
         for parent in parents:
-            section = section.setdefault(parent, {})
+            if section.get(parent) is None:
+                section[parent] = {}
+            section = section[parent]
             if not isinstance(section, dict):
                 raise ValueError(f"unknown key {key!r}: {parent!r} is not a section")
-        section[last] = value
-    return build(Recipe, values, prefix="")
+        known = recipe_keys().get(key)
+        is_text = known is not None and known.type in (str, str | None)
+        section[last] = (None if text == "null" else text) if is_text else load_yaml(text)
+    _check_keys(values)
+    made = build(Recipe, values)
+    if isinstance(algorithms, list):
+        _check_effect(sections, algorithms)
+    _check_effect([key.partition(".")[0] for key, _ in changed], made.algorithms)
+    return made
+
+
+@cache
+def recipe_keys() -> dict[str, Any]:
+    """Every key that a recipe may set, dotted, `trl` without TRL's own fields; a `parse.Key` each."""
+    return {name: key for name, key in keys(Recipe) if name not in _SET_BY_KTAE}
+
+
+@cache
+def _trl_types() -> dict[str, Any]:
+    """The fields of TRL's `GRPOConfig` and their types."""
+    return typing.get_type_hints(require("trl", extra="train").GRPOConfig)
+
+
+def _check_keys(values: dict[str, Any], prefix: str = "") -> None:
+    known = recipe_keys()
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if name in _SET_BY_KTAE:
+            raise ValueError(f"{name} is set by ktae; {_SET_BY_KTAE[name]}")
+        if name not in known and not (prefix == "trl." and key in _trl_types()):
+            names = {*known, *(f"trl.{field}" for field in _trl_types())} - _SET_BY_KTAE.keys()
+            raise unknown("key", name, names)
+        if isinstance(value, dict) and (name == "trl" or any(other.startswith(f"{name}.") for other in known)):
+            _check_keys(value, f"{name}.")
+
+
+def _without_effect(sections: Iterable[str], algorithms: list[str]) -> list[str]:
+    """The sections that no algorithm reads."""
+    parts = {part for name in algorithms for part in str(name).split("+")}
+    return [section for section in sections if section in _READERS and _READERS[section] not in parts]
+
+
+def _check_effect(sections: list[str], algorithms: list[str]) -> None:
+    for section in _without_effect(sections, algorithms):
+        reader = _READERS[section]
+        name = reader if reader in ROLLOUT_ALGORITHMS else f"grpo+{reader}"
+        raise ValueError(
+            f"{section} has no effect: it is for algorithms such as {name}, and algorithms is {algorithms}"
+        )

@@ -6,17 +6,18 @@ A dataset for `math_answer` has a column `answers`.
 """
 
 import atexit
-import difflib
 import importlib
 import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from ktae.grading.extraction import extract_answer
 from ktae.grading.grader import Grader
+from ktae.train.parse import unknown
 
 BUILT_IN = {
     "math_answer": "ktae.train.rewards:math_answer",
@@ -93,14 +94,12 @@ def load_reward(name: str) -> Callable[..., Any]:
 
     >>> load_reward("math_anwser")
     Traceback (most recent call last):
-    ValueError: unknown reward 'math_anwser', did you mean 'math_answer'? ...
+    ValueError: unknown reward 'math_anwser'; did you mean 'math_answer'? ...
     """
     module_name, _, function_name = BUILT_IN.get(name, name).partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), function_name)):
-        raise ValueError(
-            f"unknown reward {name!r}, did you mean {_nearest(name, BUILT_IN)!r}? A reward is a built-in name "
-            f"({', '.join(BUILT_IN)}) or an import path 'package.module:function'"
-        )
+        error = unknown("reward", name, BUILT_IN)
+        raise ValueError(f"{error} ({', '.join(BUILT_IN)}, or an import path 'package.module:function')")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -111,8 +110,7 @@ def load_reward(name: str) -> Callable[..., Any]:
     function = getattr(module, function_name, None)
     if not callable(function):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        hint = f", did you mean {_nearest(function_name, functions)!r}?" if functions else ""
-        raise ValueError(f"unknown reward {name!r}: {module_name} has no function {function_name!r}{hint}")
+        raise unknown("reward", name, [f"{module_name}:{function}" for function in functions])
     return function
 
 
@@ -175,16 +173,72 @@ class Guarded:
         return scored
 
 
+def split_of(rewards: Iterable[float | None], correct_above: float) -> str:
+    """What to say of rewards that differ although all are correct, or all incorrect; otherwise an empty text.
+
+    Args:
+        rewards: of rollouts; None and NaN where unscored.
+        correct_above: a rollout is correct when its reward is greater than this.
+
+    >>> split_of([0.1, 1.0, 0.1, None], correct_above=0.0)
+    'all rewards, 0.1 to 1, are above correct_above 0, so all count as correct; --correct_above 0.55 would split them'
+    >>> split_of([0.0, 1.0], correct_above=0.0)
+    ''
+    """
+    values = sorted({float(reward) for reward in rewards if reward is not None and math.isfinite(reward)})
+    if len(values) < 2 or values[0] <= correct_above < values[-1]:
+        return ""
+    low, high = max(pairwise(values), key=lambda pair: pair[1] - pair[0])
+    where, what = ("above", "correct") if values[0] > correct_above else ("at most", "incorrect")
+    return (
+        f"all rewards, {values[0]:g} to {values[-1]:g}, are {where} correct_above {correct_above:g}, so all count as "
+        f"{what}; --correct_above {(low + high) / 2:g} would split them"
+    )
+
+
+def check_threshold(reward: Callable[..., Any], rows: Any, correct_above: float) -> tuple[list[float | None], str]:
+    r"""Tries the reward that decides correctness on answers that are known to be right, and on completions without one.
+
+    Args:
+        reward: in TRL's form.
+        rows: a slice of the data set, columns `prompt` and `answers` among them.
+        correct_above: a rollout is correct when its reward is greater than this.
+
+    Returns:
+        The rewards of each row's first accepted answer, put in \boxed{}, none where the function cannot be tried. And
+        what to say where right answers get more than none and still count as incorrect: the threshold is too high, or
+        the function wants another form.
+
+    Raises:
+        ValueError: right answers get more than none, and both count as correct.
+    """
+    prompts, answers = rows["prompt"], rows["answers"]
+    columns = {name: values for name, values in rows.items() if name != "prompt"}
+
+    def tried(texts: list[str]) -> list[float | None]:
+        chat = not isinstance(prompts[0], str)
+        completions = [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
+        return list(reward(prompts=prompts, completions=completions, **columns))
+
+    try:
+        boxed = tried([rf"The answer is $\boxed{{{accepted[0]}}}$." for accepted in answers])
+        plain, none = tried([accepted[0] for accepted in answers]), tried([""] * len(answers))
+    except RuntimeError:  # a function that needs more than a text
+        return [], ""
+    right, wrong = ([value for value in values if value is not None] for values in (boxed + plain, none))
+    advice = split_of([max(right), *wrong], correct_above) if right and wrong and max(right) > max(wrong) else ""
+    advice = advice and f"tried on right answers and on none: {advice}"
+    if advice and min(wrong) > correct_above:
+        raise ValueError(advice)
+    return boxed, advice
+
+
 def _is_column(value: Any, number: int) -> bool:
     return isinstance(value, list) and len(value) == number
 
 
 def _finite(reward: Any) -> float | None:
     return float(reward) if reward is not None and math.isfinite(reward) else None
-
-
-def _nearest(name: str, names: Sequence[str] | Mapping[str, str]) -> str:
-    return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
 
 
 @cache

@@ -17,13 +17,16 @@ from typing import Any
 
 import torch
 
+from ktae.config import KTAEConfig
 from ktae.extras import require
 from ktae.files import json_lines
-from ktae.models.load import load_model, resolve
+from ktae.integrations.credit import TokenCredit
+from ktae.models.load import check_model, load_model
 from ktae.train.checkpoints import MARKS, TRAINING_STATE, begin, mark_complete, remove
 from ktae.train.folder import forget_later, open_folder, sources
-from ktae.train.recipe import ALGORITHMS, Recipe
-from ktae.train.settings import grpo_config, has_overlong, is_main, processes
+from ktae.train.recipe import Recipe, parse_algorithm
+from ktae.train.rewards import Guarded, check_threshold, load_reward, split_of
+from ktae.train.settings import grpo_config, is_main, overlong_buffer, processes
 
 BEFORE = "start"
 _DAPO_PAPER = {"title": "DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "id": "2503.14476"}
@@ -74,11 +77,20 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
             f"{recipe.data.source} leaves {len(train_rows)} problems to train on, fewer than batch.prompts "
             f"{recipe.batch.prompts}; lower batch.prompts or data.test_rows"
         )
-    resolve(recipe.model.path)
     if recipe.trl.get("save_only_model"):
         raise ValueError("trl.save_only_model must be false: the run could not go on from such checkpoints")
     for algorithm in recipe.algorithms:
         grpo_config(recipe, algorithm, out, test_rows=len(test_rows))  # TRL's own checks
+        if estimator := parse_algorithm(algorithm).load_estimator():
+            settings = KTAEConfig(correct_above=recipe.correct_above)
+            TokenCredit(settings, estimator, gives=["log_probs", "entropies"], trainer="`ktae train`")
+    _, tokenizer = check_model(recipe.model)
+    if not isinstance(train_rows[0]["prompt"], str) and tokenizer.chat_template is None:
+        raise ValueError(
+            f"the prompts are chat messages, and the tokenizer of {recipe.model.path} has no chat template"
+        )
+    if is_main():
+        check_threshold(rewards[recipe.correctness], train_rows[:4], recipe.correct_above)
     return Run(recipe, out, train_rows, test_rows, rewards, resume)
 
 
@@ -94,8 +106,6 @@ def check_installed(recipe: Recipe) -> None:
 
 def load_rewards(recipe: Recipe) -> dict[str, Any]:
     """The recipe's reward functions by name, in its order, guarded against rollouts that they cannot handle."""
-    from ktae.train.rewards import Guarded, load_reward
-
     return {name: Guarded(name, load_reward(name)) for name in recipe.rewards}
 
 
@@ -127,7 +137,7 @@ class Run:
             final = out / algorithm / "model"
             if found[algorithm] != final:
                 self._train(algorithm, found[algorithm])
-            self._evaluate(algorithm, final, ALGORITHMS[algorithm].label)
+            self._evaluate(algorithm, final, parse_algorithm(algorithm).label)
         if is_main():
             summarize(recipe, out, self.console)
         # A process that ends while others are at work can take them with it.
@@ -176,8 +186,11 @@ class Run:
                 chat_template_kwargs=config.chat_template_kwargs,
             )
             json_lines.write(files[mode], [dataclasses.asdict(answer) for answer in answers])
-            correct = sum((answer.reward or 0.0) > recipe.ktae.correct_above for answer in answers) / len(answers)
+            given = [answer.reward for answer in answers]
+            correct = sum(reward is not None and reward > recipe.correct_above for reward in given) / len(given)
             self.console.print(f"{label:<10} {mode} accuracy {correct:.3f}  ({time.perf_counter() - begun:.0f} s)")
+            if advice := split_of(given, recipe.correct_above):
+                self._say(f"{recipe.correctness}: {advice}")
         del policy
         torch.cuda.empty_cache()  # vLLM takes a share of what is free
 
@@ -195,12 +208,12 @@ class Run:
         from ktae.train.callbacks import Display, Records
         from ktae.train.show import Show
 
-        recipe, folder, label = self.recipe, self.out / algorithm, ALGORITHMS[algorithm].label
+        recipe, folder, label = self.recipe, self.out / algorithm, parse_algorithm(algorithm).label
         config = grpo_config(recipe, algorithm, self.out, test_rows=len(self.test_rows))
         reward_funcs = list(self.rewards.values())
-        if has_overlong(recipe, algorithm) and recipe.overlong:
+        if buffer := overlong_buffer(recipe, algorithm, config.max_completion_length):
             punishment = require("trl.rewards", extra="train").get_soft_overlong_punishment
-            reward_funcs.append(punishment(config.max_completion_length, recipe.overlong.buffer))
+            reward_funcs.append(punishment(config.max_completion_length, buffer))
         trainer_class, options = _trainer(recipe, algorithm)
         # TRL adds adapters, whose weights are random, before it sets the seed itself.
         require("transformers", extra="train").set_seed(recipe.seed)
@@ -213,7 +226,7 @@ class Run:
             train_dataset=self.train_rows,
             eval_dataset=self.test_rows if config.eval_strategy != "no" else None,
             correctness_reward=self.rewards[recipe.correctness].__name__,
-            correct_above=recipe.ktae.correct_above,
+            correct_above=recipe.correct_above,
             card=_card(recipe, algorithm),
             **options,
         )
@@ -283,25 +296,28 @@ def _trainer(recipe: Recipe, algorithm: str) -> tuple[type, dict[str, Any]]:
             target_modules=recipe.lora.target_modules,
             task_type="CAUSAL_LM",
         )
-    if ALGORITHMS[algorithm].ktae:
+    parsed = parse_algorithm(algorithm)
+    if parsed.ktae:
         options["ktae"] = recipe.key_tokens(algorithm)
-    dynamic = ALGORITHMS[algorithm].dapo and recipe.dynamic_sampling
+    elif parsed.estimator:
+        options["advantages"] = parsed.load_estimator()
+    dynamic = parsed.rollout == "dapo" and recipe.dynamic_sampling
     if dynamic:
         options |= dataclasses.asdict(dynamic)
     classes = {
-        (False, False): trainer.RunTrainer,
-        (True, False): trainer.KTAERunTrainer,
-        (False, True): trainer.DynamicRunTrainer,
-        (True, True): trainer.KTAEDynamicRunTrainer,
+        "": (trainer.RunTrainer, trainer.DynamicRunTrainer),
+        "ktae": (trainer.KTAERunTrainer, trainer.KTAEDynamicRunTrainer),
+        "advantages": (trainer.TokenRunTrainer, trainer.TokenDynamicRunTrainer),
     }
-    return classes[ALGORITHMS[algorithm].ktae, bool(dynamic)], options
+    on_top = next((option for option in classes if option in options), "")
+    return classes[on_top][bool(dynamic)], options
 
 
 def _card(recipe: Recipe, algorithm: str) -> dict[str, Any]:
     """What TRL's model card is to say of an algorithm's model."""
     source = recipe.data.source
     card = {
-        "trainer_name": ALGORITHMS[algorithm].label,
+        "trainer_name": parse_algorithm(algorithm).label,
         "base_model": recipe.model.path,
         "dataset_name": source if source.count("/") == 1 and not Path(source).exists() else None,
         "tags": re.split("[_+]", algorithm)[:2],

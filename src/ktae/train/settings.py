@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ktae.extras import require
-from ktae.train.recipe import ALGORITHMS, Recipe
+from ktae.train.recipe import Recipe, parse_algorithm
 
 SAVE_EVERY = 10  # generations, unless trl.save_steps says otherwise
 
@@ -50,11 +50,13 @@ def grpo_config(recipe: Recipe, algorithm: str, out: Path, *, test_rows: int | N
         "bf16": accelerator,
         "gradient_checkpointing": accelerator,
     }
-    settings = {**defaults, **ALGORITHMS[algorithm].trl, **recipe.trl}
+    settings = {**defaults, **parse_algorithm(algorithm).trl, **recipe.trl}
     _check_saves(settings, updates)
-    if has_overlong(recipe, algorithm):
-        factors = settings.get("reward_weights") or [1.0] * len(recipe.rewards)
-        settings["reward_weights"] = [*factors, recipe.overlong.factor if recipe.overlong else 0.0]
+    weights = settings.get("reward_weights") or [1.0] * len(recipe.rewards)
+    if len(weights) != len(recipe.rewards):
+        raise ValueError(f"trl.reward_weights must be one a reward, {len(recipe.rewards)}, got {weights}")
+    if parse_algorithm(algorithm).rollout == "dapo" and recipe.overlong:
+        settings["reward_weights"] = [*weights, recipe.overlong.factor]
     if recipe.evaluation.every and test_rows:
         settings |= {
             "eval_strategy": "steps",
@@ -62,20 +64,36 @@ def grpo_config(recipe: Recipe, algorithm: str, out: Path, *, test_rows: int | N
             "num_generations_eval": 1,
             "per_device_eval_batch_size": recipe.evaluation.batch_size,
         }
-    config = require("trl", extra="train").GRPOConfig(
-        output_dir=str(out / algorithm), seed=recipe.seed, disable_tqdm=True, **batch_settings(recipe), **settings
-    )
-    if has_overlong(recipe, algorithm) and recipe.overlong and recipe.overlong.buffer > config.max_completion_length:
-        raise ValueError(
-            f"overlong.buffer must be at most trl.max_completion_length {config.max_completion_length}, "
-            f"got {recipe.overlong.buffer}"
+    if settings.get("push_to_hub"):
+        repository = settings.get("hub_model_id") or recipe.name
+        several = len(recipe.algorithms) > 1
+        settings["hub_model_id"] = f"{repository}-{algorithm}".replace("+", "-") if several else repository
+    try:
+        config = require("trl", extra="train").GRPOConfig(
+            output_dir=str(out / algorithm), seed=recipe.seed, disable_tqdm=True, **batch_settings(recipe), **settings
         )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"TRL refuses the settings of {algorithm}: {error}") from error
+    if config.beta and recipe.lora is None and recipe.model.path.endswith(".gguf"):
+        raise ValueError("trl.beta must be 0 with a .gguf file, which TRL cannot load as the reference model")
+    overlong_buffer(recipe, algorithm, config.max_completion_length)
     return config
 
 
-def has_overlong(recipe: Recipe, algorithm: str) -> bool:
-    """Whether overlong completions are punished."""
-    return ALGORITHMS[algorithm].dapo and recipe.overlong is not None
+def overlong_buffer(recipe: Recipe, algorithm: str, max_completion_length: int) -> int:
+    """Over how many tokens before the limit the overlong punishment grows; 0 without one.
+
+    Raises:
+        ValueError: they are more than a completion can have.
+    """
+    if parse_algorithm(algorithm).rollout != "dapo" or recipe.overlong is None:
+        return 0
+    buffer = max_completion_length // 4 if recipe.overlong.buffer is None else recipe.overlong.buffer
+    if buffer > max_completion_length:
+        raise ValueError(
+            f"overlong.buffer must be at most trl.max_completion_length {max_completion_length}, got {buffer}"
+        )
+    return buffer
 
 
 def batch_settings(recipe: Recipe) -> dict[str, int]:

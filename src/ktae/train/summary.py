@@ -14,7 +14,7 @@ from ktae.evaluation.statistics import paired_difference, share_interval
 from ktae.files import json_lines
 from ktae.pictures.curves import draw_curves, read_curves
 from ktae.pictures.style import save
-from ktae.train.recipe import ALGORITHMS, Recipe
+from ktae.train.recipe import Recipe, label_of, parse_algorithm
 
 
 def summarize(recipe: Recipe, out: Path, console: Any) -> None:
@@ -38,14 +38,14 @@ def summarize(recipe: Recipe, out: Path, console: Any) -> None:
 def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
     correct, policies, problems = {}, {}, 0
     for who in ("start", *recipe.algorithms):
-        policies[who] = {"label": ALGORITHMS[who].label if who in ALGORITHMS else "before training"}
+        policies[who] = {"label": "before training" if who == "start" else parse_algorithm(who).label}
         for mode in ("sampled", "greedy"):
             rows = json_lines.read(out / "evaluation" / f"{who}_{mode}.jsonl")
             if not rows:
                 continue
             problems = rows[-1]["problem"] + 1
             reward = np.array([math.nan if row["reward"] is None else row["reward"] for row in rows])
-            correct[who, mode] = (reward > recipe.ktae.correct_above).astype(float).reshape(problems, -1)
+            correct[who, mode] = (reward > recipe.correct_above).astype(float).reshape(problems, -1)
             accuracy = share_interval(correct[who, mode].mean(axis=1))
             policies[who][mode] = {
                 "accuracy": accuracy.value,
@@ -58,7 +58,7 @@ def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
         if rows:
             seconds = sum(row["step_time"] for row in rows)
             policies[who]["steps"], policies[who]["seconds"] = rows[-1]["step"], seconds
-            if ALGORITHMS[who].ktae:
+            if parse_algorithm(who).ktae:
                 # A step that reuses rollouts has no estimator time.
                 policies[who]["ktae_share"] = sum(row.get("ktae/seconds", 0.0) for row in rows) / seconds
     differences = []
@@ -75,7 +75,7 @@ def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
 
 def _baseline(recipe: Recipe, algorithm: str) -> str:
     """What an algorithm is compared with: itself without KTAE if that was trained, otherwise the first one."""
-    without = algorithm.partition("_")[0]
+    without = algorithm.partition("+")[0]
     return without if without != algorithm and without in recipe.algorithms else recipe.algorithms[0]
 
 
@@ -91,7 +91,7 @@ def _table(recipe: Recipe, results: dict[str, Any]) -> tuple[list[str], list[lis
         cells.append(f"{length['mean_length']:.1f}" if length else "-")
         cells.append(f"{policy['steps']} steps, {policy['seconds']:.0f} s" if "steps" in policy else "")
         lines.append(cells)
-    labels = {name: ALGORITHMS[name].label for name in recipe.algorithms}
+    labels = {name: label_of(name) for name in recipe.algorithms}
     notes = [
         f"{labels[row['policy']]} minus {labels[row['baseline']]}, {row['mode']}: "
         f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] (95 %, paired by problem)"
@@ -112,5 +112,5 @@ def _table(recipe: Recipe, results: dict[str, Any]) -> tuple[list[str], list[lis
 
 def _plot(recipe: Recipe, out: Path) -> None:
     if (out / "metrics.jsonl").exists() and (curves := read_curves(out)):
-        labels = {name: algorithm.label for name, algorithm in ALGORITHMS.items()}
+        labels = {name: label_of(name) for name in recipe.algorithms}
         save(draw_curves(curves, labels, f"{recipe.name}, seed {recipe.seed}"), out / "curves.png")

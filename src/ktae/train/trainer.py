@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from ktae.integrations.trl import CorrectnessTrainer, KTAETrainer
+from ktae.integrations.trl import CorrectnessTrainer, KTAETrainer, TokenAdvantageTrainer
 from ktae.integrations.trl_dynamic_sampling import DynamicSamplingTrainer
 from ktae.train.checkpoints import begin, mark_complete, rotate
 
@@ -172,9 +172,17 @@ class KTAERunTrainer(KTAETrainer, RunTrainer):
     """With key-token values."""
 
 
+class TokenRunTrainer(TokenAdvantageTrainer, RunTrainer):
+    """With another estimator of token-level credit."""
+
+
 class DynamicRunTrainer(DynamicSamplingTrainer, RunTrainer):
     """With dynamic sampling."""
 
 
 class KTAEDynamicRunTrainer(KTAETrainer, DynamicSamplingTrainer, RunTrainer):
     """With both: the tables see the rollouts that are trained on."""
+
+
+class TokenDynamicRunTrainer(TokenAdvantageTrainer, DynamicSamplingTrainer, RunTrainer):
+    """With another estimator and dynamic sampling: the estimator sees the rollouts that are trained on."""
