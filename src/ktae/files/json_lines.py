@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ktae.files.locks import unfinished
+
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
     """Writes one JSON line a row, the whole file or nothing."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.unlink(missing_ok=True)
-    append(unfinished, rows)
-    unfinished.replace(path)
+    with unfinished(path) as temporary:
+        append(temporary, rows)
 
 
 def append(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -26,8 +26,16 @@ def append(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file, none if it does not exist; a last line cut off by a kill is left out."""
+    """The rows of a JSON-lines file, none if it does not exist; a last line cut off by a kill is left out.
+
+    Raises a ValueError that names the line if another one is no JSON.
+    """
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: not valid JSON: {error}") from error
+    return rows

@@ -1,4 +1,4 @@
-"""One writer at a time for an output or a run folder, also after a writer was killed."""
+"""Files written whole or not at all, and by one writer at a time, whenever a writer is killed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -53,6 +54,18 @@ def locked(path: Path) -> Iterator[None]:
             _held.remove(descriptor)
             file.unlink(missing_ok=True)
             os.close(descriptor)
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """A name of its own beside `path` to write to; it becomes `path` in the end, or goes if an error is raised."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _is_still(file: Path, descriptor: int) -> bool:
