@@ -21,15 +21,16 @@ TOKEN_IDS, TOKEN_TEXTS = "token_ids", "token_texts"
 ROLLOUT_ADVANTAGE, KEY_TOKEN_VALUES, TOKEN_ADVANTAGES = "rollout_advantage", "key_token_values", "token_advantages"
 _ADDED = (ROW, GROUP, REWARD, TOKEN_IDS, TOKEN_TEXTS, ROLLOUT_ADVANTAGE, KEY_TOKEN_VALUES, TOKEN_ADVANTAGES)
 
+PROMPTS = ("prompt", "question", "problem", "input", "input_prompt", "query")
 _NAMES = {
     "group": (
         *("group", "group_id", "group_index", "prompt_id", "uid", "problem_id", "example_id", "question_id"),
-        *("prompt", "question", "problem", "input", "input_prompt", "query"),
+        *PROMPTS,
     ),
     "reward": ("reward", "rewards", "score", "scores", "correct", "is_correct"),
     "tokens": (TOKEN_IDS, "completion_ids", "response_ids"),
     "mask": ("mask", "completion_mask", "response_mask", "loss_mask", "token_loss_mask"),
-    "prompt": ("prompt", "question", "problem", "input", "input_prompt", "query"),
+    "prompt": PROMPTS,
 }
 # One of the first is the completion; of the others one may be, or the reference solution.
 GENERATED = (

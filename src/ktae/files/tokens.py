@@ -28,12 +28,12 @@ class Tokenizer(Protocol):
         """The text's token ids, no special tokens added."""
         ...
 
-    def texts(self, token_ids: Sequence[int], parts: Sequence[str]) -> list[str]:
+    def texts(self, token_ids: Sequence[int], text: str | None) -> list[str]:
         """The text of each token where it stands, white space included; joined they are the text of all.
 
         Args:
-            token_ids: one rollout's.
-            parts: what they were encoded from, one after the other; none if they were given.
+            token_ids: one rollout's, or those of a part of it.
+            text: what they were encoded from; None if they were given.
         """
         ...
 
@@ -90,7 +90,7 @@ class Words:
     start of the SHA-256 of the word without the white space, so " 7" and "7" are one unit and an id means the same word
     in every file.
 
-    >>> Words().texts([], ["x = 4*7"])
+    >>> Words().texts([], "x = 4*7")
     ['x', ' =', ' 4', '*', '7']
     """
 
@@ -111,8 +111,8 @@ class Words:
             )
         return [_word_id(word.strip()) for word in self._word.findall(text)]
 
-    def texts(self, token_ids: Sequence[int], parts: Sequence[str]) -> list[str]:
-        return [word for part in parts for word in self._word.findall(part)]
+    def texts(self, token_ids: Sequence[int], text: str | None) -> list[str]:
+        return self._word.findall(text or "")
 
 
 class ModelTokenizer:
@@ -126,7 +126,7 @@ class ModelTokenizer:
     def encode(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
-    def texts(self, token_ids: Sequence[int], parts: Sequence[str]) -> list[str]:
+    def texts(self, token_ids: Sequence[int], text: str | None) -> list[str]:
         for token_id in set(token_ids) - self._alone.keys():
             self._alone[token_id] = self._decode([token_id])
         # Nearly always a token reads the same wherever it stands. Not so: parts of a character, and the space that

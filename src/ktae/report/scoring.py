@@ -115,10 +115,12 @@ def _encoded(rollout: Rollout, tokenizer: Tokenizer) -> Rollout:
 
 def token_texts(rollouts: Sequence[Rollout], tokenizer: Tokenizer | None) -> list[list[str]] | None:
     """The text of every token of `tokenised` rollouts; without a tokenizer those that `ktae score` wrote, if it did."""
-    if tokenizer is not None:
+    if tokenizer is not None and tokenizer.size is None:  # part by part, as they were encoded
         return [
-            tokenizer.texts(rollout.token_ids or [], [text for text, _ in rollout.parts or ()]) for rollout in rollouts
+            [token for text, _ in rollout.parts or () for token in tokenizer.texts((), text)] for rollout in rollouts
         ]
+    if tokenizer is not None:
+        return [tokenizer.texts(rollout.token_ids or [], rollout.text) for rollout in rollouts]
     texts = []
     for rollout in rollouts:
         saved = rollout.data.get(TOKEN_TEXTS)
