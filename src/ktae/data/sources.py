@@ -223,7 +223,7 @@ def load_rows(
         ValueError: the file cannot be read, there is no such split, or a column is missing.
     """
     path = Path(file or source.path)
-    if file_kind(path) is not None:
+    if file_kind(path) is not None or path.is_file():
         rows = (row.data for row in without_malformed(read_rows(path), path, strict=strict))
     else:
         rows = iter(_from_hub(source, split))

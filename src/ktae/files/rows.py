@@ -118,7 +118,8 @@ def without_malformed(
             if len(found) <= _SHOWN:
                 print(f"malformed, {row}", file=sys.stderr)
     if not good:
-        raise ValueError(f"{path} holds no usable rows: {len(found):,} malformed and no other")
+        why = f": {len(found):,} malformed, the first since {found[0].reason}" if found else ""
+        raise ValueError(f"{path} holds no usable rows{why}")
     if found:
         print(f"{len(found):,} malformed row{'s' * (len(found) > 1)} left out of {path}", file=sys.stderr)
 

@@ -40,7 +40,8 @@ def read_saved(path: Path, *, strict: bool = False) -> tuple[str, list[Output], 
     """
     malformed: list[Malformed] = []
     rows = list(several(read_rows(path)))
-    name, convert = _format_of([row for row in rows if isinstance(row, Row)], path)
+    good = [row for row in rows if isinstance(row, Row)]
+    name, convert = _format_of(good, path) if good else ("none", _ktae)
     outputs: dict[tuple[str, str, int], Output] = {}
     seen: Counter[tuple[str, str, str]] = Counter()
 
