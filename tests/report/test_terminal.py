@@ -95,7 +95,7 @@ def test_sorting_and_top(explained):
 
 
 def test_scored_files_keep_their_texts(rollouts, tmp_path, capsys):
-    pytest.importorskip("duckdb")
+    pytest.importorskip("pyarrow")
     out = tmp_path / "s.parquet"
     assert main(["score", str(rollouts), "--tokenizer", "words", "--out", str(out)]) == 0
     capsys.readouterr()

@@ -33,6 +33,7 @@ _CHUNK = 1 << 20
 _BATCH_ROWS = 256
 _SHOWN = 10  # malformed rows
 _BOM = b"\xef\xbb\xbf"
+_ZIPPED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")  # how gzip and zstd begin
 # A string, a bracket, or a quotation mark whose string ends in a later chunk.
 _PIECE = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[]["{}]', re.DOTALL)
 _T = TypeVar("_T")
@@ -179,16 +180,16 @@ def _json(file: Path, head: bytes) -> Iterator[tuple[int, dict[str, Any] | Value
                 if text.strip():
                     yield number, _parsed(text)
     except (EOFError, zlib.error, OSError) as error:
-        if file.suffix not in (".gz", ".zst"):
+        if not head.startswith(_ZIPPED):
             raise
         yield number + 1, ValueError(f"the compressed file is damaged, and what follows is lost: {error}")
 
 
 def _opened(file: Path, head: bytes) -> io.BufferedReader:
     raw: Any
-    if head.startswith(b"\x1f\x8b"):
+    if head.startswith(_ZIPPED[0]):
         raw = gzip.GzipFile(file)
-    elif head == b"\x28\xb5\x2f\xfd":
+    elif head.startswith(_ZIPPED[1]):
         raw = require("pyarrow", extra="report").input_stream(file, compression="zstd")
     else:
         raw = file.open("rb", buffering=0)

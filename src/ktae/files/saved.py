@@ -79,7 +79,7 @@ def _format_of(rows: list[Row], path: Path) -> tuple[str, Callable[[Row], Iterat
             f"{path} is of no known format: its rows have {', '.join(sorted(merged)) or 'no columns'}; {known}; "
             "rollouts have a completion and an answer or ground_truth"
         )
-    columns = columns_of({"reward": None, "group": "", **merged}, words=True)
+    columns = columns_of({"reward": None, **merged}, words=True)
     return f"rollouts ({columns.text})", lambda row: _rollout(row, columns)
 
 
