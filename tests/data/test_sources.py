@@ -98,6 +98,28 @@ def test_several_accepted_answers():
     assert other().read({"problem": "P", "answer": []}).answers == ()
 
 
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [
+        (r"So it is $3$, that is $\boxed{3}$ pens.", "3"),
+        (r"\boxed{3}", r"\boxed{3}"),
+        ("1+2=3\n#### 1,003", "1003"),
+        ('["3"]', "3"),
+        ("Answer: 3", "3"),
+    ],
+)
+def test_forms_of_references(answer, read):
+    assert other().read({"problem": "P", "answer": answer}).answers == (read,)
+
+
+def test_usual_names_of_columns(tmp_path, capsys):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"question": "P?", "solution": r"We get the answer \boxed{3}."}))
+    source = other(path)
+    assert next(source.read(row) for row in load_rows(source, "train")[1]).answers == ("3",)
+    assert "problem from question, answer from solution" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("row", [{"problem": ["P"], "answer": "1"}, {"problem": "P", "answer": {"value": "1"}}])
 def test_values_of_another_kind(row):
     with pytest.raises(ValueError, match=r"the column '(problem|answer)' of problems.jsonl must hold"):

@@ -143,7 +143,7 @@ def test_malformed_rows_are_counted_on_the_page_or_stop_the_report(tmp_path, cap
 @pytest.mark.parametrize(
     ("rows", "arguments", "message"),
     [
-        ([], (), "holds no usable rows: 0 malformed"),
+        ([], (), "holds no usable rows"),
         (rows_of(1), (), "give the model's tokenizer"),
         (
             [{"group": 1, "token_ids": [1, 2], "reward": 1.0}],

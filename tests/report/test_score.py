@@ -280,7 +280,9 @@ def test_two_at_once_and_one_killed(tmp_path, capsys):
         assert f"out.parquet is being written to by process {first.pid}" in capsys.readouterr().err
         first.kill()
     assert not out.exists()
+    (tmp_path / ".out.parquet.0123abcd.tmp").touch()  # killed while it wrote
     assert_scores(rows, scored(path, out=out))
+    assert {file.name for file in tmp_path.iterdir()} == {"r.jsonl", "out.parquet"}
 
 
 @pytest.mark.parametrize("out", ["o.parquet", "o.jsonl"])

@@ -178,6 +178,12 @@ SOURCES = {
 }
 
 
+def _boxed_or_plain(value: Any) -> list[str]:
+    """Of a worked solution its box, unless the box is all there is; of anything else what `reference` reads."""
+    box = last_box(value) if isinstance(value, str) and len(value.split()) > 3 else None
+    return [box] if box else reference(value)
+
+
 def other_source(path: str, columns: Mapping[str, str | None]) -> Source:
     """A source that is not one of `SOURCES`.
 
@@ -190,7 +196,7 @@ def other_source(path: str, columns: Mapping[str, str | None]) -> Source:
         Path(path).name if file_kind(path) else path,
         path,
         problem=(str(problem),),
-        answers={str(answer): reference},
+        answers={str(answer): _boxed_or_plain},
         levels={level: level_of} if level else {},
         id=own_id or None,
         required=tuple(name for name in (columns["level"], columns["id"]) if name),
@@ -236,6 +242,8 @@ def load_rows(
             other["problem"] = next((name for name in PROMPTS if name in names), None)
         if list(source.answers) == ["answer"] and "answer" not in names:
             other["answer"] = next((name for name in REFERENCES if reference(value_of(merged, name))), None)
+            if other["answer"] is None and last_box(merged.get("solution")):
+                other["answer"] = "solution"
         other = {name: column for name, column in other.items() if column}
         if other:
             print(", ".join(f"{name} from {column}" for name, column in other.items()), file=sys.stderr)

@@ -10,6 +10,7 @@ the largest group.
 from __future__ import annotations
 
 import argparse
+import glob
 import pickle
 import tempfile
 from array import array
@@ -59,6 +60,8 @@ def run(arguments: argparse.Namespace) -> None:
     with locked(out), _progress() as progress, _Groups(out.parent) as groups:
         if out.exists():
             raise ValueError(f"{out} exists: delete it, or give another --out")
+        for left_behind in out.parent.glob(f".{glob.escape(out.name)}.*.tmp"):  # by a killed process: we hold the lock
+            left_behind.unlink()
         rows = read_rollouts(path, columns=named_columns(arguments), unnest=arguments.unnest, on_columns=note)
         good = without_malformed(rows, path, strict=arguments.strict, found=malformed)
         for rollouts in _batches(progress.track(good, description="reading")):
