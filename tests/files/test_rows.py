@@ -116,6 +116,25 @@ def test_an_array_that_ends_badly_says_so(tmp_path, end):
     assert [isinstance(row, Malformed) for row in read_rows(path)] == [False, False, True]
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_object_that_ends_early_gives_the_rows_before(tmp_path, indent):
+    text = json.dumps({"version": 1, "rows": ROWS}, indent=indent)
+    path = tmp_path / "r.json"
+    path.write_text(text[: text.index("0.5")])
+    *good, last = read_rows(path)
+    assert [row.data for row in good] == ROWS[:2]
+    assert isinstance(last, Malformed)
+
+
+def test_a_small_archive_with_a_wrong_checksum_gives_its_rows(tmp_path):
+    data = gzip.compress(as_lines(ROWS).encode())
+    path = tmp_path / "r.jsonl.gz"
+    path.write_bytes(data[:-8] + b"\0" * 8)
+    *good, last = read_rows(path)
+    assert [row.data for row in good] == ROWS
+    assert "CRC check failed" in last.reason
+
+
 @pytest.mark.parametrize(("suffix", "damage"), [(".gz", "truncated"), (".gz", "corrupt"), (".zst", "truncated")])
 def test_what_a_damaged_archive_still_gives_is_read(tmp_path, suffix, damage):
     import random

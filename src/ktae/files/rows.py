@@ -165,7 +165,7 @@ def _json(file: Path, head: bytes) -> Iterator[tuple[int, dict[str, Any] | Value
     number = 0
     try:
         with _opened(file, head) as source:
-            begin = source.peek(_CHUNK).removeprefix(_BOM).lstrip()
+            begin = source.peek(1).removeprefix(_BOM).lstrip()
             source.read(len(_BOM) if source.peek(3).startswith(_BOM) else 0)
             lines = ".jsonl" in file.name
             if re.match(rb"\[\s*[]{]", begin) or (begin.startswith(b"[") and not lines):
@@ -185,15 +185,32 @@ def _json(file: Path, head: bytes) -> Iterator[tuple[int, dict[str, Any] | Value
         yield number + 1, ValueError(f"the compressed file is damaged, and what follows is lost: {error}")
 
 
+class _AsFarAsItGoes(io.RawIOBase):
+    """A gzip file that gives all it has before it raises an error: its checksum is at the end."""
+
+    def __init__(self, file: Path) -> None:
+        self._stream = gzip.GzipFile(file)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._stream.readinto1(buffer)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
 def _opened(file: Path, head: bytes) -> io.BufferedReader:
     raw: Any
     if head.startswith(_ZIPPED[0]):
-        raw = gzip.GzipFile(file)
+        raw = _AsFarAsItGoes(file)
     elif head.startswith(_ZIPPED[1]):
         raw = require("pyarrow", extra="report").input_stream(file, compression="zstd")
     else:
         raw = file.open("rb", buffering=0)
-    return io.BufferedReader(raw, _CHUNK)
+    return io.BufferedReader(raw)
 
 
 def _lines(source: BinaryIO) -> Iterator[bytes]:
@@ -201,23 +218,26 @@ def _lines(source: BinaryIO) -> Iterator[bytes]:
 
 
 def _document(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """One object over several lines; or JSON lines, of which the first may be damaged."""
+    """One object over several lines; or JSON lines. Either may be damaged."""
     first = source.readline(_LONGEST + 1)
     if isinstance(_parsed(first), dict):
         yield 1, first
         yield from enumerate(_lines(source), start=2)
         return
     text = first + source.read(_LONGEST + 1 - len(first))
+    is_indented = text[len(first) :].startswith((b" ", b"\t", b"\r", b"]")) or len(first) == len(text)
     if len(text) > _LONGEST or isinstance(_parsed(text), dict):
         yield 1, text
+    elif is_indented and b"[" in text:  # damaged, and its rows are under a key
+        yield from enumerate(_items(io.BytesIO(text[text.index(b"[") :])), start=1)
     else:
         yield from enumerate(text.split(b"\n"), start=1)
 
 
-def _items(source: BinaryIO) -> Iterator[bytes]:
+def _items(source: io.BufferedReader | io.BytesIO) -> Iterator[bytes]:
     """The texts of an array's items, cut at their brackets: one that is no JSON does not spoil the others."""
     text, depth, begin, end = b"", 0, 0, 0
-    for chunk in iter(lambda: source.read(_CHUNK), b""):
+    for chunk in iter(lambda: source.read1(_CHUNK), b""):
         text, begin, end = text[begin:] + chunk, 0, end - begin
         if len(text) > _LONGEST + _CHUNK:
             break
