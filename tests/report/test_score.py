@@ -271,14 +271,17 @@ def test_two_at_once_and_one_killed(tmp_path, capsys):
     rows = rollouts(groups=40, longest=2000)
     path, out = write(tmp_path / "r.jsonl", rows), tmp_path / "out.parquet"
     command = [sys.executable, "-m", "ktae.cli", "score", str(path), "--out", str(out)]
+    lock = tmp_path / ".out.parquet.lock"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
-        while not (tmp_path / ".out.parquet.lock").exists():
-            assert first.poll() is None, "it ended before it could be met"
-            time.sleep(0.001)
-        first.send_signal(signal.SIGSTOP)
-        assert main(["score", str(path), "--out", str(out)]) == 2
+        try:
+            while not (lock.exists() and lock.stat().st_size):
+                assert first.poll() is None, "it ended before it could be met"
+                time.sleep(0.001)
+            first.send_signal(signal.SIGSTOP)
+            assert main(["score", str(path), "--out", str(out)]) == 2
+        finally:
+            first.kill()
         assert f"out.parquet is being written to by process {first.pid}" in capsys.readouterr().err
-        first.kill()
     assert not out.exists()
     (tmp_path / ".out.parquet.0123abcd.tmp").touch()  # killed while it wrote
     assert_scores(rows, scored(path, out=out))
