@@ -241,7 +241,7 @@ def test_pandas_and_parquet(tmp_path):
 def test_needs_torch_and_numpy_only():
     code = """
 import sys
-for name in ("pandas", "pyarrow", "matplotlib", "rich", "transformers", "duckdb", "ijson"):
+for name in ("pandas", "pyarrow", "matplotlib", "rich", "transformers", "regex"):
     sys.modules[name] = None
 import torch, ktae
 ids = torch.tensor([[5, 7], [5, 9]])

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ktae.explanation import KeyTokenTable, explain
 
 __all__ = ["KTAEConfig", "KeyTokenTable", "explain", "key_token_values", "ktae_advantages", "rollout"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

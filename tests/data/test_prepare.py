@@ -186,7 +186,7 @@ def test_a_failure_leaves_nothing_behind(gsm8k, tmp_path, monkeypatch):
         ({"out": "out.csv"}, "--out must end in .jsonl or .parquet, got out.csv"),
         ({"problem_column": "x"}, "--problem-column is for other sources; those of gsm8k are known"),
         ({"source": "mine"}, r"--file is for math, gsm8k, svamp; give .*rows.jsonl as SOURCE instead of mine"),
-        ({"file": "rows.csv"}, r"--file must end in .jsonl, .json, .parquet, .* got rows.csv"),
+        ({"file": "rows.csv"}, r"--file must end in .jsonl, .*, .parquet, got rows.csv"),
         ({"split": "test"}, r"--split is for the hub, and .*rows.jsonl is a file, got 'test'"),
         ({"levels": ()}, "--levels must hold at least one level, got none"),
         ({"limit": 0}, "--limit must be at least 1, got 0"),

@@ -98,6 +98,28 @@ def test_several_accepted_answers():
     assert other().read({"problem": "P", "answer": []}).answers == ()
 
 
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [
+        (r"So it is $3$, that is $\boxed{3}$ pens.", "3"),
+        (r"\boxed{3}", r"\boxed{3}"),
+        ("1+2=3\n#### 1,003", "1003"),
+        ('["3"]', "3"),
+        ("Answer: 3", "3"),
+    ],
+)
+def test_forms_of_references(answer, read):
+    assert other().read({"problem": "P", "answer": answer}).answers == (read,)
+
+
+def test_usual_names_of_columns(tmp_path, capsys):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"question": "P?", "solution": r"We get the answer \boxed{3}."}))
+    source = other(path)
+    assert next(source.read(row) for row in load_rows(source, "train")[1]).answers == ("3",)
+    assert "problem from question, answer from solution" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("row", [{"problem": ["P"], "answer": "1"}, {"problem": "P", "answer": {"value": "1"}}])
 def test_values_of_another_kind(row):
     with pytest.raises(ValueError, match=r"the column '(problem|answer)' of problems.jsonl must hold"):
@@ -167,14 +189,14 @@ def test_files(tmp_path, name, write):
     write(tmp_path / name)
     source = other(tmp_path / name)
     assert source.name == name
-    assert [row["problem"] for row in load_rows(source, "train")] == ["P?", "Q?"]
-    assert [source.read(row).level for row in load_rows(SOURCES["math"], "train", tmp_path / name)] == [2, None]
+    assert [row["problem"] for row in load_rows(source, "train")[1]] == ["P?", "Q?"]
+    assert [source.read(row).level for row in load_rows(SOURCES["math"], "train", tmp_path / name)[1]] == [2, None]
 
 
 def test_a_folder_goes_the_way_of_a_hub_id(tmp_path):
     as_lines(tmp_path / "train.jsonl")
     as_lines(tmp_path / "test.jsonl")
-    assert load_rows(other(tmp_path), "test")["answer"] == ["1", "2"]
+    assert [row["answer"] for row in load_rows(other(tmp_path), "test")[1]] == ["1", "2"]
     with pytest.raises(ValueError, match=r"^cannot read .*: Unknown split \"tset\". Should be one of"):
         load_rows(other(tmp_path), "tset")
 
@@ -193,14 +215,9 @@ def test_no_hub(monkeypatch, source, option):
     ("name", "text", "error", "message"),
     [
         ("absent.jsonl", None, FileNotFoundError, "absent.jsonl does not exist"),
-        ("empty.jsonl", "", ValueError, "empty.jsonl is empty"),
-        (
-            "broken.jsonl",
-            '{"problem": "P"}\n{"problem": \n',
-            ValueError,
-            "cannot read .*broken.jsonl: JSON parse error",
-        ),
-        ("a.parquet.gz", "", ValueError, "run gunzip on it first"),
+        ("empty.jsonl", "", ValueError, "empty.jsonl holds no usable rows"),
+        ("broken.jsonl", '{"problem": \n', ValueError, "no usable rows: 1 malformed, the first since not valid JSON"),
+        ("a.parquet.gz", "", ValueError, "rows must be in a file that ends in .*, got a.parquet.gz"),
         ("columns.jsonl", '{"text": "P", "answer": "1"}\n', ValueError, "columns.jsonl needs the column 'problem'"),
     ],
 )
@@ -213,7 +230,7 @@ def test_files_that_cannot_be_read(tmp_path, name, text, error, message):
 
 
 def test_boxes_agree_with_the_answers_of_math500(shared):
-    rows = load_rows(SOURCES["math"], "train", shared / "data/problems/math_test_5000.jsonl.gz")
+    _, rows = load_rows(SOURCES["math"], "train", shared / "data/problems/math_test_5000.jsonl.gz")
     problems = {problem.text: problem for problem in map(SOURCES["math"].read, rows)}
     assert all(problem.answers for problem in problems.values())
     suite = [json.loads(line) for line in (shared / "data/suite/math500.jsonl").read_text().splitlines()]

@@ -22,7 +22,7 @@ def test_suites_and_files():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["math5000"], r"unknown task 'math5000'; known are paper, aime24, .*, and \.jsonl files"),
+        (["math5000"], r"unknown task 'math5000'; known are paper, aime24, .*, and files: \.jsonl, "),
         (["paper", "amc23"], "names amc23 more than once"),
     ],
 )
@@ -41,9 +41,9 @@ def test_a_file_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"problem": "1"}', r"line 1: expected 'problem' \(a text\) and 'answers' \(a list\)"),
-        ('{"problem": "1", "answers": ["1"]}\n{"problem"', "line 2: "),
-        ("[1]", "line 1: expected"),
+        ('{"problem": "1"}', r":1: expected 'problem' \(a text\) and 'answers' \(a list\)"),
+        ('{"problem": "1", "answers": ["1"]}\n{"problem"', ":2: not valid JSON"),
+        ("[1]", ":1: a row must be a JSON object"),
         ("", "has no problems"),
         ('{"problem": "1", "answers": [" "], "id": 7}', "the problem '7' has no answer"),
         ('{"problem": "1", "answers": ["1"], "id": 1}\n{"problem": "2", "answers": ["2"], "id": "1"}', "the id '1'"),

@@ -1,20 +1,21 @@
 """Reading rollouts saved by anything: columns, formats, malformed rows."""
 
-import gzip
 import json
 import math
+import re
 
 import pytest
 
 pytest.importorskip("pyarrow")
-pytest.importorskip("ijson")
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ktae.files.columns import Columns, Rollout, columns_of, label
-from ktae.files.reading import Malformed, load_groups, read_rollouts
+from ktae.files.reading import load_groups, read_rollouts
+from ktae.files.rows import Malformed
+from ktae.report.scoring import states_of
 
 ROWS = [
     {"group": 1, "token_ids": [5, 7], "reward": 1.0},
@@ -27,24 +28,6 @@ ROWS = [
 def lines(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-def kept(rollouts):
-    return [(r.row, r.group, r.token_ids, str(r.reward)) for r in rollouts]
-
-
-EXPECTED = [(1, "1", [5, 7], "1.0"), (2, "1", [5, 9], "0.0"), (3, "b", [], "nan"), (4, "b", [2**63 - 1], "1.0")]
-
-
-def test_every_format(tmp_path):
-    plain = lines(tmp_path / "r.jsonl", ROWS)
-    (tmp_path / "r.jsonl.gz").write_bytes(gzip.compress(plain.read_bytes()))
-    (tmp_path / "r.json").write_text(json.dumps(ROWS))
-    (tmp_path / "r.json.gz").write_bytes(gzip.compress(json.dumps(ROWS).encode()))
-    strings = [{**row, "group": str(row["group"]), "reward": row["reward"] and float(row["reward"])} for row in ROWS]
-    pq.write_table(pa.Table.from_pylist(strings), tmp_path / "r.parquet")
-    for name in ("r.jsonl", "r.jsonl.gz", "r.json", "r.json.gz", "r.parquet"):
-        assert kept(read_rollouts(tmp_path / name)) == EXPECTED, name
 
 
 def test_a_folder_is_read_in_the_order_of_the_numbers(tmp_path):
@@ -67,10 +50,60 @@ def test_verl_dump():
     assert columns_of({**row, "uid": "u"}).group == ("step", "uid")
 
 
-def test_messages_are_joined(tmp_path):
-    completion = [{"role": "assistant", "content": "so"}, {"role": "tool", "content": "7"}]
+@pytest.mark.parametrize(
+    ("completion", "parts"),
+    [
+        ("so", [("so", True)]),
+        ([{"role": "assistant", "content": "so"}, {"role": "tool", "content": "7"}], [("so", True), ("\n7", False)]),
+        ([{"content": "so"}], [("so", True)]),
+        ([{"from": "gpt", "value": "so"}, {"from": "human", "value": "no"}], [("so", True), ("\nno", False)]),
+        (
+            [{"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "image"}, "b"]}],
+            [("a[image]b", True)],
+        ),
+        (
+            [{"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}],
+            [('{"name": "f", "arguments": {}}', True)],
+        ),
+        ([{"role": "assistant", "reasoning_content": "hm", "content": "so"}], [("hm\nso", True)]),
+    ],
+)
+def test_only_what_the_assistant_says_is_the_policys(tmp_path, completion, parts):
     path = lines(tmp_path / "r.jsonl", [{"group": 0, "completion": completion, "reward": 1}])
-    assert [r.text for r in read_rollouts(path)] == ["so\n7"]
+    (rollout,) = read_rollouts(path)
+    assert rollout.parts == tuple(parts)
+    assert rollout.text == "".join(text for text, _ in parts)
+
+
+@pytest.mark.parametrize("content", [None, 5, [{"role": "assistant", "content": None}], ["a", 5]])
+def test_no_completion(tmp_path, content):
+    good = {"group": 0, "completion": "c", "reward": 1}
+    _, wrong = read_rollouts(lines(tmp_path / "r.jsonl", [good, {**good, "completion": content}]))
+    assert re.search("completion (is null|must)", wrong.reason)
+
+
+def test_two_columns_that_may_be_the_completion():
+    row = {"prompt": "p", "response": "a", "output": "b", "reward": 1}
+    with pytest.raises(ValueError, match=r"may be the completion: response, output; name it: --text-column response"):
+        columns_of(row)
+    assert columns_of(row, text="output").text == "output"
+    assert columns_of({**row, "token_ids": [1]}).tokens == "token_ids", "their ids decide"
+    with pytest.raises(ValueError, match="text, solution"):
+        columns_of({"prompt": "p", "text": "a", "solution": "b", "reward": 1})
+
+
+def test_groups_by_every_step_like_column():
+    row = {"prompt": "p", "completion": "c", "reward": 1, "global_step": 1, "rollout_id": 2, "epoch": 0}
+    assert columns_of(row).group == ("global_step", "rollout_id", "epoch", "prompt")
+
+
+def test_fields_of_objects(tmp_path):
+    row = {"meta": {"uid": "u", "score": 1.0}, "completion": "c", "reward": {"acc": 1.0}}
+    path = lines(tmp_path / "r.jsonl", [row])
+    (rollout,) = read_rollouts(path, columns={"group": ("meta.uid",), "reward": "meta.score"})
+    assert (rollout.group, rollout.reward) == ("u", 1.0)
+    (wrong,) = read_rollouts(path, columns={"group": ("meta.uid",)})
+    assert "--reward-column reward.FIELD takes one of its fields" in wrong.reason
 
 
 def test_several_reward_functions_have_to_be_named():
@@ -83,7 +116,10 @@ def test_several_reward_functions_have_to_be_named():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"text": "t", "reward": 1}, "no column is known to hold the group; name it: one of text, reward"),
+        (
+            {"text": "t", "reward": 1},
+            "no column is known to hold the group; name it with --group-columns: one of text, reward",
+        ),
         ({"group": 1, "text": "t"}, "no column is known to hold the reward"),
         ({"group": 1, "reward": 1}, "no column is known to hold the completion"),
     ],
@@ -94,7 +130,7 @@ def test_unknown_columns(row, message):
 
 
 def test_named_columns_must_exist():
-    with pytest.raises(ValueError, match="reward names the column 'r', and the first row has only group, text"):
+    with pytest.raises(ValueError, match="reward names the column 'r', and the first rows have only group, text"):
         columns_of({"group": 1, "text": "t"}, reward="r")
 
 
@@ -114,6 +150,9 @@ BAD = [
     ('{"group": 1, "token_ids": [1], "reward": 1, "note": "\\ud800"}', "half of a surrogate pair"),
     ('{"group": 1, "token_ids": [1], "reward": 1, "note": "\\uDFFF"}', "half of a surrogate pair"),
     ("\xff", "not valid JSON"),
+    ('{"group": 1, "token_ids": [1], "reward": 1' + "0" * 400 + "}", "reward must be a finite number"),
+    ('{"group": 1, "token_ids": [1], "reward": 1, "note": ' + "[" * 500 + "]" * 500 + "}", "nested more than 100 deep"),
+    ('{"group": 1, "token_ids": ' + "[" * 100_000, "nested more than 100 deep"),
 ]
 
 
@@ -140,6 +179,17 @@ def test_malformed_masks(tmp_path, mask, reason):
     good, wrong = read_rollouts(lines(tmp_path / "r.jsonl", rows))
     assert good.mask == [1, 0]
     assert reason in wrong.reason
+
+
+@pytest.mark.parametrize(
+    ("states", "reason"), [([4], "states must be as long as token_ids, 2, got 1"), ([4, 0.5], "got 0.5")]
+)
+def test_states(tmp_path, states, reason):
+    rows = [{**ROWS[0], "states": [4, -1]}, {**ROWS[0], "states": states}]
+    good, wrong = read_rollouts(lines(tmp_path / "r.jsonl", rows))
+    assert good.states == [4, -1]
+    assert reason in wrong.reason
+    assert states_of([good])["states"].tolist() == [[4, -1]]
 
 
 def test_unnest(tmp_path):

@@ -41,7 +41,7 @@ def lines(path, rows):
 def test_the_papers_json(tmp_path):
     path = tmp_path / "eval.json"
     path.write_text(json.dumps([PAPER, PAPER | {"reward": 0.0}, PAPER | {"prompt": "other", "reward": None}]))
-    name, rows = read_saved(path)
+    name, rows, _ = read_saved(path)
     assert name == "paper"
     assert [(row["sample"], row["stored"]) for row in rows] == [(0, True), (1, False), (0, None)]
     assert rows[0]["task"] == "minerva"
@@ -50,7 +50,7 @@ def test_the_papers_json(tmp_path):
 
 
 def test_lm_eval(tmp_path):
-    name, (row,) = read_saved(lines(tmp_path / "samples_gsm8k_cot_2026-11-24T10-00-00.000000.jsonl", [LM_EVAL]))
+    name, (row,), _ = read_saved(lines(tmp_path / "samples_gsm8k_cot_2026-11-24T10-00-00.000000.jsonl", [LM_EVAL]))
     assert name == "lm-eval"
     assert (row["task"], row["id"], row["answers"]) == ("gsm8k_cot", "3", ["2"])
     assert (row["completion"], row["stored"]) == ("The answer is 2.", True)
@@ -59,7 +59,7 @@ def test_lm_eval(tmp_path):
 def test_lighteval(tmp_path):
     path = tmp_path / "details_math_500.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([LIGHTEVAL]), path)
-    name, (row,) = read_saved(path)
+    name, (row,), _ = read_saved(path)
     assert name == "lighteval"
     assert (row["task"], row["id"], row["answers"]) == ("lighteval|math_500|0", "7", ["2"])
     assert (row["completion"], row["stored"]) == ("It is 3.", False)
@@ -69,21 +69,71 @@ def test_our_own(tmp_path):
     ours = {"task": "amc23", "id": 4, "sample": 1, "completion": "2", "answers": ["2"], "length": 5, "truncated": False}
     path = tmp_path / "samples.jsonl.gz"
     path.write_bytes(gzip.compress(json.dumps(ours | {"status": "timeout"}).encode()))
-    name, (row,) = read_saved(path)
+    name, (row,), _ = read_saved(path)
     assert name == "ktae"
     assert row == ours | {"id": "4", "stored": False}
+
+
+def test_several_samples_and_filters(tmp_path):
+    _, repeats, _ = read_saved(lines(tmp_path / "samples_a.jsonl", [LM_EVAL | {"resps": [["2", "3"], ["4"]]}]))
+    assert [(r["sample"], r["completion"]) for r in repeats] == [(0, "2"), (1, "3"), (2, "4")]
+    assert {r["stored"] for r in repeats} == {None}
+    strict = [LM_EVAL | {"doc_id": i, "exact_match": 0.0} for i in range(2)]
+    flexible = [row | {"filter": "flexible-extract", "exact_match": 1.0 - row["doc_id"]} for row in strict]
+    _, once, _ = read_saved(lines(tmp_path / "samples_b.jsonl", strict + flexible))
+    assert [(row["id"], row["sample"], row["stored"]) for row in once] == [("0", 0, True), ("1", 0, False)]
+    path = tmp_path / "details.parquet"
+    rows = [LIGHTEVAL | {"model_response": {"text": ["2", "3"]}}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    _, samples, _ = read_saved(path)
+    assert [(row["sample"], row["completion"], row["stored"]) for row in samples] == [(0, "2", None), (1, "3", None)]
+    old = {"full_prompt": "1+1?", "predictions": "['2', '3']", "gold": "['2']", "metrics": "{}"}
+    name, samples, _ = read_saved(lines(tmp_path / "details_a_2026.jsonl", [old]))
+    assert name == "lighteval before 0.10"
+    assert [(row["completion"], row["answers"]) for row in samples] == [("2", ["2"]), ("3", ["2"])]
+
+
+def test_rollouts_with_references(tmp_path):
+    row = {"example_id": 3, "prompt": [{"role": "user", "content": "1+1?"}], "answer": '["2"]', "reward": 1.0}
+    completion = [{"role": "assistant", "content": "so"}, {"role": "tool", "content": "3"}]
+    path = lines(tmp_path / "results.jsonl", [{**row, "completion": completion, "task": "sum"}] * 2)
+    name, rows, _ = read_saved(path)
+    assert name == "rollouts (completion)"
+    assert [(r["task"], r["id"], r["sample"], r["completion"], r["answers"], r["stored"]) for r in rows] == [
+        ("sum", "3", 0, "so", ["2"], True),
+        ("sum", "3", 1, "so", ["2"], True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"task_name": "x"}, "not of the format paper: KeyError"),
+        (PAPER | {"gt": []}, "there is no accepted answer"),
+        (PAPER | {"gt": None}, "there is no accepted answer"),
+        (PAPER | {"model_output": None}, "TypeError expected a text"),
+        ("text", "a row must be a JSON object"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_bad_row_is_named_and_left_out(tmp_path, capsys, bad, reason, place):
+    rows = [PAPER]
+    rows.insert(place, bad)
+    path = lines(tmp_path / "outputs.jsonl", rows)
+    _, good, (malformed,) = read_saved(path)
+    assert len(good) == 1
+    assert (malformed.row, reason in malformed.reason) == (place + 1, True)
+    assert f"{path}:{place + 1}: " in capsys.readouterr().err
+    with pytest.raises(ValueError, match=f":{place + 1}: "):
+        read_saved(path, strict=True)
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         ([{"a": 1}], "of no known format: its rows have a; ktae has answers, completion, id, task; paper has"),
-        ([PAPER, {"task_name": "x"}], "row 2, is not of the format paper: KeyError"),
-        ([PAPER | {"gt": []}], "row 1, has no accepted answer"),
-        ([PAPER | {"model_output": None}], "row 1, is not of the format paper: TypeError"),
-        ([LM_EVAL | {"resps": []}], "row 1, is not of the format lm-eval: IndexError"),
-        ([], "holds no rows"),
-        (["text"], "line 1, must hold an object"),
+        ([LM_EVAL | {"resps": []}], "no usable rows: 1 malformed, the first since not of the format lm-eval"),
+        ([], "holds no usable rows"),
     ],
 )
 def test_errors(tmp_path, rows, message):

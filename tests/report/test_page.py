@@ -125,7 +125,7 @@ NO_TEXTS = "group 1 must have token_texts, one for each of its token ids"
 @pytest.mark.parametrize(
     ("rows", "arguments", "message"),
     [
-        ([], (), "holds no rollouts to report"),
+        ([], (), "holds no usable rows"),
         (rows_of(1), (), "give the model's tokenizer"),
         ([IDS], (), NO_TEXTS),
         ([{**IDS, "token_texts": ["a"]}], (), NO_TEXTS),

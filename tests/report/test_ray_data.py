@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("ray.data", reason="needs Ray: pip install 'ktae[ray]'")
-pytest.importorskip("duckdb")
+pytest.importorskip("pyarrow")
 
 import pyarrow as pa
 import pyarrow.parquet as pq

@@ -1,7 +1,7 @@
-"""`ktae score` as a command: the same numbers as the library, any order, any format, killed and gone on with."""
+"""`ktae score` as a command: the same numbers as the library, any order, any format, whole files or none."""
 
+import decimal
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,8 +14,6 @@ from torch.nn.utils.rnn import pad_sequence
 import ktae
 from ktae.cli import main
 
-pytest.importorskip("duckdb")
-pytest.importorskip("ijson")
 pytest.importorskip("pyarrow")
 pytest.importorskip("rich")
 
@@ -106,7 +104,7 @@ def test_scores_are_the_librarys(tmp_path, suffix, out, mixed):
     groups = list(dict.fromkeys(row["uid"] for row in rows))
     order = [(groups.index(row["rollout_group"]), row["rollout_row"]) for row in result]
     assert order == sorted(order)
-    assert not list(tmp_path.glob("*.unfinished"))
+    assert {path.name for path in tmp_path.iterdir()} == {f"r{suffix}", out}, "nothing temporary is left"
 
 
 def test_the_config_is_used(tmp_path):
@@ -121,8 +119,7 @@ def test_blocks_and_batches_change_nothing(tmp_path, monkeypatch):
     rows = rollouts(groups=40, longest=200)
     monkeypatch.setattr("ktae.report.score._BLOCK", 300)
     monkeypatch.setattr("ktae.report.scoring._PADDED", 500)
-    monkeypatch.setattr("ktae.files.spill._BATCH_BYTES", 2000)
-    monkeypatch.setattr("ktae.files.spill._BATCH_ROWS", 7)
+    monkeypatch.setattr("ktae.report.score._BATCH", 7)
     assert_scores(rows, scored(write(tmp_path / "r.jsonl", rows)))
     assert pq.ParquetFile(tmp_path / "out.parquet").num_row_groups > 10
 
@@ -142,7 +139,6 @@ def test_columns_of_every_kind(tmp_path):
 
 def test_parquet_columns_stay_as_they_are(tmp_path):
     import datetime
-    import decimal
 
     day = datetime.date(2026, 11, 24)
     table = pa.table(
@@ -231,8 +227,6 @@ def test_a_folder_of_parquet_files_with_other_columns(tmp_path):
     result = scored(folder, out=tmp_path / "o.parquet")
     assert_scores(rows, result)
     assert {row["extra"] for row in result} == {None, 1}
-    write(folder / "r.jsonl", rows)
-    assert main(["score", str(folder), "--out", str(tmp_path / "p.parquet")]) == 2
 
 
 @pytest.mark.parametrize(
@@ -240,9 +234,9 @@ def test_a_folder_of_parquet_files_with_other_columns(tmp_path):
     [
         (["--set", "scales=1"], "--set must be NAME=VALUE with a name among fisher_weight"),
         (["--set", "scale='x'"], "scale must be a finite number"),
-        (["--reward-column", "r"], "reward names the column 'r', and the first row has only uid, token_ids"),
+        (["--reward-column", "r"], "reward names the column 'r', and the first rows have only uid, token_ids"),
         (["--out", "scores.csv"], "--out must end in .parquet or .jsonl, got scores.csv"),
-        (["--unnest", "uid"], "r.jsonl holds no rollouts: 29 malformed rows and no other"),
+        (["--unnest", "uid"], "r.jsonl holds no usable rows: 29 malformed, the first since uid must be an object"),
     ],
 )
 def test_mistakes(tmp_path, monkeypatch, capsys, arguments, message):
@@ -262,35 +256,85 @@ def test_what_is_there_is_not_overwritten(tmp_path, capsys):
     assert "the rollouts already have rollout_row, rollout_group" in capsys.readouterr().err
 
 
-def test_killed_and_gone_on_with(tmp_path, capsys):
-    """A real process, killed twice, makes the same file as one that was left alone."""
-    rng = np.random.default_rng(0)
-    rows = [
-        {"uid": int(i) % 500, "token_ids": rng.integers(0, 3000, 600).tolist(), "reward": float(rng.random() < 0.5)}
-        for i in rng.permutation(4000)
-    ]
-    path = write(tmp_path / "r.parquet", rows)
-    command = [sys.executable, "-m", "ktae.cli", "score", str(path), "--out"]
-    out = tmp_path / "out.parquet"
-    folder = tmp_path / "out.parquet.unfinished"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for part in ("rollouts.parquet", "part-000001"):
-        process = subprocess.Popen([*command, str(out)], env=environment, stdout=subprocess.DEVNULL)
-        while not (folder / part).exists():
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not out.exists()
-    first = (folder / "part-000000").stat().st_mtime_ns
-    other = {"--set": "scale=0.5"}
-    assert main(["score", str(path), "--out", str(out), *[word for pair in other.items() for word in pair]]) == 2
-    assert "holds the unfinished scores of other rollouts or settings" in capsys.readouterr().err
-    assert (folder / "part-000000").stat().st_mtime_ns == first
-    subprocess.run([*command, str(out)], env=environment, check=True)
-    subprocess.run([*command, str(tmp_path / "whole.parquet")], env=environment, check=True)
-    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
-    assert pq.ParquetFile(out).metadata.num_rows == 4000
+def test_names_with_dots_are_kept_apart(tmp_path, capsys):
+    for name in ("qwen2.5_a.jsonl", "qwen2.5_b.jsonl.gz"):
+        (tmp_path / name).write_bytes(write(tmp_path / "r.jsonl", rollouts()).read_bytes())
+        assert main(["score", str(tmp_path / name)]) == 0
+    assert {path.name for path in tmp_path.glob("*.parquet")} == {
+        "qwen2.5_a.scores.parquet",
+        "qwen2.5_b.scores.parquet",
+    }
+
+
+def test_two_at_once_and_one_killed(tmp_path, capsys):
+    """The second of two writers stops; after a kill the next one writes the whole file."""
+    rows = rollouts(groups=40, longest=2000)
+    path, out = write(tmp_path / "r.jsonl", rows), tmp_path / "out.parquet"
+    command = [sys.executable, "-m", "ktae.cli", "score", str(path), "--out", str(out)]
+    lock = tmp_path / ".out.parquet.lock"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        try:
+            while not (lock.exists() and lock.stat().st_size):
+                assert first.poll() is None, "it ended before it could be met"
+                time.sleep(0.001)
+            first.send_signal(signal.SIGSTOP)
+            assert main(["score", str(path), "--out", str(out)]) == 2
+        finally:
+            first.kill()
+        assert f"out.parquet is being written to by process {first.pid}" in capsys.readouterr().err
+    assert not out.exists()
+    (tmp_path / ".out.parquet.0123abcd.tmp").touch()  # killed while it wrote
+    assert_scores(rows, scored(path, out=out))
+    assert {file.name for file in tmp_path.iterdir()} == {"r.jsonl", "out.parquet"}
+
+
+@pytest.mark.parametrize("out", ["o.parquet", "o.jsonl"])
+def test_columns_that_arrow_and_python_disagree_about(tmp_path, out):
+    """Every column comes out, whatever its type and name; what Python has no value for is text."""
+    kinds = {
+        "view": pa.array(["x", None], pa.string_view()),
+        "half": pa.array([1.5, 2.5], pa.float16()),
+        "wide": pa.array([decimal.Decimal("1.10")] * 2, pa.decimal256(50, 2)),
+        "took": pa.array([5, 7], pa.duration("ns")),
+        "at": pa.array([5, 7], pa.time64("ns")),
+        "never": pa.array([10**7] * 2, pa.int32()).cast(pa.date32()),
+        "map": pa.array([[("a", 1), ("a", 2)], []], pa.map_(pa.string(), pa.int64())),
+        "list view": pa.array([[1], []], pa.list_view(pa.int64())),
+        "Reward": pa.array([7, 8]),
+        "a\"b'c": pa.array([1, 2]),
+        "big": pa.array([2**64 - 1, 0], pa.uint64()),
+    }
+    table = pa.table({"uid": ["a", "a"], "token_ids": [[1], [2]], "reward": [1.0, 0.0], **kinds})
+    pq.write_table(table, tmp_path / "r.parquet")
+    result = scored(tmp_path / "r.parquet", out=tmp_path / out)
+    assert kinds.keys() <= result[0].keys()
+    assert [row["Reward"] for row in result] == [7, 8]
+    assert [row["key_token_values"] for row in result] == [[1.0], [-1.0]]
+    assert "00:00:00.000000005" in str(result[0]["at"])
+    if out == "o.parquet":
+        types = pq.read_schema(tmp_path / out)
+        for name in ("half", "wide", "took", "map", "Reward", "big"):
+            assert types.field(name).type == table.schema.field(name).type
+            assert result[0][name] == table[name][0].as_py()
+
+
+@pytest.mark.parametrize("name", ["rollout_row", "token_texts", "token_advantages", "token_ids"])
+def test_a_column_named_like_one_of_ours(tmp_path, capsys, name):
+    rows = [{"uid": 0, "ids": [1], "reward": 1.0}] * 300 + [{"uid": 0, "ids": [1], "reward": 0.0, name: 1}]
+    path = write(tmp_path / "r.jsonl", rows)
+    assert main(["score", str(path), "--tokens-column", "ids"]) == 2
+    assert f"the rollouts already have {name}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_rewards_that_never_count_as_correct_are_pointed_out(tmp_path, capsys):
+    rows = [{"uid": 0, "token_ids": [i], "reward": float(i - 1)} for i in range(2)]
+    scored(write(tmp_path / "r.jsonl", rows))
+    assert "every rollout counts as incorrect" in capsys.readouterr().err
+    scored(write(tmp_path / "r.jsonl", rows), "--set", "correct_above=-0.5", out=tmp_path / "p.parquet")
+    assert "counts as" not in capsys.readouterr().err
+    scored(write(tmp_path / "r.jsonl", [{**row, "uid": row["reward"]} for row in rows]), out=tmp_path / "q.parquet")
+    assert "every group has one rollout" in capsys.readouterr().err
 
 
 def test_gsm8k_example_solutions(shared, tmp_path):

@@ -19,9 +19,10 @@ from typing import Any
 
 from ktae.data.decontaminate import read_benchmarks
 from ktae.data.selection import Counts, parse_levels, select
-from ktae.data.sources import COLUMNS, FILES, SOURCES, Problem, file_kind, load_rows, other_source
+from ktae.data.sources import COLUMNS, SOURCES, Problem, file_kind, load_rows, other_source
 from ktae.extras import require
 from ktae.files import json_lines
+from ktae.files.rows import SUFFIXES
 from ktae.models.load import load_tokenizer
 
 SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -47,6 +48,7 @@ class Prepare:
         benchmarks: folder of `NAME.jsonl` files with one `problem` a line; what is in one of them is left out.
         seed: of the order of the rows.
         limit: write only the first so many rows of that order; None writes all.
+        strict: stop at a malformed row of a file, instead of naming it and leaving it out.
     """
 
     source: str
@@ -64,6 +66,7 @@ class Prepare:
     benchmarks: Path | None = None
     seed: int = 0
     limit: int | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.out.suffix not in (".jsonl", ".parquet"):
@@ -74,7 +77,7 @@ class Prepare:
         if self.source not in SOURCES and self.file is not None:
             raise ValueError(f"--file is for {', '.join(SOURCES)}; give {self.file} as SOURCE instead of {self.source}")
         if self.file is not None and file_kind(self.file) is None:
-            raise ValueError(f"--file must end in {', '.join(FILES)}, with .gz after it or not, got {self.file}")
+            raise ValueError(f"--file must end in {', '.join(SUFFIXES)}, got {self.file}")
         if self.split != "train" and file_kind(self.file or self.source) is not None:
             raise ValueError(f"--split is for the hub, and {self.file or self.source} is a file, got {self.split!r}")
         if self.levels is not None and not self.levels:
@@ -110,9 +113,9 @@ def prepare(settings: Prepare) -> Counts:
         too_long = _too_long(settings.tokenizer, settings.max_prompt_tokens, settings.system)
     columns = {name: getattr(settings, f"{name}_column") for name in COLUMNS}
     source = SOURCES.get(settings.source) or other_source(settings.source, columns)
-    table = load_rows(source, settings.split, settings.file)
-    if settings.levels is not None and not set(source.levels) & set(table.column_names):
-        raise ValueError(f"--levels needs a column of levels, which {source.name} has not: {table.column_names}")
+    names, table = load_rows(source, settings.split, settings.file, strict=settings.strict)
+    if settings.levels is not None and not set(source.levels) & set(names):
+        raise ValueError(f"--levels needs a column of levels, which {source.name} has not: {names}")
     problems, counts = select(
         map(source.read, table),
         levels=settings.levels,
@@ -145,7 +148,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "source",
         metavar="SOURCE",
-        help=f"{named}, another hub id, or a .jsonl, .json (either also .gz) or .parquet file",
+        help=f"{named}, another hub id, or a file: {', '.join(SUFFIXES)}",
     )
     add("--out", type=Path, required=True, metavar="PATH", help="the .jsonl or .parquet file to write")
     add("--file", type=Path, metavar="PATH", help=f"a local copy of {named} to read instead of the hub")
@@ -159,6 +162,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--benchmarks", type=Path, metavar="DIR", help="leave out problems that are in DIR/*.jsonl, key `problem`")
     add("--seed", type=int, default=0, help="of the order (default: %(default)s)")
     add("--limit", type=int, metavar="N", help="write the first N rows of that order")
+    add("--strict", action="store_true", help="stop at the first malformed row of a file")
 
 
 def run(arguments: argparse.Namespace) -> None:

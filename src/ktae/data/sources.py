@@ -5,17 +5,20 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from ktae.extras import require
-from ktae.files.columns import plain
+from ktae.files.columns import PROMPTS, REFERENCES, as_text, plain, reference, value_of
+from ktae.files.rows import SUFFIXES, read_rows, without_malformed
 from ktae.grading.extraction import extract_answer
 
-FILES = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+_AHEAD = 100  # rows from which the columns are recognised
 COLUMNS = ("problem", "answer", "level", "id")  # what a column can be named for, and its name by default
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{(?!\s*\})|(?P<bare>[^\s{}$\\]+))")
 _LEVEL = re.compile(r"(?:level\s*)?([0-9]+)(?:\.0+)?", re.IGNORECASE)
@@ -52,7 +55,7 @@ def last_box(solution: Any) -> str | None:
 
 def after_hashes(solution: Any) -> str | None:
     """What follows `####` in a worked solution of GSM8K, without thousands separators; None without one."""
-    return str(solution).rpartition("####")[2].replace(",", "").strip() or None if "####" in str(solution) else None
+    return next(iter(reference(solution)), None) if "####" in str(solution) else None
 
 
 def level_of(value: Any) -> int | None:
@@ -85,7 +88,7 @@ class Source:
     path: str
     config: str | None = None
     problem: tuple[str, ...] = ("problem",)
-    answers: Mapping[str, Callable[[Any], str | None]] = field(default_factory=lambda: {"answer": plain})
+    answers: Mapping[str, Callable[[Any], str | list[str] | None]] = field(default_factory=lambda: {"answer": plain})
     levels: Mapping[str, Callable[[Any], int | None]] = field(default_factory=lambda: {"level": level_of})
     id: str | None = "id"
     required: tuple[str, ...] = ()
@@ -115,22 +118,26 @@ class Source:
         return Problem(text, answers, name, next((level for level in levels if level is not None), None))
 
     def _text(self, row: Mapping[str, Any], column: str) -> str:
-        value = row[column]
-        if value is not None and not isinstance(value, str):
-            raise ValueError(f"the column {column!r} of {self.name} must hold a problem's text, got {value!r:.80}")
-        return (value or "").strip()
+        value = row.get(column)
+        try:
+            return "" if value is None else as_text(value, column).strip()
+        except ValueError:
+            raise ValueError(
+                f"the column {column!r} of {self.name} must hold a problem's text, got {value!r:.80}"
+            ) from None
 
     def _answers(self, row: Mapping[str, Any], column: str) -> tuple[str, ...]:
         value = row.get(column)
         accepted = value if isinstance(value, list) else [value]
         for answer in accepted:
-            if answer is not None and not isinstance(answer, str | int | float):
+            if answer is not None and not isinstance(answer, str | int | float | list):
                 raise ValueError(
                     f"the column {column!r} of {self.name} must hold an answer, a text or a number, or a list of them, "
                     f"got {value!r:.80}"
                 )
         read = (self.answers[column](answer) for answer in accepted if answer is not None)
-        return tuple(dict.fromkeys(filter(None, read)))
+        answers = (answer for found in read for answer in (found if isinstance(found, list) else [found]))
+        return tuple(dict.fromkeys(filter(None, answers)))
 
     def check_columns(self, columns: Iterable[str]) -> None:
         """Checks that the columns are there.
@@ -171,6 +178,12 @@ SOURCES = {
 }
 
 
+def _boxed_or_plain(value: Any) -> list[str]:
+    """Of a worked solution its box, unless the box is all there is; of anything else what `reference` reads."""
+    box = last_box(value) if isinstance(value, str) and len(value.split()) > 3 else None
+    return [box] if box else reference(value)
+
+
 def other_source(path: str, columns: Mapping[str, str | None]) -> Source:
     """A source that is not one of `SOURCES`.
 
@@ -183,7 +196,7 @@ def other_source(path: str, columns: Mapping[str, str | None]) -> Source:
         Path(path).name if file_kind(path) else path,
         path,
         problem=(str(problem),),
-        answers={str(answer): plain},
+        answers={str(answer): _boxed_or_plain},
         levels={level: level_of} if level else {},
         id=own_id or None,
         required=tuple(name for name in (columns["level"], columns["id"]) if name),
@@ -191,45 +204,63 @@ def other_source(path: str, columns: Mapping[str, str | None]) -> Source:
 
 
 def file_kind(path: str | Path) -> str | None:
-    """`json` or `parquet` by a file's suffix, before `.gz` if it is compressed; None for any other."""
-    return FILES.get(Path(str(path).removesuffix(".gz")).suffix)
+    """`json` or `parquet` by a file's suffix, before .gz or .zst if it is compressed; None for any other."""
+    suffix = next((suffix for suffix in SUFFIXES if str(path).endswith(suffix)), None)
+    return suffix and ("parquet" if suffix == ".parquet" else "json")
 
 
-def load_rows(source: Source, split: str, file: Path | None = None) -> Any:
-    """A source's rows as they are.
+def load_rows(
+    source: Source, split: str, file: Path | None = None, *, strict: bool = False
+) -> tuple[list[str], Iterable[dict[str, Any]]]:
+    """A source's rows as they are; one that is not of `SOURCES` may have its problem and answer in any usual column.
 
     Args:
         source: what to load. Its columns are checked.
         split: of a hub id or a folder; a file has only one.
         file: read this file instead of what is at `source.path`.
+        strict: a malformed row of a file raises a ValueError; else it is left out, named and counted.
 
     Returns:
-        A `datasets.Dataset`.
+        The columns' names, and the rows, to be gone through once.
 
     Raises:
         FileNotFoundError: there is no such file.
         OSError: the hub cannot be reached or has no such data set.
         ValueError: the file cannot be read, there is no such split, or a column is missing.
     """
+    path = Path(file or source.path)
+    if file_kind(path) is not None or path.is_file():
+        rows = (row.data for row in without_malformed(read_rows(path), path, strict=strict))
+    else:
+        rows = iter(_from_hub(source, split))
+    ahead = list(islice(rows, _AHEAD))
+    names = list(dict.fromkeys(name for row in ahead for name in row))
+    other = {}
+    if source.name not in SOURCES:
+        merged = {name: value for row in ahead for name, value in row.items() if value is not None}
+        if source.problem == ("problem",) and "problem" not in names:
+            other["problem"] = next((name for name in PROMPTS if name in names), None)
+        if list(source.answers) == ["answer"] and "answer" not in names:
+            other["answer"] = next((name for name in REFERENCES if reference(value_of(merged, name))), None)
+            if other["answer"] is None and last_box(merged.get("solution")):
+                other["answer"] = "solution"
+        other = {name: column for name, column in other.items() if column}
+        if other:
+            print(", ".join(f"{name} from {column}" for name, column in other.items()), file=sys.stderr)
+    source.check_columns([*names, *other])
+    read = ({**row, **{n: value_of(row, c) for n, c in other.items()}} for row in chain(ahead, rows))
+    return [*names, *other], read
+
+
+def _from_hub(source: Source, split: str) -> Any:
     datasets = require("datasets", extra="train")
-    path = str(file or source.path)
-    kind = file_kind(path)
-    if kind is not None and not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist (looked in {Path.cwd()})")
-    if kind == "parquet" and path.endswith(".gz"):
-        raise ValueError(f"{path} cannot be read while compressed, unlike JSON: run gunzip on it first")
     try:
-        if kind is not None:
-            rows = datasets.load_dataset(kind, data_files=path, split="train")
-        else:
-            rows = datasets.load_dataset(path, source.config, split=split)
-    except StopIteration as error:  # what the reader of JSON lines comes to in an empty file
-        raise ValueError(f"{path} is empty") from error
+        return datasets.load_dataset(source.path, source.config, split=split)
     except (OSError, RuntimeError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        if kind is None and isinstance(error, OSError):
+        if isinstance(error, OSError):
             option = "--file PATH" if source.name in SOURCES else "the file's path as SOURCE"
-            raise OSError(f"cannot load {path}: {reason}. Its rows in a local file do as well: {option}") from error
-        raise ValueError(f"cannot read {path}: {reason}") from error
-    source.check_columns(rows.column_names)
-    return rows
+            raise OSError(
+                f"cannot load {source.path}: {reason}. Its rows in a local file do as well: {option}"
+            ) from error
+        raise ValueError(f"cannot read {source.path}: {reason}") from error

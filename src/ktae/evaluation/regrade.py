@@ -10,10 +10,11 @@ from typing import Any
 from ktae.evaluation.samples import grade_rows
 from ktae.extras import require
 from ktae.files import json_lines
+from ktae.files.rows import stem
 from ktae.files.saved import read_saved
 
 
-def regrade(path: Path, out: Path, *, workers: int = 2) -> dict[str, Any]:
+def regrade(path: Path, out: Path, *, workers: int = 2, strict: bool = False) -> dict[str, Any]:
     """Grades a file of saved outputs.
 
     Writes to `out`: samples.jsonl (a row an output, with its verdict), disagreements.jsonl (the rows whose verdict
@@ -23,10 +24,12 @@ def regrade(path: Path, out: Path, *, workers: int = 2) -> dict[str, Any]:
         path: see `ktae.files.saved.read_saved`.
         out: the folder to write, which must be empty or not exist.
         workers: processes of the grader.
+        strict: a row that cannot be graded raises a ValueError; else it is left out, named and counted.
 
     Returns:
-        What results.json holds: the accuracy of each task with its interval; with stored verdicts also `agreement`
-        (the share of outputs with the same verdict) and `compared`, and the `seconds` it took.
+        What results.json holds: the accuracy of each task with its interval, and `malformed`, the number of rows left
+        out; with stored verdicts also `agreement` (the share of outputs with the same verdict) and `compared`, and the
+        `seconds` it took.
 
     Raises:
         FileNotFoundError, ValueError: the file is not there or not of a known format.
@@ -37,7 +40,7 @@ def regrade(path: Path, out: Path, *, workers: int = 2) -> dict[str, Any]:
 
     from ktae.evaluation.results import print_table, write_results
 
-    format_name, rows = read_saved(path)
+    format_name, rows, malformed = read_saved(path, strict=strict)
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; give another --out")
     console = Console()
@@ -58,7 +61,8 @@ def regrade(path: Path, out: Path, *, workers: int = 2) -> dict[str, Any]:
         counts["agreement"] = 1 - counts["disagreements"] / counts["compared"] if counts["compared"] else None
     json_lines.write(out / "samples.jsonl", [{k: v for k, v in row.items() if k != "stored"} for row in graded])
     json_lines.write(out / "disagreements.jsonl", differing)
-    results = write_results(out, graded, {"outputs": str(path), "format": format_name}, more=by_task)
+    about = {"outputs": str(path), "format": format_name, "malformed": len(malformed)}
+    results = write_results(out, graded, about, more=by_task)
     print_table(results, console)
     if compared:
         console.print(
@@ -71,14 +75,19 @@ def regrade(path: Path, out: Path, *, workers: int = 2) -> dict[str, Any]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to a parser."""
     add = parser.add_argument
-    add("outputs", type=Path, help="samples of ktae eval, of the KTAE authors' evaluation, of lm-eval or lighteval")
+    add(
+        "outputs",
+        type=Path,
+        help="samples of ktae eval, of the KTAE authors' evaluation, of lm-eval or lighteval, or rollouts with answers",
+    )
     add("--out", type=Path, help="the folder for the results (default: OUTPUTS-graded)")
     add("--workers", type=int, default=2, help="processes of the grader (default: %(default)s)")
+    add("--strict", action="store_true", help="stop at the first malformed row")
 
 
 def run(arguments: argparse.Namespace) -> Callable[[], Any] | None:
     """Runs the command."""
     require("rich", extra="train")
-    out = arguments.out or arguments.outputs.with_name(arguments.outputs.name.partition(".")[0] + "-graded")
-    regrade(arguments.outputs, out, workers=arguments.workers)
+    out = arguments.out or arguments.outputs.with_name(stem(arguments.outputs) + "-graded")
+    regrade(arguments.outputs, out, workers=arguments.workers, strict=arguments.strict)
     return None

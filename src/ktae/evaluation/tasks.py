@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ktae.data.sources import SOURCES, Problem, Source, load_rows
-from ktae.files.columns import plain
+from ktae.files.columns import plain, reference
+from ktae.files.rows import SUFFIXES, Malformed, read_rows, stem
 
 BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
 
@@ -112,11 +112,11 @@ def resolve_tasks(names: list[str]) -> list[Task | str]:
             resolved += [TASKS[task] for task in SUITES[name]]
         elif name in TASKS:
             resolved.append(TASKS[name])
-        elif name.endswith(".jsonl"):
+        elif name.endswith(SUFFIXES):
             resolved.append(name)
         else:
             known = ", ".join([*SUITES, *TASKS])
-            raise ValueError(f"--tasks: unknown task {name!r}; known are {known}, and .jsonl files")
+            raise ValueError(f"--tasks: unknown task {name!r}; known are {known}, and files: {', '.join(SUFFIXES)}")
     keys = [task if isinstance(task, str) else task.name for task in resolved]
     if repeated := {key for key in keys if keys.count(key) > 1}:
         raise ValueError(f"--tasks names {', '.join(sorted(repeated))} more than once")
@@ -127,7 +127,7 @@ def load_task(task: Task | str, data_dir: Path | None = None) -> tuple[Task, lis
     """A task's problems, from the hub or from a local file.
 
     Args:
-        task: one of `TASKS`, or the path of a `.jsonl` file with `problem`, `answers` and, if it has them, `id`.
+        task: one of `TASKS`, or the path of a file with `problem`, `answers` and, if it has them, `id`.
         data_dir: folder with `NAME.jsonl` files of that form, to read instead of the hub.
 
     Returns:
@@ -141,41 +141,35 @@ def load_task(task: Task | str, data_dir: Path | None = None) -> tuple[Task, lis
     """
     if isinstance(task, str):
         problems = read_problems(Path(task))
-        return Task(Source(Path(task).stem, task), len(problems)), problems
+        return Task(Source(stem(Path(task)), task), len(problems)), problems
     if data_dir is not None:
         problems = read_problems(data_dir / f"{task.name}.jsonl")
         if len(problems) != task.size:
             raise ValueError(f"{data_dir / task.name}.jsonl has {len(problems)} problems, but {task.name} {task.size}")
         return task, problems
-    rows = [task.source.read(row) for row in load_rows(task.source, task.split)]
-    return task, _checked(rows, task.name)
+    _, rows = load_rows(task.source, task.split)
+    return task, _checked(list(map(task.source.read, rows)), task.name)
 
 
 def read_problems(path: Path) -> list[Problem]:
-    """Problems of a `.jsonl` file: `problem`, `answers` (a list; texts or numbers) and, optionally, `id`.
+    """Problems of a file: `problem`, `answers` (a list; texts or numbers) and, optionally, `id`.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: a line is not of that form; the message has its number.
+        ValueError: a row is not of that form; the message has its number. None is skipped: figures would not be
+            comparable.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist (looked in {Path.cwd()})")
     problems = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
-        text = row.get("problem") if isinstance(row, dict) else None
-        given = row.get("answers") if isinstance(row, dict) else None
+    for row in read_rows(path):
+        if isinstance(row, Malformed):
+            raise ValueError(str(row))
+        text, given = row.data.get("problem"), row.data.get("answers")
         if not (isinstance(text, str) and text.strip() and isinstance(given, list)):
             raise ValueError(
-                f"{path}, line {number}: expected 'problem' (a text) and 'answers' (a list), got {row!r:.80}"
+                f"{path}:{row.row}: expected 'problem' (a text) and 'answers' (a list), got {row.data!r:.80}"
             )
-        answers = tuple(filter(None, map(plain, given)))
-        problems.append(Problem(text.strip(), answers, str(row.get("id", number - 1)), None))
+        answers = tuple(reference(given))
+        problems.append(Problem(text.strip(), answers, str(row.data.get("id", row.row - 1)), None))
     return _checked(problems, str(path))
 
 

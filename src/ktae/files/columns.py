@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import numbers
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
+
+from ktae.files.rows import STEPS
 
 # What `ktae score` adds; `rollout_group` and `rollout_reward` make its output readable without naming columns again.
 ROW, GROUP, REWARD = "rollout_row", "rollout_group", "rollout_reward"
@@ -16,29 +21,46 @@ TOKEN_IDS, TOKEN_TEXTS = "token_ids", "token_texts"
 ROLLOUT_ADVANTAGE, KEY_TOKEN_VALUES, TOKEN_ADVANTAGES = "rollout_advantage", "key_token_values", "token_advantages"
 _ADDED = (ROW, GROUP, REWARD, TOKEN_IDS, TOKEN_TEXTS, ROLLOUT_ADVANTAGE, KEY_TOKEN_VALUES, TOKEN_ADVANTAGES)
 
+PROMPTS = ("prompt", "question", "problem", "input", "input_prompt", "query")
 _NAMES = {
-    "group": ("group", "group_id", "prompt_id", "uid", "problem_id", "prompt", "question", "problem", "input"),
-    "reward": ("reward", "score", "correct", "is_correct"),
+    "group": (
+        *("group", "group_id", "group_index", "prompt_id", "uid", "problem_id", "example_id", "question_id"),
+        *PROMPTS,
+    ),
+    "reward": ("reward", "rewards", "score", "scores", "correct", "is_correct"),
     "tokens": (TOKEN_IDS, "completion_ids", "response_ids"),
-    "mask": ("mask", "completion_mask", "response_mask", "loss_mask"),
-    "text": ("completion", "response", "output", "text", "solution"),
-    "prompt": ("prompt", "question", "problem", "input"),
+    "mask": ("mask", "completion_mask", "response_mask", "loss_mask", "token_loss_mask"),
+    "prompt": PROMPTS,
 }
+# One of the first is the completion; of the others one may be, or the reference solution.
+GENERATED = (
+    *("completion", "completions", "response", "responses", "output", "outputs", "output_response"),
+    *("generation", "generations", "generated_text", "model_output"),
+)
+_PERHAPS_GENERATED = ("text", "solution", "messages", "conversations")
+REFERENCES = (
+    *("answers", "answer", "ground_truth", "gts", "gt", "label", "target", "final_answer", "expected_answer"),
+    *("reward_model.ground_truth", "env_extras.reward_model.ground_truth", "extra_info.answer"),
+)
+_POLICY = ("assistant", "gpt", "model", None)  # None: a message without a role
 _LOGGED_VALUE = "key_token_value"  # a rollout's mean, which KTAETrainer logs beside the rewards
 _LONGEST_LABEL = 40
+_REFERENCE = re.compile(r"\s*(?:(?:the )?(?:final )?answer(?: is)?\s*:\s*)(.+)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns; None where there is none.
+    """Names of columns; None where there is none. `a.b` is the field b of the object in column a.
 
     Attributes:
         group: rollouts that agree in all of these columns form a group.
         reward: the outcome reward: a number, true or false, or null for an unscored rollout.
         tokens: the completion's token ids, a list of integers >= 0.
         mask: a list of 0 and 1 as long as the tokens; 1 marks those that the policy generated. All of them if None.
+            It may cover the response only, if the tokens begin with the prompt and `response_length` says so.
         text: the completion, a text or a list of chat messages.
         prompt: the prompt, a text or a list of chat messages; shown only.
+        states: a list of integers as long as the tokens: the unit of each token, for estimators that take it.
     """
 
     group: tuple[str, ...]
@@ -47,17 +69,26 @@ class Columns:
     mask: str | None = None
     text: str | None = None
     prompt: str | None = None
+    states: str | None = None
 
     def __post_init__(self) -> None:
         if not self.group:
             raise ValueError("group must name at least one column, got none")
         if self.tokens is None and self.text is None:
             raise ValueError("columns must name tokens or text, got neither")
+        if self.tokens is None and (self.mask or self.states):
+            raise ValueError(f"{self.mask or self.states} is given per token id, and no column of token ids is named")
 
     def used(self) -> list[str]:
         """All names, each once."""
-        names = (*self.group, self.reward, self.tokens, self.mask, self.text, self.prompt)
+        names = (*self.group, self.reward, self.tokens, self.mask, self.text, self.prompt, self.states)
         return list(dict.fromkeys(name for name in names if name is not None))
+
+    def __str__(self) -> str:
+        completion = f"completion from {self.tokens or self.text}"
+        others = {"mask": self.mask, "states": self.states, "reward": self.reward, "prompt": self.prompt}
+        named = [completion, *(f"{what} from {name}" for what, name in others.items() if name)]
+        return f"{', '.join(named)}; groups by {', '.join(self.group)}"
 
 
 @dataclass(frozen=True)
@@ -65,7 +96,7 @@ class Rollout:
     """One row.
 
     Attributes:
-        row: its line in JSON lines, else the number of the row in its file; from 1.
+        row: its line in JSON lines, else the number of the row in its file, from 1; counted on through a folder.
         group: the group's label, such as "grpo/10/3"; see `label`.
         prompt: as text, messages one after the other; "" if unknown.
         text: the completion as text; None if only token ids are known.
@@ -73,6 +104,8 @@ class Rollout:
         mask: None if all tokens count.
         reward: NaN if unscored.
         data: all columns of the row.
+        parts: the text in pieces, each with whether the policy wrote it; None without text.
+        states: one a token; None if there are none.
     """
 
     row: int
@@ -83,54 +116,62 @@ class Rollout:
     mask: list[int] | None
     reward: float
     data: dict[str, Any]
+    parts: tuple[tuple[str, bool], ...] | None = None
+    states: list[int] | None = None
 
 
-def columns_of(data: Mapping[str, Any], **given: Any) -> Columns:
-    """Recognises the columns from one row.
+def columns_of(data: Mapping[str, Any], *, words: bool = False, **given: Any) -> Columns:
+    """Recognises the columns from their names, and where these do not suffice from their values.
 
-    | the row has                         | it is             | group                  | reward             |
-    |-------------------------------------|-------------------|------------------------|--------------------|
-    | rollout_group, rollout_reward       | `ktae score`'s    | rollout_group          | rollout_reward     |
-    | algorithm, step, group, advantage   | samples.jsonl     | algorithm, step, group | the reward function|
-    | step, prompt, completion, advantage | TRL's completions | step, prompt           | the reward function|
-    | input, output, score, step          | verl's dump       | step, uid or input     | score              |
-    | anything else                       |                   | the first of the usual names of each        |
+    Group, reward, token ids, mask and prompt are the first of the usual names that is there. Besides the group's own
+    column, every step-like one (`STEPS`) tells groups apart. The reward of a table with `completion` and `advantage`
+    but no `reward`, TRL's and ms-swift's, is the column of numbers between those two.
 
     Args:
-        data: a row. The values matter only to find the reward function among TRL's columns.
+        data: a row, or several in one: for each column a value.
+        words: take the text rather than the token ids, where there is one.
         **given: fields of `Columns` that need not be recognised; None counts as not given.
 
     Raises:
-        ValueError: group, reward or completion are not found, or several columns may be the reward.
+        ValueError: group, reward or completion are not found, or several columns may be the reward or the completion.
 
-    >>> columns_of({"question": "6 * 7", "solution": "42", "is_correct": True}).reward
-    'is_correct'
+    >>> print(columns_of({"step": 3, "question": "6 * 7", "solution": "42", "is_correct": True}))
+    completion from solution, reward from is_correct, prompt from question; groups by step, question
     """
     known = {name: value for name, value in given.items() if value}
     for name, value in known.items():
         for column in value if name == "group" else (value,):
-            if column not in data:
-                raise ValueError(f"{name} names the column {column!r}, and the first row has only {_list(data)}")
-    found: dict[str, Any] = {}
-    for name, usual in _NAMES.items():
-        column = next((column for column in usual if column in data), None)
-        found[name] = (column,) if name == "group" and column else column
+            if _lookup(data, column) is _ABSENT:
+                raise ValueError(f"{name} names the column {column!r}, and the first rows have only {_list(data)}")
+    found: dict[str, Any] = {name: next((c for c in usual if c in data), None) for name, usual in _NAMES.items()}
+    if not found["tokens"] and _are_integers(data.get("tokens")):
+        found["tokens"] = "tokens"
+    if _are_integers(data.get("states")):
+        found["states"] = "states"
+    found["group"] = found["group"] and (*(step for step in STEPS if step in data), found["group"])
     if {GROUP, REWARD} <= data.keys():
         found |= {"group": (GROUP,), "reward": REWARD}
-    elif {"algorithm", "step", "group", "completion", "advantage"} <= data.keys():
-        found |= {"group": ("algorithm", "step", "group")}
-    elif {"step", "prompt", "completion", "advantage"} <= data.keys():
-        found |= {"group": ("step", "prompt")}
-    elif {"step", "input", "output", "score"} <= data.keys():
-        found |= {"group": ("step", "uid" if "uid" in data else "input"), "prompt": "input", "text": "output"}
-    if {"step", "completion", "advantage"} <= data.keys() and REWARD not in data and "reward" not in known:
-        found["reward"] = _reward_function(data)
+    advantage = next((name for name in ("advantage", "advantages") if name in data), None)
+    if "completion" in data and advantage and "reward" not in data and not {"reward"} & known.keys():
+        found["reward"] = _reward_function(data, advantage) or found["reward"]
+    has_tokens = bool(known.get("tokens") or found["tokens"])
+    found["text"] = known.get("text") or _completion(data, has_tokens and not words)
+    if words and found["text"] and "tokens" not in known:
+        found["tokens"] = None
     found |= known
     for name in ("group", "reward"):
         if not found[name]:
-            raise ValueError(f"no column is known to hold the {name}; name it: one of {_list(data)}")
-    if not found["tokens"] and not found["text"]:
-        raise ValueError(f"no column is known to hold the completion; name tokens or text: one of {_list(data)}")
+            raise ValueError(
+                f"no column is known to hold the {name}; name it with --{name}-column{'s' * (name == 'group')}: "
+                f"one of {_list(data)}"
+            )
+    if not found["tokens"]:
+        if not found["text"]:
+            raise ValueError(
+                "no column is known to hold the completion; name it with --tokens-column or --text-column: "
+                f"one of {_list(data)}"
+            )
+        found |= {name: None for name in ("mask", "states") if name not in known}
     return Columns(**found)
 
 
@@ -150,32 +191,37 @@ def parse_row(data: dict[str, Any], columns: Columns, row: int) -> Rollout:
     Raises:
         ValueError: a column is missing or holds something else than `Columns` says; the message names it.
     """
+    values: dict[str | None, Any] = {None: None}
     for name in columns.used():
-        if name not in data:
+        values[name] = _lookup(data, name)
+        if values[name] is _ABSENT:
             raise ValueError(f"there is no {name}")
-    text = None
-    if columns.text is not None and data[columns.text] is not None:
-        text = as_text(data[columns.text], columns.text)
-    token_ids = mask = None
-    if columns.tokens is not None and data[columns.tokens] is not None:
-        token_ids = _integers(data[columns.tokens], columns.tokens, 2**63)
-        if columns.mask is not None and data[columns.mask] is not None:
-            mask = _integers(data[columns.mask], columns.mask, 2)
-            if len(mask) != len(token_ids):
+    parts = states = token_ids = mask = None
+    if values[columns.text] is not None:
+        parts = messages_of(values[columns.text], str(columns.text))
+    if values[columns.tokens] is not None:
+        token_ids = _integers(values[columns.tokens], str(columns.tokens), 0, 2**63)
+        mask = _mask(values[columns.mask], columns, len(token_ids), data.get("response_length"))
+        if columns.states is not None:
+            states = _integers(values[columns.states], columns.states, -(2**63), 2**63)
+            if len(states) != len(token_ids):
                 raise ValueError(
-                    f"{columns.mask} must be as long as {columns.tokens}, {len(token_ids)}, got {len(mask)}"
+                    f"{columns.states} must be as long as {columns.tokens}, {len(token_ids)}, got {len(states)}"
                 )
-    if text is None and token_ids is None:
+    if parts is None and token_ids is None:
         raise ValueError(f"there is no completion: {columns.tokens or columns.text} is null")
+    prompt = values[columns.prompt]
     return Rollout(
         row=row,
-        group="/".join(label(data[name], name) for name in columns.group),
-        prompt="" if columns.prompt is None or data[columns.prompt] is None else _prompt(data[columns.prompt]),
-        text=text,
+        group="/".join(label(values[name], name) for name in columns.group),
+        prompt="" if prompt is None else _shown(prompt),
+        text=None if parts is None else "".join(text for text, _ in parts),
         token_ids=token_ids,
         mask=mask,
-        reward=_reward(data[columns.reward], columns.reward),
+        reward=_reward(values[columns.reward], columns.reward),
         data=data,
+        parts=parts,
+        states=states,
     )
 
 
@@ -193,63 +239,66 @@ def label(value: Any, name: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def as_text(content: Any, name: str) -> str:
-    """A completion or prompt as text: itself, or the contents of its messages, a line break between two.
+def messages_of(content: Any, name: str) -> tuple[tuple[str, bool], ...]:
+    """A text or chat messages as pieces, each with whether it is the policy's: only what an assistant says is.
+
+    Tool calls and reasoning are the assistant's words too; a call is written as JSON. A line break stands between two
+    messages, and belongs to the second.
 
     Raises:
         ValueError: it is neither.
+
+    >>> messages_of([{"role": "assistant", "content": "so"}, {"role": "tool", "content": [{"text": "7"}]}], "answer")
+    (('so', True), ('\\n7', False))
     """
     if isinstance(content, str):
-        return content
-    if isinstance(content, list) and all(
-        isinstance(part, dict) and isinstance(part.get("content"), str) for part in content
-    ):
-        return "\n".join(part["content"] for part in content)
-    raise ValueError(f"{name} must be a text or a list of messages with a text each, got {content!r:.60}")
+        return ((content, True),)
+    if not isinstance(content, list) or not all(isinstance(message, dict) for message in content):
+        raise ValueError(f"{name} must be a text or a list of messages, got {content!r:.60}")
+    pieces: list[tuple[str, bool]] = []
+    for message in content:
+        text = _said(message)
+        if text is None:
+            raise ValueError(f"{name} must hold messages with a text or tool calls each, got {message!r:.60}")
+        pieces.append(("\n" * bool(pieces) + text, message.get("role", message.get("from")) in _POLICY))
+    return tuple(pieces)
 
 
-def _prompt(content: Any) -> str:
-    """Shown only, so anything will do."""
-    try:
-        return as_text(content, "prompt")
-    except ValueError:
-        return json.dumps(content, ensure_ascii=False, default=str)
+def as_text(content: Any, name: str) -> str:
+    """A text, or the messages that are not the system's, as one text. Raises a ValueError if it is neither."""
+    if isinstance(content, list):
+        content = [message for message in content if not isinstance(message, dict) or message.get("role") != "system"]
+    return "".join(text for text, _ in messages_of(content, name))
 
 
-def _reward(value: Any, name: str) -> float:
-    if value is None or value != value:
-        return math.nan
-    if not isinstance(value, numbers.Real) or abs(float(value)) > 3.4e38:
-        raise ValueError(f"{name} must be a finite number, true, false or null, got {value!r:.60}")
-    return float(value)
+def reference(value: Any) -> list[str]:
+    """The accepted answers in a column of references, in the forms that data sets have.
+
+    >>> reference("3 + 4 = 7\\n#### 1,007"), reference('["7", "seven"]'), reference([["7\\n"], 7.0])
+    (['1007'], ['7', 'seven'], ['7'])
+    """
+    if isinstance(value, str) and value.lstrip().startswith('["'):
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
+    if isinstance(value, list):
+        return list(dict.fromkeys(answer for item in value for answer in reference(item)))
+    if isinstance(value, str) and "####" in value:
+        value = re.sub(r"(?<=\d),(?=\d)", "", value.rpartition("####")[2])
+    elif isinstance(value, str) and (named := _REFERENCE.fullmatch(value)):
+        value = named[1]
+    answer = None if value is None or isinstance(value, dict) else plain(value)
+    return [] if answer is None else [answer]
 
 
-def _integers(values: Any, name: str, end: int) -> list[int]:
-    if not isinstance(values, list):
-        raise ValueError(f"{name} must be a list of integers in [0, {end}), got {values!r:.60}")
-    # One comparison a list where all is well: there are millions of lists.
-    if values and not ({type(value) for value in values} <= {int, bool} and min(values) >= 0 and max(values) < end):
-        wrong = next(v for v in values if type(v) not in (int, bool) or not 0 <= v < end)
-        raise ValueError(f"{name} must hold integers in [0, {end}), got {wrong!r:.60}")
-    return values
+def references_in(data: Mapping[str, Any]) -> list[str]:
+    """The accepted answers of a row, from the first of REFERENCES that has any."""
+    return next(filter(None, (reference(value_of(data, name)) for name in REFERENCES)), [])
 
 
-def _reward_function(data: Mapping[str, Any]) -> str | None:
-    """The one column of numbers between completion and advantage; TRL names it after the reward function."""
-    names = list(data)
-    between = names[names.index("completion") + 1 : names.index("advantage")]
-    found = [
-        name
-        for name in between
-        if name != _LOGGED_VALUE and (data[name] is None or isinstance(data[name], numbers.Real))
-    ]
-    if len(found) > 1:
-        raise ValueError(f"several columns may be the reward: {', '.join(found)}; name the one that tells correctness")
-    return found[0] if found else None
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(names)
+def value_of(data: Mapping[str, Any], name: str) -> Any:
+    """The value of a column, or of a field within one; None if there is none."""
+    value = _lookup(data, name)
+    return None if value is _ABSENT else value
 
 
 def plain(value: Any) -> str | None:
@@ -259,3 +308,105 @@ def plain(value: Any) -> str | None:
             return None
         value = int(value) if value.is_integer() else value
     return str(value).strip() or None
+
+
+_ABSENT = object()
+
+
+def _lookup(data: Mapping[str, Any], name: str) -> Any:
+    if name in data:
+        return data[name]
+    column, dot, field = name.partition(".")
+    inside = data.get(column) if dot else None
+    return _lookup(inside, field) if isinstance(inside, dict) else _ABSENT
+
+
+def _completion(data: Mapping[str, Any], has_tokens: bool) -> str | None:
+    """The column of the completion's text; None if there is none, or where it is only shown and not sure."""
+    for names in (GENERATED, _PERHAPS_GENERATED):
+        found = [
+            name for name in names if isinstance(data.get(name), str | list) or (name in data and data[name] is None)
+        ]
+        if len(found) > 1 and not has_tokens:
+            raise ValueError(
+                f"several columns may be the completion: {_list(found)}; name it: --text-column {found[0]}"
+            )
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def _said(message: dict[str, Any]) -> str | None:
+    content = message.get("content", message.get("value"))
+    if isinstance(content, list):  # parts: texts, images
+        texts = [part if isinstance(part, str) else part.get("text") or f"[{part.get('type')}]" for part in content]
+        content = "".join(texts)
+    calls = [call.get("function") or call for call in message.get("tool_calls") or []]
+    said = [message.get("reasoning_content") or message.get("reasoning"), content]
+    said += [json.dumps(call, ensure_ascii=False, default=str) for call in calls]
+    texts = [text for text in said if isinstance(text, str) and text]
+    return "\n".join(texts) if texts or isinstance(content, str) else None
+
+
+def _shown(prompt: Any) -> str:
+    """Shown only, so anything will do."""
+    try:
+        return "".join(text for text, _ in messages_of(prompt, "prompt"))
+    except (ValueError, AttributeError):
+        return json.dumps(prompt, ensure_ascii=False, default=str)
+
+
+def _reward(value: Any, name: str) -> float:
+    if value is None or value != value:
+        return math.nan
+    if not isinstance(value, int | float | Decimal) or not abs(value) <= 3.4e38:
+        inside = f"; --reward-column {name}.FIELD takes one of its fields" if isinstance(value, dict) else ""
+        raise ValueError(f"{name} must be a finite number, true, false or null, got {value!r:.60}{inside}")
+    return float(value)
+
+
+def _mask(values: Any, columns: Columns, length: int, response_length: Any) -> list[int] | None:
+    mask = None if values is None else _integers(values, str(columns.mask), 0, 2)
+    if mask is not None and len(mask) == length:
+        return mask
+    # slime's tokens begin with the prompt's, its mask does not.
+    if isinstance(response_length, int) and response_length < length and (not mask or len(mask) == response_length):
+        return [0] * (length - response_length) + (mask or [1] * response_length)
+    if mask is not None:
+        raise ValueError(f"{columns.mask} must be as long as {columns.tokens}, {length}, got {len(mask)}")
+    return None
+
+
+def _integers(values: Any, name: str, begin: int, end: int) -> list[int]:
+    if not isinstance(values, list):
+        raise ValueError(f"{name} must be a list of integers in [{begin}, {end}), got {values!r:.60}")
+    # One comparison a list where all is well: there are millions of lists.
+    if values and not (set(map(type, values)) <= {int, bool} and min(values) >= begin and max(values) < end):
+        wrong = next(v for v in values if type(v) not in (int, bool) or not begin <= v < end)
+        raise ValueError(f"{name} must hold integers in [{begin}, {end}), got {wrong!r:.60}")
+    return values
+
+
+def _are_integers(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int for value in values)
+
+
+def _reward_function(data: Mapping[str, Any], advantage: str) -> str | None:
+    """The one column of numbers between completion and advantage; TRL names it after the reward function."""
+    names = list(data)
+    between = names[names.index("completion") + 1 : names.index(advantage)]
+    found = [
+        name
+        for name in between
+        if name != _LOGGED_VALUE and (data[name] is None or isinstance(data[name], numbers.Real))
+    ]
+    if len(found) > 1:
+        raise ValueError(
+            f"several columns may be the reward: {_list(found)}; name the one that tells correctness: "
+            f"--reward-column {found[0]}"
+        )
+    return found[0] if found else None
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
 from ktae.extras import require
 
-_WORD = re.compile(r"\s*\w+|\s*[^\w\s]|\s+")
+# Chinese, Japanese, Thai, ... have no spaces between words: there a token is a grapheme.
+_SPACELESS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
+_WORD = rf"\s*(?:(?={_SPACELESS}|[^\w\s])\X|(?:(?!{_SPACELESS})\w)+)|\s+"
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -30,7 +32,7 @@ class Tokenizer(Protocol):
         """The text of each token where it stands, white space included; joined they are the text of all.
 
         Args:
-            token_ids: one rollout's.
+            token_ids: one rollout's, or those of a part of it.
             text: what they were encoded from; None if they were given.
         """
         ...
@@ -83,21 +85,34 @@ def check_tokenizer(
 class Words:
     """Words and punctuation marks, for text without a tokenizer at hand.
 
-    A token is a run of letters, digits and underscores, or any other single character, with the white space before
-    it. Its id is the start of the SHA-256 of the word without the white space, so " 7" and "7" are one unit and an id
-    means the same word in every file.
+    A token is a run of letters, digits and underscores, or any other single grapheme, with the white space before it.
+    In scripts that put no spaces between words every grapheme is a token, and a line on stderr says so. Its id is the
+    start of the SHA-256 of the word without the white space, so " 7" and "7" are one unit and an id means the same word
+    in every file.
 
-    >>> Words().texts(Words().encode("x = 4*7"), "x = 4*7")
+    >>> Words().texts([], "x = 4*7")
     ['x', ' =', ' 4', '*', '7']
     """
 
     size = None
 
+    def __init__(self) -> None:
+        regex = require("regex", extra="report")  # the standard library's knows no scripts and no graphemes
+        self._word, self._spaceless = regex.compile(_WORD), regex.compile(_SPACELESS)
+        self._said = False
+
     def encode(self, text: str) -> list[int]:
-        return [_word_id(word.strip()) for word in _WORD.findall(text)]
+        if not self._said and not text.isascii() and self._spaceless.search(text):
+            self._said = True
+            print(
+                "--tokenizer words cuts scripts without spaces between words, such as Chinese, Japanese or Thai, into "
+                "single characters; a model's tokenizer would not",
+                file=sys.stderr,
+            )
+        return [_word_id(word.strip()) for word in self._word.findall(text)]
 
     def texts(self, token_ids: Sequence[int], text: str | None) -> list[str]:
-        return _WORD.findall(text or "")
+        return self._word.findall(text or "")
 
 
 class ModelTokenizer:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +17,9 @@ from ktae.config import KTAEConfig
 from ktae.explanation import KeyTokenTable, explain
 from ktae.files.columns import Rollout
 from ktae.files.reading import read_rollouts
+from ktae.files.rows import without_malformed
 from ktae.files.tokens import Tokenizer
-from ktae.report.scoring import Scores, score, tensors, token_texts, tokenised
+from ktae.report.scoring import Outcomes, Scores, score, states_of, tensors, token_texts, tokenised
 
 # How chat templates begin and end a user's turn: ChatML, Llama 3, Gemma, Zephyr, DeepSeek, Mistral; and ChatML without
 # its special tokens, as verl saves it.
@@ -64,12 +64,15 @@ class Listed:
 def list_groups(
     path: Path, columns: dict[str, Any], unnest: Sequence[str], config: KTAEConfig, *, strict: bool
 ) -> dict[str, Listed]:
-    """All groups by label, in the order in which they begin. Errors: those of `read_rollouts`; see `_rollouts`."""
+    """All groups by label, in the order in which they begin. Errors: those of `read_rollouts`."""
     groups: dict[str, Listed] = {}
+    outcomes = Outcomes(config)
     for rollout in _rollouts(path, columns, unnest, strict):
         listed = groups.setdefault(rollout.group, Listed(last_turn(rollout)))
         listed.rollouts += 1
         listed.correct += rollout.reward > config.correct_above
+        outcomes.add(rollout)
+    outcomes.hint()
     return groups
 
 
@@ -131,7 +134,7 @@ def group_of(
         texts = [[f"<{token_id}>" for token_id in rollout.token_ids or []] for rollout in rollouts]
     scores = score(rollouts, config, None)
     words = unit_texts(rollouts, texts)
-    table = explain(*tensors(rollouts), config=config, texts=words, permutations=permutations)
+    table = explain(*tensors(rollouts), config=config, texts=words, permutations=permutations, **states_of(rollouts))
     values = [scores.value_K[begin:end].tolist() for begin, end in pairwise([0, *scores.ends_B.tolist()])]
     return Group(rollouts, [_is_correct(rollout, config) for rollout in rollouts], texts, values, table, scores)
 
@@ -186,20 +189,8 @@ def unit_texts(rollouts: Sequence[Rollout], texts: Sequence[Sequence[str]]) -> d
     return {token_id: min(counts, key=lambda text: (-counts[text], text)) for token_id, counts in found.items()}
 
 
-def _rollouts(path: Path, columns: dict[str, Any], unnest: Sequence[str], strict: bool) -> Any:
-    """Malformed rows are told on stderr: the first, and how many; or they raise a ValueError if `strict`."""
-    malformed = 0
-    for item in read_rollouts(path, columns=columns, unnest=unnest):
-        if isinstance(item, Rollout):
-            yield item
-        elif strict:
-            raise ValueError(str(item))
-        else:
-            malformed += 1
-            if malformed == 1:
-                print(f"malformed, {item}", file=sys.stderr)
-    if malformed:
-        print(f"{malformed:,} malformed rows left out", file=sys.stderr)
+def _rollouts(path: Path, columns: dict[str, Any], unnest: Sequence[str], strict: bool) -> Iterator[Rollout]:
+    return without_malformed(read_rollouts(path, columns=columns, unnest=unnest), path, strict=strict)
 
 
 def _is_correct(rollout: Rollout, config: KTAEConfig) -> bool | None:

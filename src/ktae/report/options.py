@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ktae.config import KTAEConfig
+from ktae.files.rows import SUFFIXES
 
 
 def add_rollout_arguments(parser: argparse.ArgumentParser) -> None:
     """The rollouts, their columns, the tokenizer and the estimator's settings."""
     parser.add_argument(
-        "rollouts", type=Path, help="a file (.jsonl, .json, .parquet; .gz for the first two), or a folder of them"
+        "rollouts", type=Path, help=f"a file ({', '.join(SUFFIXES)}), a folder of them, or a run's folder"
     )
     parser.add_argument(
         "--tokenizer", metavar="NAME", help="of the model, a name or a folder; `words` splits text into words"
@@ -29,6 +30,7 @@ def add_rollout_arguments(parser: argparse.ArgumentParser) -> None:
         ("prompt", "a text or messages, shown only"),
     ):
         columns.add_argument(f"--{name}-column", metavar="NAME", help=what)
+    columns.add_argument("--states", metavar="COLUMN", help="a unit for each token id, in place of the ids")
     columns.add_argument(
         "--unnest",
         metavar="NAME",
@@ -47,9 +49,10 @@ def add_rollout_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def named_columns(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `ktae.files.columns.columns_of` takes besides a row."""
+    """What `columns_of` takes besides a row."""
     names = {name: getattr(arguments, f"{name}_column") for name in ("reward", "tokens", "mask", "text", "prompt")}
-    return {"group": tuple(arguments.group_columns or ()), **names}
+    group = tuple(arguments.group_columns or ())
+    return {"group": group, **names, "states": arguments.states, "words": arguments.tokenizer == "words"}
 
 
 def config_of(arguments: argparse.Namespace) -> KTAEConfig:
@@ -57,7 +60,6 @@ def config_of(arguments: argparse.Namespace) -> KTAEConfig:
 
     Raises:
         ValueError: --set names no setting, or has no value that fits.
-        TypeError: `exclude_token_ids` does not hold integers.
     """
     names = [field.name for field in fields(KTAEConfig)]
     settings = {}
@@ -69,4 +71,7 @@ def config_of(arguments: argparse.Namespace) -> KTAEConfig:
             settings[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             settings[name] = value  # a text, such as fisher=released
-    return KTAEConfig(**settings)
+    try:
+        return KTAEConfig(**settings)
+    except TypeError as error:
+        raise ValueError(f"--set: {error}") from error

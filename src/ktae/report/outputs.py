@@ -1,12 +1,11 @@
-"""Scored rollouts on disk, as Parquet or JSON lines: written in parts, joined in the end."""
+"""Scored rollouts as Parquet or JSON lines."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -22,58 +21,120 @@ from ktae.files.columns import (
     TOKEN_TEXTS,
     Rollout,
 )
+from ktae.files.rows import open_parquet
 from ktae.report.scoring import Scores
 
 
-class Output(Protocol):
-    """A format."""
+class Types:
+    """A type for every column of rows, found while they are read.
 
-    def write(self, file: Path, rollouts: Sequence[Rollout], columns: Any, scores: Scores, types: Any) -> None:
-        """Writes rollouts and their scores.
+    Parquet's own types are kept. Where rows disagree, or Python or Parquet has no such value, the column is JSON text.
 
-        Args:
-            file: the part.
-            rollouts: the rows.
-            columns: a pyarrow.Table of the rows as they were read; unused for JSON rows.
-            scores: what is added.
-            types: the `JsonSchema` of JSON rows; None for Parquet's.
-        """
-        ...
+    >>> types = Types()
+    >>> types.add([{"n": 1, "mixed": [1]}, {"n": 0.5, "mixed": "one"}])
+    >>> types.table([{"n": 2, "mixed": "two"}]).to_pylist()
+    [{'n': 2.0, 'mixed': '"two"'}]
+    """
 
-    def join(self, parts: Sequence[Path], file: Path) -> None:
-        """Puts the parts one after the other."""
-        ...
+    def __init__(self, files: Iterable[Path] = ()) -> None:
+        self._arrow = require("pyarrow", extra="report")
+        self._types: dict[str, Any] = {}  # None: JSON text
+        for file in files:
+            if file.suffix == ".parquet":
+                for field in open_parquet(file).schema_arrow:
+                    self._note(field.name, field.type)
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return list(self._types)
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Takes rows into account."""
+        for name in dict.fromkeys(name for row in rows for name in row):
+            values = [row.get(name) for row in rows]
+            known = self._types.get(name)
+            if name in self._types and known is None:
+                continue
+            try:
+                if known is not None:
+                    self._arrow.array(values, known)
+                    continue
+            except (*_ARROW_REFUSES, self._arrow.ArrowException):
+                pass
+            try:
+                self._note(name, self._arrow.array(values).type)
+                self._array(values, self._types[name])
+            except (*_ARROW_REFUSES, self._arrow.ArrowException):
+                self._types[name] = None
+
+    def table(self, rows: Sequence[dict[str, Any]]) -> Any:
+        """Rows among those that were added, as a pyarrow.Table."""
+        arrays = [self._array([row.get(name) for row in rows], kind) for name, kind in self._types.items()]
+        return self._arrow.Table.from_arrays(arrays, names=self.names)
+
+    def _note(self, name: str, kind: Any) -> None:
+        arrow = self._arrow
+        if arrow.types.is_dictionary(kind):
+            kind = kind.value_type
+        if name in self._types:
+            both = [arrow.schema([(name, self._types[name])]), arrow.schema([(name, kind)])]
+            try:
+                kind = arrow.unify_schemas(both, promote_options="permissive").field(0).type
+            except (arrow.ArrowInvalid, arrow.ArrowTypeError):
+                kind = None
+        self._types[name] = kind if kind is not None and _writable(kind) else None
+
+    def _array(self, values: list[Any], kind: Any) -> Any:
+        if kind is None:
+            values = [None if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in values]
+            return self._arrow.array(values, self._arrow.string())
+        if kind == self._arrow.float64():  # whole numbers beyond 2^53 among fractions
+            values = [None if value is None else float(value) for value in values]
+        return self._arrow.array(values, kind)
 
 
-def output_for(path: Path) -> Output:
-    """The format that the name says. Raises a ValueError if it says none."""
-    if path.suffix == ".parquet":
-        return ParquetOutput()
-    if path.suffix == ".jsonl":
-        return JsonLines()
-    raise ValueError(f"--out must end in .parquet or .jsonl, got {path.name}")
+_ARROW_REFUSES = (TypeError, ValueError, OverflowError)
+
+
+def _writable(kind: Any) -> bool:
+    """Whether Parquet has the type: objects without any fields it has not."""
+    children = [kind.field(i).type for i in range(kind.num_fields)]
+    is_empty_object = str(kind).startswith("struct") and not children
+    return not is_empty_object and all(map(_writable, children))
 
 
 class ParquetOutput:
-    """One row group a part."""
+    """Writes a row group a block, with the types of the columns as they were read."""
 
-    def write(self, file: Path, rollouts: Sequence[Rollout], columns: Any, scores: Scores, types: Any) -> None:
-        table = columns if types is None else types.columns([rollout.data for rollout in rollouts])
-        table = with_scores(table, rollouts, scores)
-        require("pyarrow.parquet", extra="report").write_table(table, file, compression="zstd")
+    def __init__(self, file: Path, types: Types) -> None:
+        self._file, self._types, self._writer = file, types, None
 
-    def join(self, parts: Sequence[Path], file: Path) -> None:
-        parquet = require("pyarrow.parquet", extra="report")
-        with parquet.ParquetWriter(file, parquet.read_schema(parts[0]), compression="zstd") as writer:
-            for part in parts:
-                writer.write_table(parquet.ParquetFile(part).read())
+    def __enter__(self) -> ParquetOutput:
+        return self
+
+    def write(self, rollouts: Sequence[Rollout], scores: Scores) -> None:
+        table = with_scores(self._types.table([rollout.data for rollout in rollouts]), rollouts, scores)
+        if self._writer is None:
+            parquet = require("pyarrow.parquet", extra="report")
+            self._writer = parquet.ParquetWriter(self._file, table.schema, compression="zstd")
+        self._writer.write_table(table)
+
+    def __exit__(self, *error: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
 
 
 class JsonLines:
     """Floats are float32's shortest decimals; what JSON cannot hold, such as dates, is text."""
 
-    def write(self, file: Path, rollouts: Sequence[Rollout], columns: Any, scores: Scores, types: Any) -> None:
-        rows = columns.to_pylist() if types is None else [rollout.data for rollout in rollouts]
+    def __init__(self, file: Path, types: Types) -> None:
+        self._sink: TextIO = file.open("w")
+
+    def __enter__(self) -> JsonLines:
+        return self
+
+    def write(self, rollouts: Sequence[Rollout], scores: Scores) -> None:
         arrow = require("pyarrow", extra="report")
         added = added_columns(rollouts, scores)
         # As text by Arrow: Python would write float32(0.1) with 17 digits.
@@ -82,18 +143,17 @@ class JsonLines:
         added[ROLLOUT_ADVANTAGE] = added[ROLLOUT_ADVANTAGE].cast(arrow.string()).cast(arrow.float64())
         more = arrow.table(added).to_pylist()
         begin = 0
-        with file.open("w") as sink:
-            for row, extra, end in zip(rows, more, scores.ends_B.tolist(), strict=True):
-                line = json.dumps({**row, **extra}, default=str)
-                numbers = "".join(f', "{name}": [{", ".join(text[begin:end])}]' for name, text in flat.items())
-                sink.write(f"{line[:-1]}{numbers}}}\n")
-                begin = end
+        for rollout, extra, end in zip(rollouts, more, scores.ends_B.tolist(), strict=True):
+            line = json.dumps({**rollout.data, **extra}, default=str)
+            numbers = "".join(f', "{name}": [{", ".join(text[begin:end])}]' for name, text in flat.items())
+            self._sink.write(f"{line[:-1]}{numbers}}}\n")
+            begin = end
 
-    def join(self, parts: Sequence[Path], file: Path) -> None:
-        with file.open("wb") as sink:
-            for part in parts:
-                with part.open("rb") as source:
-                    shutil.copyfileobj(source, sink)
+    def __exit__(self, *error: object) -> None:
+        self._sink.close()
+
+
+OUTPUTS = {".parquet": ParquetOutput, ".jsonl": JsonLines}
 
 
 def with_scores(table: Any, rollouts: Sequence[Rollout], scores: Scores) -> Any:
@@ -113,12 +173,11 @@ def added_columns(rollouts: Sequence[Rollout], scores: Scores) -> dict[str, Any]
     def lists(values_K: Any) -> Any:
         return arrow.ListArray.from_arrays(starts, values_K)
 
-    unscored = np.array([rollout.reward != rollout.reward for rollout in rollouts])
     rewards = np.array([rollout.reward for rollout in rollouts])
     columns = {
         ROW: arrow.array([rollout.row for rollout in rollouts], arrow.int64()),
         GROUP: arrow.array([rollout.group for rollout in rollouts], arrow.string()),
-        REWARD: arrow.array(rewards, arrow.float64(), mask=unscored),
+        REWARD: arrow.array(rewards, arrow.float64(), mask=np.isnan(rewards)),
         TOKEN_IDS: lists(arrow.array(scores.ids_K)),
         ROLLOUT_ADVANTAGE: arrow.array(scores.rollout_advantage_B),
         KEY_TOKEN_VALUES: lists(arrow.array(scores.value_K)),

@@ -29,7 +29,7 @@ def contents(run: Path, recipe: Recipe) -> dict[str, Any]:
     results = json.loads((run / "results.json").read_text()) if (run / "results.json").exists() else {}
     summary = [
         ("model", recipe.model.path),
-        ("algorithms", ", ".joinmap(label_of, recipe.algorithms)),
+        ("algorithms", ", ".join(map(label_of, recipe.algorithms))),
         ("updates", f"{drawn['updates']:,}"),
     ]
     return {"curves": drawn, "evaluation": results if results.get("problems") else None, "summary": summary}

@@ -16,7 +16,7 @@ from ktae import checks
 from ktae.config import KTAEConfig
 from ktae.extras import require
 from ktae.files.columns import ROW, Columns, check_free, parse_row
-from ktae.files.reading import plain_rows
+from ktae.files.rows import plain_rows
 from ktae.files.tokens import load_tokenizer
 from ktae.report.outputs import with_scores
 from ktae.report.scoring import score as score_groups
@@ -55,7 +55,7 @@ def score(
     check_free(names, columns)
 
     def of_group(table: Any) -> Any:
-        rollouts = [parse_row(data, columns, row) for row, data in enumerate(plain_rows(table.select(columns.used())))]
+        rollouts = [parse_row(data, columns, row) for row, data in enumerate(plain_rows(table))]
         scores = score_groups(rollouts, config, load_tokenizer(tokenizer) if tokenizer else None)
         return with_scores(table, rollouts, scores).drop_columns([ROW])
 

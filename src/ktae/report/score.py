@@ -1,37 +1,39 @@
-"""`ktae score`: token advantages for rollouts saved anywhere, as many as there are.
+"""`ktae score`: token advantages for the rollouts of a file or folder, wherever they come from and however many.
 
     ktae score runs/quickstart --tokenizer words
     ktae score rollouts.parquet --out scores.jsonl --group-columns uid --set correct_above=0.5
 
-Until it is done, the work lies in a folder beside the output, and the same command goes on from there after a kill.
+Rows are kept in an unnamed file beside the output until the groups are complete. Memory holds one block of tokens, or
+the largest group.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+import glob
+import pickle
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import ktae
-from ktae.config import KTAEConfig
+import numpy as np
+
 from ktae.extras import require
-from ktae.files.columns import Rollout
-from ktae.files.reading import Malformed, files_of
-from ktae.files.spill import Contents, in_groups, json_types, read_in
-from ktae.files.tokens import Tokenizer, check_tokenizer, load_tokenizer
+from ktae.files import json_lines
+from ktae.files.columns import Columns, Rollout, check_free
+from ktae.files.locks import locked, unfinished
+from ktae.files.reading import read_rollouts, say_columns
+from ktae.files.rows import Malformed, files_of, stem, without_malformed
+from ktae.files.tokens import load_tokenizer
 from ktae.report.options import add_rollout_arguments, config_of, named_columns
-from ktae.report.outputs import Output, output_for
-from ktae.report.scoring import score
+from ktae.report.outputs import OUTPUTS, Types
+from ktae.report.scoring import Outcomes, check, score
 
 _BLOCK = 1 << 18  # tokens scored and written at a time
-_SHOWN = 10  # malformed rows
-_JOB, _CONTENTS, _MALFORMED = "job.json", "contents.json", "malformed.jsonl"
+_BATCH = 256  # rollouts whose types are found together
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,166 +41,92 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help=".parquet or .jsonl; ROLLOUTS.scores.parquet by default")
 
 
-def run(arguments: argparse.Namespace) -> Callable[[], None]:
+def run(arguments: argparse.Namespace) -> None:
     path: Path = arguments.rollouts
-    out: Path = arguments.out or path.with_name(path.name.partition(".")[0] + ".scores.parquet")
-    for module in ("duckdb", "pyarrow", "rich"):
-        require(module, extra="report")
-    output = output_for(out)
-    if out.exists():
-        raise ValueError(f"{out} exists: delete it, or give another --out")
+    out: Path = arguments.out or path.with_name(stem(path) + ".scores.parquet")
+    if out.suffix not in OUTPUTS:
+        raise ValueError(f"--out must end in .parquet or .jsonl, got {out.name}")
     config = config_of(arguments)
     tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
-    job = {
-        "ktae": ktae.__version__,
-        "files": [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files_of(path)],
-        "config": asdict(config),
-        "tokenizer": arguments.tokenizer,
-        "columns": named_columns(arguments),
-        "unnest": arguments.unnest,
-    }
-    folder = out.with_name(out.name + ".unfinished")
-    contents = _read(folder, json.dumps(job, sort_keys=True), arguments)
-    check_tokenizer(
-        tokenizer,
-        with_ids=contents.with_ids,
-        without_ids=contents.without_ids,
-        largest_id=contents.largest_id,
-    )
+    types = Types(files_of(path))
+    recognised: list[Columns] = []
+    malformed: list[Malformed] = []
+    outcomes = Outcomes(config)
 
-    def go_on() -> None:
-        totals = _score(folder, contents, output, config, tokenizer)
-        output.join(sorted(folder.glob("part-*[0-9]")), folder / "whole")
-        (folder / "whole").replace(out)
-        if contents.malformed:
-            malformed = out.with_name(out.name + "." + _MALFORMED)
-            (folder / _MALFORMED).replace(malformed)
-            print(f"{contents.malformed:,} malformed rows left out, listed in {malformed}", file=sys.stderr)
-        shutil.rmtree(folder)
-        counts = ", ".join(f"{count:,} {name}" for name, count in totals.items())
-        print(f"{out}: {counts}")
+    def note(columns: Columns) -> None:
+        recognised.append(columns)
+        say_columns(columns)
 
-    return go_on
-
-
-def _read(folder: Path, job: str, arguments: argparse.Namespace) -> Contents:
-    """Reads the rollouts into `folder`, or finds that an earlier call of the same job has."""
-    if (folder / _JOB).exists():
-        if (folder / _JOB).read_text() != job:
-            raise ValueError(
-                f"{folder} holds the unfinished scores of other rollouts or settings: delete it, or give another --out"
-            )
-        if (folder / _CONTENTS).exists():
-            contents = Contents.from_json((folder / _CONTENTS).read_text())
-            if contents.malformed and arguments.strict:
-                raise ValueError(f"{contents.malformed:,} malformed rows, the first of them in {folder / _MALFORMED}")
-            return contents
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / _JOB).write_text(job)
-    malformed = 0
-
-    def note(row: Malformed) -> None:
-        nonlocal malformed
-        if arguments.strict:
-            raise ValueError(str(row))
-        malformed += 1
-        if malformed <= _SHOWN:
-            print(f"malformed, {row}", file=sys.stderr)
-        with (folder / _MALFORMED).open("a") as file:
-            file.write(json.dumps({"file": str(row.path), "row": row.row, "reason": row.reason}) + "\n")
-
-    try:
-        with _progress() as progress:
-            task = progress.add_task("reading", total=None, unit="rollouts")
-            contents = read_in(
-                arguments.rollouts,
-                folder,
-                named_columns(arguments),
-                arguments.unnest,
-                note,
-                lambda rows: progress.update(task, completed=rows),
-            )
-    except ValueError:
-        shutil.rmtree(folder)
-        raise
-    unfinished = folder / (_CONTENTS + ".tmp")
-    unfinished.write_text(contents.to_json())
-    unfinished.replace(folder / _CONTENTS)
-    return contents
+    with locked(out), _progress() as progress, _Groups(out.parent) as groups:
+        if out.exists():
+            raise ValueError(f"{out} exists: delete it, or give another --out")
+        for left_behind in out.parent.glob(f".{glob.escape(out.name)}.*.tmp"):  # by a killed process: we hold the lock
+            left_behind.unlink()
+        rows = read_rollouts(path, columns=named_columns(arguments), unnest=arguments.unnest, on_columns=note)
+        good = without_malformed(rows, path, strict=arguments.strict, found=malformed)
+        for rollouts in _batches(progress.track(good, description="reading")):
+            check(rollouts, tokenizer)
+            types.add([rollout.data for rollout in rollouts])
+            check_free(types.names, recognised[0])
+            for rollout in rollouts:
+                outcomes.add(rollout)
+                groups.add(rollout)
+        tokens = 0
+        with unfinished(out) as temporary:
+            task = progress.add_task("scoring", total=outcomes.rollouts)
+            with OUTPUTS[out.suffix](temporary, types) as output:
+                for rollouts in groups.blocks():
+                    scores = score(rollouts, config, tokenizer)
+                    output.write(rollouts, scores)
+                    tokens += len(scores.ids_K)
+                    progress.advance(task, len(rollouts))
+            if malformed:
+                listed = [{"file": str(row.path), "row": row.row, "reason": row.reason} for row in malformed]
+                json_lines.write(out.with_name(out.name + ".malformed.jsonl"), listed)
+    outcomes.hint()
+    print(f"{out}: {outcomes}, {tokens:,} tokens")
 
 
-def _score(
-    folder: Path, contents: Contents, output: Output, config: KTAEConfig, tokenizer: Tokenizer | None
-) -> dict[str, int]:
-    """Writes the parts that are not there yet; returns what all of them hold."""
-    types = json_types(folder) if contents.is_json else None
-    totals: Counter[str] = Counter()
-    number = 0
-    while (part := folder / f"part-{number:06}").exists():
-        totals.update(json.loads(part.with_suffix(".json").read_text()))
-        number += 1
-    with _progress() as progress:
-        task = progress.add_task("scoring", total=contents.rollouts, completed=totals["rollouts"], unit="rollouts")
-        for rollouts, columns in _blocks(in_groups(folder, contents, skip=totals["rollouts"])):
-            scores = score(rollouts, config, tokenizer)
-            part = folder / f"part-{number:06}"
-            counts = _counts(rollouts, int(scores.ends_B[-1]), config)
-            # Either both are there or the part counts as not written.
-            part.with_suffix(".json").write_text(json.dumps(counts))
-            output.write(folder / "unfinished", rollouts, columns, scores, types)
-            (folder / "unfinished").replace(part)
-            totals.update(counts)
-            number += 1
-            progress.update(task, completed=totals["rollouts"])
-    return dict(totals)
+class _Groups:
+    """Rollouts in an unnamed file, which goes with the process: written as they come, read group by group."""
 
+    def __init__(self, folder: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by __exit__)
+        self._numbers: dict[str, int] = {}
+        self._group, self._begin = array("q"), array("q")  # of each rollout
 
-def _blocks(batches: Iterator[tuple[list[Rollout], Any]]) -> Iterator[tuple[list[Rollout], Any]]:
-    """Whole groups, together some _BLOCK tokens, however the batches cut them."""
-    arrow = require("pyarrow", extra="report")
-    rollouts: list[Rollout] = []
-    tables = []
-    size = 0
-    for more, table in batches:
-        begin = 0
-        for at, rollout in enumerate(more):
-            if size >= _BLOCK and rollout.group != rollouts[-1].group:
-                yield rollouts, arrow.concat_tables([*tables, table[begin:at]])
-                rollouts, tables, size, begin = [], [], 0, at
-            rollouts.append(rollout)
-            # Four characters of text make a token, roughly: no exact size is needed, only always the same one.
+    def __enter__(self) -> _Groups:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def add(self, rollout: Rollout) -> None:
+        self._group.append(self._numbers.setdefault(rollout.group, len(self._numbers)))
+        self._begin.append(self._file.tell())
+        pickle.dump(rollout, self._file, protocol=pickle.HIGHEST_PROTOCOL)
+
+    def blocks(self) -> Iterator[list[Rollout]]:
+        """Whole groups, together some _BLOCK tokens: groups in the order in which they begin, rollouts in their own."""
+        block: list[Rollout] = []
+        size = 0
+        for i in np.argsort(np.array(self._group), kind="stable"):
+            self._file.seek(self._begin[i])
+            rollout: Rollout = pickle.load(self._file)
+            if size >= _BLOCK and rollout.group != block[-1].group:
+                yield block
+                block, size = [], 0
+            block.append(rollout)
+            # Four characters of text make a token, roughly.
             size += len(rollout.text or "") // 4 if rollout.token_ids is None else len(rollout.token_ids)
-        tables.append(table[begin:])
-    if rollouts:
-        yield rollouts, arrow.concat_tables(tables)
+        yield block
 
 
-def _counts(rollouts: list[Rollout], tokens: int, config: KTAEConfig) -> dict[str, int]:
-    outcomes: dict[str, set[bool]] = {}
-    for rollout in rollouts:
-        seen = outcomes.setdefault(rollout.group, set())
-        if rollout.reward == rollout.reward:
-            seen.add(rollout.reward > config.correct_above)
-    return {
-        "rollouts": len(rollouts),
-        "groups": len(outcomes),
-        "groups with both outcomes": sum(len(seen) == 2 for seen in outcomes.values()),
-        "tokens": tokens,
-        "unscored": sum(rollout.reward != rollout.reward for rollout in rollouts),
-    }
+def _batches(rollouts: Iterable[Rollout]) -> Iterator[list[Rollout]]:
+    iterator = iter(rollouts)
+    return iter(lambda: list(islice(iterator, _BATCH)), [])
 
 
 def _progress() -> Any:
     console = require("rich.console", extra="report").Console(stderr=True)
-    parts = require("rich.progress", extra="report")
-    return parts.Progress(
-        parts.TextColumn("{task.description}"),
-        parts.BarColumn(),
-        parts.TextColumn("{task.completed:,.0f} {task.fields[unit]}"),
-        parts.TimeElapsedColumn(),
-        parts.TextColumn("left"),
-        parts.TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+    return require("rich.progress", extra="report").Progress(console=console, disable=not console.is_terminal)

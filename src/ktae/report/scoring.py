@@ -5,8 +5,11 @@ Shape suffixes: _B one entry a rollout, _BT one a token, _K one a token of all r
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,29 +45,80 @@ class Scores:
     advantage_K: np.ndarray
 
 
-def tokenised(rollouts: Sequence[Rollout], tokenizer: Tokenizer | None) -> list[Rollout]:
-    """The rollouts with token ids, from their text where they have none.
+class Outcomes:
+    """Counts of rollouts and groups."""
 
-    Raises:
-        ValueError: the tokenizer does not go with the rollouts (`check_tokenizer`).
-    """
+    def __init__(self, config: KTAEConfig) -> None:
+        self._above = config.correct_above
+        self._groups: dict[str, set[bool]] = {}
+        self.rollouts = self.unscored = 0
+        self._least, self._most = math.inf, -math.inf
+
+    def add(self, rollout: Rollout) -> None:
+        seen = self._groups.setdefault(rollout.group, set())
+        self.rollouts += 1
+        if math.isnan(rollout.reward):
+            self.unscored += 1
+        else:
+            seen.add(rollout.reward > self._above)
+            self._least, self._most = min(self._least, rollout.reward), max(self._most, rollout.reward)
+
+    def __str__(self) -> str:
+        both = sum(len(seen) == 2 for seen in self._groups.values())
+        return (
+            f"{self.rollouts:,} rollouts, {len(self._groups):,} groups, {both:,} groups with both outcomes, "
+            f"{self.unscored:,} unscored"
+        )
+
+    def hint(self) -> None:
+        """Says on stderr what looks like a wrong setting rather than like rollouts."""
+        if self._least < self._most and (self._most <= self._above or self._least > self._above):
+            print(
+                f"every rollout counts as {'incorrect' if self._most <= self._above else 'correct'}, so all key-token "
+                f"values are 0: rewards go from {self._least:g} to {self._most:g}, and those above correct_above, "
+                f"{self._above:g}, are correct; --set correct_above=NUMBER changes it",
+                file=sys.stderr,
+            )
+        if self.rollouts > 1 and len(self._groups) == self.rollouts:
+            print(
+                "every group has one rollout, so all values are 0: --group-columns says what tells groups apart",
+                file=sys.stderr,
+            )
+
+
+def check(rollouts: Sequence[Rollout], tokenizer: Tokenizer | None) -> None:
+    """Raises a ValueError if the tokenizer does not go with the rollouts (`check_tokenizer`)."""
     given = [rollout for rollout in rollouts if rollout.token_ids is not None]
     check_tokenizer(
         tokenizer,
         with_ids=given[0].row if given else None,
         without_ids=next((rollout.row for rollout in rollouts if rollout.token_ids is None), None),
-        largest_id=max((max(rollout.token_ids or [-1]) for rollout in given), default=-1),
+        largest_id=-1 if tokenizer is None else max((max(r.token_ids or [-1]) for r in given), default=-1),
     )
+
+
+def tokenised(rollouts: Sequence[Rollout], tokenizer: Tokenizer | None) -> list[Rollout]:
+    """The rollouts with token ids, from their text where they have none. Errors: those of `check`."""
+    check(rollouts, tokenizer)
     if tokenizer is None:
         return list(rollouts)
-    return [
-        replace(rollout, token_ids=tokenizer.encode(rollout.text or "")) if rollout.token_ids is None else rollout
-        for rollout in rollouts
-    ]
+    return [_encoded(rollout, tokenizer) if rollout.token_ids is None else rollout for rollout in rollouts]
+
+
+def _encoded(rollout: Rollout, tokenizer: Tokenizer) -> Rollout:
+    """Part by part, so that a token is either the policy's or another's."""
+    encoded = [(tokenizer.encode(text), is_policys) for text, is_policys in rollout.parts or ()]
+    mask = [int(is_policys) for ids, is_policys in encoded for _ in ids]
+    token_ids = [token_id for ids, _ in encoded for token_id in ids]
+    return replace(rollout, token_ids=token_ids, mask=None if all(mask) else mask)
 
 
 def token_texts(rollouts: Sequence[Rollout], tokenizer: Tokenizer | None) -> list[list[str]] | None:
     """The text of every token of `tokenised` rollouts; without a tokenizer those that `ktae score` wrote, if it did."""
+    if tokenizer is not None and tokenizer.size is None:  # part by part, as they were encoded
+        return [
+            [token for text, _ in rollout.parts or () for token in tokenizer.texts((), text)] for rollout in rollouts
+        ]
     if tokenizer is not None:
         return [tokenizer.texts(rollout.token_ids or [], rollout.text) for rollout in rollouts]
     texts = []
@@ -81,11 +135,30 @@ def tensors(rollouts: Sequence[Rollout]) -> tuple[Tensor, Tensor, Tensor, Tensor
 
     Groups are numbered in the order in which they first appear. T is at least 1.
     """
-    inside_BT, counted_BT, ids_BT = _padded(rollouts)
+    lengths_B = np.array([len(rollout.token_ids or []) for rollout in rollouts])
+    inside_BT = np.arange(max(int(lengths_B.max()), 1)) < lengths_B[:, None]
+    counted_BT = np.ones(inside_BT.shape, dtype=bool)
+    for row, rollout in enumerate(rollouts):
+        if rollout.mask is not None:
+            counted_BT[row, : lengths_B[row]] = rollout.mask
+    ids_BT = _padded([rollout.token_ids or [] for rollout in rollouts], inside_BT)
     numbers: dict[str, int] = {}
     group_ids = [numbers.setdefault(rollout.group, len(numbers)) for rollout in rollouts]
     rewards = torch.tensor([rollout.reward for rollout in rollouts], dtype=torch.float64)
     return torch.from_numpy(ids_BT), torch.from_numpy(inside_BT & counted_BT), rewards, torch.tensor(group_ids)
+
+
+def states_of(rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """{"states": (N, T) int64, padded like the token ids}; empty if the rollouts have none."""
+    given = [rollout.states for rollout in rollouts if rollout.states is not None]
+    if not given:
+        return {}
+    if len(given) < len(rollouts):
+        without = next(rollout.row for rollout in rollouts if rollout.states is None)
+        raise ValueError(f"row {without} has no states, and other rows have")
+    lengths_B = np.array([len(states) for states in given])
+    inside_BT = np.arange(max(int(lengths_B.max()), 1)) < lengths_B[:, None]
+    return {"states": torch.from_numpy(_padded(given, inside_BT))}
 
 
 def score(rollouts: Sequence[Rollout], config: KTAEConfig, tokenizer: Tokenizer | None) -> Scores:
@@ -105,7 +178,7 @@ def score(rollouts: Sequence[Rollout], config: KTAEConfig, tokenizer: Tokenizer 
         batch = [rollouts[row] for row in rows_B]
         ids_BT, mask_BT, rewards_B, group_B = tensors(batch)
         advantages_B = grpo(rewards_B, group_B)
-        value_BT = key_token_values(ids_BT, mask_BT, rewards_B, group_B, config=config)
+        value_BT = key_token_values(ids_BT, mask_BT, rewards_B, group_B, config=config, **states_of(batch))
         counted_BT = mask_BT & ~rewards_B.isnan()[:, None]
         advantage_BT = ((advantages_B[:, None] + value_BT) * counted_BT).float()  # those of ktae_advantages
         rollout_B[rows_B] = advantages_B.numpy()
@@ -131,14 +204,8 @@ def _batches(rollouts: Sequence[Rollout], lengths_B: np.ndarray) -> Iterator[lis
     yield batch
 
 
-def _padded(rollouts: Sequence[Rollout]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(N, T): where there are tokens, which of them count, and their ids."""
-    lengths_B = np.array([len(rollout.token_ids or []) for rollout in rollouts])
-    inside_BT = np.arange(max(int(lengths_B.max()), 1)) < lengths_B[:, None]
-    ids_BT = np.zeros(inside_BT.shape, dtype=np.int64)
-    counted_BT = np.ones(inside_BT.shape, dtype=bool)
-    for row, rollout in enumerate(rollouts):
-        ids_BT[row, : lengths_B[row]] = rollout.token_ids or []
-        if rollout.mask is not None:
-            counted_BT[row, : lengths_B[row]] = rollout.mask
-    return inside_BT, counted_BT, ids_BT
+def _padded(values: Sequence[list[int]], inside_BT: np.ndarray) -> np.ndarray:
+    """(N, T) int64: the values where `inside_BT` is true, 0 elsewhere."""
+    padded_BT = np.zeros(inside_BT.shape, dtype=np.int64)
+    padded_BT[inside_BT] = [value for of_rollout in values for value in of_rollout]
+    return padded_BT

@@ -1,0 +1,234 @@
+"""Files as others leave them: every layout and compression gives the same rows, damage costs the rows it hits."""
+
+import gzip
+import io
+import json
+
+import pytest
+
+pytest.importorskip("pyarrow")
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ktae.files import rows as module
+from ktae.files.rows import Malformed, files_of, read_rows, stem, without_malformed
+
+ROWS = [
+    {"prompt": 'a "quoted" [bracket] {brace} \\', "reward": 1.0, "ids": [1, 2]},
+    {"prompt": "\u2028 ünï\n", "reward": None, "ids": []},
+    {"prompt": "", "reward": 0.5, "ids": [3]},
+]
+
+
+def as_lines(rows, end="\n"):
+    return "".join(json.dumps(row) + end for row in rows)
+
+
+LAYOUTS = {
+    "r.jsonl": as_lines(ROWS),
+    "crlf.jsonl": as_lines(ROWS, "\r\n"),
+    "blank.jsonl": "\n" + as_lines(ROWS, "\n\n"),
+    "no_end.jsonl": as_lines(ROWS)[:-1],
+    "lines.json": as_lines(ROWS),
+    "array.json": json.dumps(ROWS),
+    "indented.json": json.dumps(ROWS, indent=2, ensure_ascii=False),
+    "array.jsonl": json.dumps(ROWS),
+    "under.json": json.dumps({"version": 2, "rows": ROWS}),
+    "under_indented.json": json.dumps({"anything": ROWS, "config": {"n": [1]}}, indent=1),
+    "under.jsonl": json.dumps({"data": ROWS[:2]}) + "\n" + json.dumps({"data": ROWS[2:]}) + "\n",
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("packed", ["", "bom", ".gz", ".zst", "misnamed"])
+def test_every_layout(tmp_path, monkeypatch, name, packed):
+    data = LAYOUTS[name].encode()
+    path = tmp_path / name
+    if packed == "bom":
+        data = b"\xef\xbb\xbf" + data
+    elif packed in (".gz", "misnamed"):
+        data = gzip.compress(data)
+    elif packed == ".zst":
+        data = pa.compress(data, "zstd", asbytes=True)
+    path = tmp_path / (name + (packed if packed.startswith(".") else ""))
+    path.write_bytes(data)
+    for chunk in (1 << 20, 7):
+        monkeypatch.setattr(module, "_CHUNK", max(chunk, 64) if "array" not in name else chunk)
+        assert [row.data for row in read_rows(path)] == ROWS
+
+
+def test_parquet(tmp_path):
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "r.parquet")
+    assert [(row.row, row.data) for row in read_rows(tmp_path / "r.parquet")] == list(enumerate(ROWS, 1))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "p", "completion": [{"role": "assistant", "content": "c"}]},
+        {"prompt": [{"role": "user", "content": "c"}]},
+        {"prompt": "p", "calls": [{"name": "f"}]},
+        {"a": [{"x": 1}], "b": [{"x": 1}]},
+        {"a": []},
+    ],
+)
+def test_a_row_that_holds_lists_is_no_wrapper(tmp_path, row):
+    path = tmp_path / "r.jsonl"
+    path.write_text(json.dumps(row))
+    assert [found.data for found in read_rows(path)] == [row]
+
+
+def test_rows_under_a_key_keep_their_step(tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({"rollout_id": 3, "accuracy": 0.5, "samples": [{"tokens": [1]}]}))
+    assert [row.data for row in read_rows(path)] == [{"rollout_id": 3, "tokens": [1]}]
+
+
+GOOD = json.dumps(ROWS[0])
+
+
+DEEP = pytest.param("[" * 100_000 + "]" * 100_000, id="deep")
+
+
+@pytest.mark.parametrize("bad", ["{", "5", '"text"', "{]}", '{"a": tru}', DEEP, '{"a": "\\ud800"}'])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_bad_row_costs_itself_only(tmp_path, bad, place):
+    texts = [GOOD, GOOD]
+    texts.insert(place, bad)
+    path = tmp_path / "r.jsonl"
+    path.write_text("\n".join(texts))
+    found = list(read_rows(path))
+    assert [isinstance(row, Malformed) for row in found] == [i == place for i in range(3)]
+    assert found[place].row == place + 1
+    if bad in ("{", "{]}", "5"):  # in an array they take a neighbour with them
+        return
+    (tmp_path / "r.json").write_text("[" + ", ".join(texts) + "]")
+    assert [isinstance(row, Malformed) for row in read_rows(tmp_path / "r.json")] == [i == place for i in range(3)]
+
+
+@pytest.mark.parametrize("end", ["", ", ", "] x", ", 5]"])
+def test_an_array_that_ends_badly_says_so(tmp_path, end):
+    path = tmp_path / "r.json"
+    path.write_text(f"[{GOOD}, {GOOD}{end}")
+    assert [isinstance(row, Malformed) for row in read_rows(path)] == [False, False, True]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_object_that_ends_early_gives_the_rows_before(tmp_path, indent):
+    text = json.dumps({"version": 1, "rows": ROWS}, indent=indent)
+    path = tmp_path / "r.json"
+    path.write_text(text[: text.index("0.5")])
+    *good, last = read_rows(path)
+    assert [row.data for row in good] == ROWS[:2]
+    assert isinstance(last, Malformed)
+
+
+def test_a_small_archive_with_a_wrong_checksum_gives_its_rows(tmp_path):
+    data = gzip.compress(as_lines(ROWS).encode())
+    path = tmp_path / "r.jsonl.gz"
+    path.write_bytes(data[:-8] + b"\0" * 8)
+    *good, last = read_rows(path)
+    assert [row.data for row in good] == ROWS
+    assert "CRC check failed" in last.reason
+
+
+@pytest.mark.parametrize(("suffix", "damage"), [(".gz", "truncated"), (".gz", "corrupt"), (".zst", "truncated")])
+def test_what_a_damaged_archive_still_gives_is_read(tmp_path, suffix, damage):
+    import random
+
+    text = as_lines([{"prompt": random.Random(i).randbytes(300).hex()} for i in range(9000)]).encode()
+    data = bytearray(gzip.compress(text) if suffix == ".gz" else pa.compress(text, "zstd", asbytes=True))
+    if damage == "truncated":
+        del data[-2000:]
+    else:
+        data[-2000:-1990] = b"\xff" * 10
+    path = tmp_path / ("r.jsonl" + suffix)
+    path.write_bytes(data)
+    *before, last = read_rows(path)
+    assert 1000 < sum(not isinstance(row, Malformed) for row in before) < 9000
+    assert "the compressed file is damaged, and what follows is lost" in last.reason
+
+
+def test_parquet_that_is_none_or_damaged(tmp_path):
+    path = tmp_path / "r.parquet"
+    for data in (b"", b"PAR1", b"text", b"PAR1" + b"\0" * 100 + b"PAR1"):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"r\.parquet cannot be read as Parquet: [^\n]+$"):
+            list(read_rows(path))
+    pq.write_table(pa.table({"a": [str(i) for i in range(10_000)]}), path, row_group_size=1000, compression="snappy")
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 4000] = b"\xff" * 4000
+    path.write_bytes(data)
+    *good, last = read_rows(path)
+    assert len(good) >= 1000
+    assert "the rows from here on cannot be read" in last.reason
+    table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
+    pq.write_table(table, path)
+    with pytest.raises(ValueError, match="columns with different names, got 'a' 2 times"):
+        list(read_rows(path))
+
+
+@settings(max_examples=300)
+@given(
+    st.binary(max_size=300) | st.text(max_size=100).map(str.encode),
+    st.sampled_from([".jsonl", ".json", ".parquet", ".json.gz"]),
+)
+def test_any_bytes_give_rows_or_one_line(tmp_path_factory, data, suffix):
+    path = tmp_path_factory.getbasetemp() / f"any{suffix}"
+    path.write_bytes(data)
+    said = []
+    try:
+        said = [str(row) for row in read_rows(path) if isinstance(row, Malformed)]
+    except ValueError as error:
+        said.append(str(error))
+    assert all(line.startswith(str(path)) and "\n" not in line for line in said)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(VALUES, st.sampled_from([None, 1]))
+def test_arrays_are_cut_where_json_says(value, indent):
+    items = [{"value": value}, {"other": [value]}]
+    found = module._items(io.BytesIO(json.dumps(items, indent=indent).encode()))
+    assert [json.dumps(json.loads(text)) for text in found] == [json.dumps(item) for item in items]
+
+
+def test_too_long_a_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_LONGEST", 1000)
+    monkeypatch.setattr(module, "_CHUNK", 100)
+    for name, text in (("r.jsonl", GOOD + "\n" + " " * 1001), ("r.json", "[" + GOOD + ',{"a": "' + "x" * 3000)):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=r":2: a row must have at most 1,000 bytes"):
+            list(read_rows(tmp_path / name))
+
+
+def test_malformed_rows_are_told_counted_and_stopped_at(tmp_path, capsys):
+    rows = [Malformed(tmp_path / "r", i, "bad") for i in range(12)]
+    found = []
+    assert list(without_malformed([1, *rows, 2], tmp_path, strict=False, found=found)) == [1, 2]
+    error = capsys.readouterr().err
+    assert error.count("malformed, ") == 10
+    assert f"12 malformed rows left out of {tmp_path}" in error
+    assert found == rows
+    with pytest.raises(ValueError, match="r:0: bad"):
+        list(without_malformed([1, *rows], tmp_path, strict=True))
+    with pytest.raises(ValueError, match="holds no usable rows: 12 malformed, the first since bad"):
+        list(without_malformed(rows, tmp_path, strict=False))
+
+
+def test_which_files(tmp_path):
+    for name in ("c_10.jsonl", "c_9.jsonl.zst", "a.txt", "b_2.parquet", "b_10.parquet"):
+        (tmp_path / name).touch()
+    assert [file.name for file in files_of(tmp_path)] == ["b_2.parquet", "b_10.parquet", "c_9.jsonl.zst", "c_10.jsonl"]
+    assert [stem(file) for file in files_of(tmp_path)] == ["b_2", "b_10", "c_9", "c_10"]
+    with pytest.raises(ValueError, match=r"must be in a file that ends in \.jsonl, .*got a\.txt"):
+        files_of(tmp_path / "a.txt")
