@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ktae.evaluation.tasks import Task, load_task, resolve_tasks
 from ktae.extras import require
 from ktae.files import json_lines
+from ktae.files.locks import locked
 from ktae.seeds import derived_seed
 
 if TYPE_CHECKING:
@@ -107,7 +107,13 @@ def check(settings: EvalSettings) -> Callable[[], dict[str, Any]]:
     about["known_defects"] = {
         task.name: sum(map(task.is_defective, problems)) for task, problems in tasks if task.is_defective
     }
-    return functools.partial(_evaluate, settings, about, items, found, engine)
+
+    def evaluate_alone() -> dict[str, Any]:
+        settings.out.mkdir(parents=True, exist_ok=True)
+        with locked(settings.out):
+            return _evaluate(settings, about, items, found, engine)
+
+    return evaluate_alone
 
 
 def _evaluate(
@@ -120,7 +126,6 @@ def _evaluate(
     from ktae.evaluation.samples import grade_rows
 
     console, out = Console(), settings.out
-    out.mkdir(parents=True, exist_ok=True)
     (out / "about.json.tmp").write_text(json.dumps(about, indent=1) + "\n")
     (out / "about.json.tmp").replace(out / "about.json")
     if not_used := about.get(_GENERATION, {}).get("not_used"):
