@@ -1,5 +1,6 @@
 """The compiled path against the tensor path, and what only it does: threads, memory read in place, hash tables."""
 
+import os
 import subprocess
 import sys
 
@@ -158,3 +159,20 @@ def test_without_numba_the_tensor_path_is_used():
     done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[[0.0, 1.0], [0.0, -1.0]]", "False"]
     assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_compiling_is_said_when_numba_compiles_and_at_no_other_time(tmp_path):
+    script = (
+        "import logging, torch, ktae\n"
+        "logging.basicConfig()\n"
+        "ids = torch.tensor([[5, 7], [5, 9]])\n"
+        "ktae.key_token_values(ids, torch.ones_like(ids), torch.tensor([1.0, 0.0]), torch.tensor([0, 0]))\n"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    said = [
+        subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True).stderr
+        for _ in range(2)
+    ]
+    assert "compiling the estimator for this machine" in said[0]
+    assert said[1] == ""

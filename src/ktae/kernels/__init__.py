@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import sys
 
 from torch import Tensor
 
@@ -27,9 +26,3 @@ def token_advantages(*batch) -> Tensor:
     from ktae.kernels.batch import token_advantages
 
     return token_advantages(*batch)
-
-
-def seconds_compiling() -> float:
-    """How long this process has compiled, so far; 0 where an earlier run's result was read from Numba's cache."""
-    batch = sys.modules.get("ktae.kernels.batch")
-    return batch.compilation.seconds if batch else 0.0

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -193,20 +192,14 @@ class _Tables:
         self.tables = loops.Tables(start, *np.concatenate(parts, axis=1))
 
 
-class _Compilation(event.Listener):
-    """Says when Numba compiles the loops, rather than reading them from its cache, and counts the seconds."""
-
-    seconds = 0.0
+class _SaysWhenItCompiles(event.Listener):
+    """Numba's event comes when it compiles the loops, and not when it reads them from its cache."""
 
     def on_start(self, event: event.Event) -> None:
         if event.data is not None and event.data["dispatcher"] is loops.advantages:
             _log.warning("compiling the estimator for this machine; later runs reuse the result")
-            self._start = time.perf_counter()
 
-    def on_end(self, event: event.Event) -> None:
-        if event.data is not None and event.data["dispatcher"] is loops.advantages:
-            self.seconds += time.perf_counter() - self._start
+    def on_end(self, event: event.Event) -> None: ...
 
 
-compilation = _Compilation()
-event.register("numba:compile", compilation)
+event.register("numba:compile", _SaysWhenItCompiles())
