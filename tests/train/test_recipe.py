@@ -194,6 +194,19 @@ def test_the_shipped_recipe():
     assert load_recipe("quickstart", ["--algorithms", "[dapo]"]).overlong is not None
 
 
+def test_the_quickstart_stays_on_the_cpu_where_there_is_an_accelerator(tmp_path, monkeypatch):
+    """It says CPU; on a Mac it would be trained on MPS, in bfloat16."""
+    import torch
+
+    from ktae.train.settings import grpo_config
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    config = grpo_config(load_recipe("quickstart"), "grpo", tmp_path)
+    assert config.use_cpu
+    assert config.device.type == "cpu"
+    assert not config.bf16
+
+
 def test_the_page_of_keys_is_current():
     written = (Path(__file__).parents[2] / "docs" / "recipe-keys.md").read_text()
     assert written == page(), "python -m ktae.train.reference > docs/recipe-keys.md"

@@ -37,7 +37,7 @@ def grpo_config(recipe: Recipe, algorithm: str, out: Path, *, test_rows: int | N
         ValueError: the batch does not divide over the processes, checkpoints would fall between two generations,
             or TRL refuses a setting.
     """
-    accelerator = torch.accelerator.is_available()
+    accelerator = torch.accelerator.is_available() and not recipe.trl.get("use_cpu")
     updates = recipe.batch.updates * recipe.trl.get("num_iterations", 1)
     defaults = {
         "report_to": "none",
