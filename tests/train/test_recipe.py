@@ -194,6 +194,7 @@ def test_the_shipped_recipe():
     assert load_recipe("quickstart", ["--algorithms", "[dapo]"]).overlong is not None
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # the libraries' deprecations among themselves
 def test_the_quickstart_stays_on_the_cpu_where_there_is_an_accelerator(tmp_path, monkeypatch):
     """It says CPU; on a Mac it would be trained on MPS, in bfloat16."""
     import torch
