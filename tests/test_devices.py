@@ -45,6 +45,11 @@ def test_a_device_without_float64(config, monkeypatch):
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * config.scale)
 
 
+def test_apples_devices_have_no_float64():
+    assert checks.widest_float(torch.device("mps")) == torch.float32
+    assert checks.widest_float(torch.device("cuda")) == checks.widest_float(torch.device("cpu")) == torch.float64
+
+
 @pytest.mark.usefixtures("both_paths")
 @configs
 def test_default_dtype_and_device(config):
