@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from ktae.cli import main
+from ktae.evaluation.saved import read_saved
 from ktae.files.columns import Columns
 from ktae.files.reading import load_groups, read_rollouts
 from ktae.files.rows import Malformed
-from ktae.files.saved import read_saved
 
 MESSAGES = [{"role": "user", "content": "q"}]
 SAID = [{"role": "assistant", "content": "so 5"}]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ktae.evaluation.samples import grade_rows
+from ktae.evaluation.saved import read_saved
 from ktae.extras import require
 from ktae.files import json_lines
 from ktae.files.rows import stem
-from ktae.files.saved import read_saved
 
 
 def regrade(path: Path, out: Path, *, workers: int = 2, strict: bool = False) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def regrade(path: Path, out: Path, *, workers: int = 2, strict: bool = False) ->
     differs from the stored one), results.json and summary.md.
 
     Args:
-        path: see `ktae.files.saved.read_saved`.
+        path: see `ktae.evaluation.saved.read_saved`.
         out: the folder to write, which must be empty or not exist.
         workers: processes of the grader.
         strict: a row that cannot be graded raises a ValueError; else it is left out, named and counted.

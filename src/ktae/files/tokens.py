@@ -54,34 +54,6 @@ def load_tokenizer(name: str) -> Tokenizer:
         raise ValueError(f"--tokenizer must be words or a tokenizer's name or path, got {name}: {first}") from error
 
 
-def check_tokenizer(
-    tokenizer: Tokenizer | None, *, with_ids: int | None, without_ids: int | None, largest_id: int
-) -> None:
-    """Refuses a tokenizer that does not go with the rollouts.
-
-    Args:
-        with_ids, without_ids: a row with given token ids and one without; None if there is none.
-        largest_id: of the given token ids.
-
-    Raises:
-        ValueError: there is text and no tokenizer, or token ids are given that cannot be the tokenizer's.
-    """
-    if tokenizer is None:
-        if without_ids is not None:
-            raise ValueError(
-                f"row {without_ids} has no token ids: give the model's tokenizer, --tokenizer NAME or PATH, "
-                "or --tokenizer words"
-            )
-    elif tokenizer.size is None:
-        if with_ids is not None:
-            raise ValueError(f"row {with_ids} has token ids: --tokenizer must be the one they are from, not words")
-    elif largest_id >= tokenizer.size:
-        raise ValueError(
-            f"token ids must be below {tokenizer.size}, the tokenizer's size, got {largest_id}: name the tokenizer "
-            "that made them"
-        )
-
-
 class Words:
     """Words and punctuation marks, for text without a tokenizer at hand.
 

@@ -20,12 +20,12 @@ from typing import Any
 from ktae.config import KTAEConfig
 from ktae.extras import require
 from ktae.files.columns import Rollout
+from ktae.files.locks import unfinished
 from ktae.files.reading import load_groups
 from ktae.files.tokens import Tokenizer, load_tokenizer
 from ktae.pictures import style
 from ktae.report import page_run
 from ktae.report.options import add_rollout_arguments, config_of, named_columns
-from ktae.report.page_groups import pack, sample
 from ktae.train.recipe import load_recipe
 
 LIMIT = 30_000_000  # bytes
@@ -121,6 +121,8 @@ def write_report(
         ValueError: there are no rollouts and no run, the tokenizer does not go with the rollouts, they were saved with
             other key-token values, or not one group fits into the page.
     """
+    from ktae.report.page_groups import pack, sample  # torch
+
     if not groups and run is None:
         raise ValueError(f"{title} holds no rollouts to report")
     shown: dict[str, Any] = {
@@ -147,9 +149,8 @@ def write_report(
             "whose names have the smallest hashes. The numbers above are those of all prompts."
         )
     shown["prompts"] = [group.entry for group in kept]
-    unfinished = out.with_name(out.name + ".tmp")
-    unfinished.write_text(_html(shown, [group.packed for group in kept]), encoding="utf-8")
-    unfinished.replace(out)
+    with unfinished(out) as temporary:
+        temporary.write_text(_html(shown, [group.packed for group in kept]), encoding="utf-8")
     return {"groups": len(groups), "kept": len(kept), "bytes": out.stat().st_size}
 
 

@@ -14,7 +14,7 @@ import glob
 import pickle
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,10 @@ from ktae.extras import require
 from ktae.files import json_lines
 from ktae.files.columns import Columns, Rollout, check_free
 from ktae.files.locks import locked, unfinished
-from ktae.files.reading import read_rollouts, say_columns
-from ktae.files.rows import Malformed, files_of, stem, without_malformed
-from ktae.files.tokens import load_tokenizer
-from ktae.report.options import add_rollout_arguments, config_of, named_columns
+from ktae.files.reading import say_columns
+from ktae.files.rows import Malformed, files_of, stem
+from ktae.report.options import add_rollout_arguments, config_of, rollouts_of, tokenizer_of
 from ktae.report.outputs import OUTPUTS, Types
-from ktae.report.scoring import Outcomes, check, score
 
 _BLOCK = 1 << 18  # tokens scored and written at a time
 _BATCH = 256  # rollouts whose types are found together
@@ -42,12 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from ktae.report.scoring import Outcomes, check, score  # torch
+
     path: Path = arguments.rollouts
     out: Path = arguments.out or path.with_name(stem(path) + ".scores.parquet")
     if out.suffix not in OUTPUTS:
         raise ValueError(f"--out must end in .parquet or .jsonl, got {out.name}")
     config = config_of(arguments)
-    tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
+    tokenizer = tokenizer_of(arguments)
     types = Types(files_of(path))
     recognised: list[Columns] = []
     malformed: list[Malformed] = []
@@ -62,22 +62,21 @@ def run(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{out} exists: delete it, or give another --out")
         for left_behind in out.parent.glob(f".{glob.escape(out.name)}.*.tmp"):  # by a killed process: we hold the lock
             left_behind.unlink()
-        rows = read_rollouts(path, columns=named_columns(arguments), unnest=arguments.unnest, on_columns=note)
-        good = without_malformed(rows, path, strict=arguments.strict, found=malformed)
-        for rollouts in _batches(progress.track(good, description="reading")):
+        good = iter(progress.track(rollouts_of(arguments, on_columns=note, found=malformed), description="reading"))
+        while rollouts := list(islice(good, _BATCH)):
             check(rollouts, tokenizer)
             types.add([rollout.data for rollout in rollouts])
-            check_free(types.names, recognised[0])
+            check_free(types.of, recognised[0])
             for rollout in rollouts:
                 outcomes.add(rollout)
                 groups.add(rollout)
         tokens = 0
         with unfinished(out) as temporary:
             task = progress.add_task("scoring", total=outcomes.rollouts)
-            with OUTPUTS[out.suffix](temporary, types) as output:
+            with OUTPUTS[out.suffix](temporary, types) as write:
                 for rollouts in groups.blocks():
                     scores = score(rollouts, config, tokenizer)
-                    output.write(rollouts, scores)
+                    write(rollouts, scores)
                     tokens += len(scores.ids_K)
                     progress.advance(task, len(rollouts))
             if malformed:
@@ -120,11 +119,6 @@ class _Groups:
             # Four characters of text make a token, roughly.
             size += len(rollout.text or "") // 4 if rollout.token_ids is None else len(rollout.token_ids)
         yield block
-
-
-def _batches(rollouts: Iterable[Rollout]) -> Iterator[list[Rollout]]:
-    iterator = iter(rollouts)
-    return iter(lambda: list(islice(iterator, _BATCH)), [])
 
 
 def _progress() -> Any:

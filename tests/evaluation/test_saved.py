@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from ktae.files.saved import read_saved
+from ktae.evaluation.saved import read_saved
 
 PAPER = {
     "task_name": "minerva",
