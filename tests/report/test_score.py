@@ -92,11 +92,9 @@ def assert_scores(rows, out, config=None):
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
 @pytest.mark.parametrize("out", ["o.parquet", "o.jsonl"])
-@pytest.mark.parametrize("mixed", [False, True], ids=["sorted", "unsorted"])
-def test_scores_are_the_librarys(tmp_path, suffix, out, mixed):
-    rows = rollouts()[:-1] if not mixed else rollouts()
-    if mixed:
-        rows = [rows[i] for i in np.random.default_rng(1).permutation(len(rows))]
+def test_scores_are_the_librarys(tmp_path, suffix, out):
+    rows = rollouts()
+    rows = [rows[i] for i in np.random.default_rng(1).permutation(len(rows))]
     result = scored(write(tmp_path / f"r{suffix}", rows), out=tmp_path / out)
     assert_scores(rows, result)
     assert any(value not in (0, None) for row in result for value in row["key_token_values"])
@@ -162,14 +160,16 @@ def test_parquet_columns_stay_as_they_are(tmp_path):
     assert result["key_token_values"].to_pylist()[0][1] < 0
 
 
-def test_text_needs_a_tokenizer(tmp_path, capsys):
-    rows = [{"group": 0, "completion": f"it is {x}", "reward": float(x == 7)} for x in (7, 8)]
+def test_text_needs_a_tokenizer_and_only_the_policys_counts(tmp_path, capsys):
+    said = [[{"role": "assistant", "content": f"it is {x}"}, {"role": "tool", "content": "no 7"}] for x in (7, 8)]
+    rows = [{"group": 0, "completion": turns, "reward": 1.0 - i} for i, turns in enumerate(said)]
     path = write(tmp_path / "r.jsonl", rows)
     assert main(["score", str(path), "--out", str(tmp_path / "out.parquet")]) == 2
     assert "row 1 has no token ids: give the model's tokenizer" in capsys.readouterr().err
     result = scored(path, "--tokenizer", "words", out=tmp_path / "o.parquet")
-    assert [row["token_texts"] for row in result] == [["it", " is", " 7"], ["it", " is", " 8"]]
-    assert [row["key_token_values"] for row in result] == [[0, 0, 1], [0, 0, -1]]
+    assert [row["token_texts"] for row in result] == [["it", " is", f" {x}", "\nno", " 7"] for x in (7, 8)]
+    assert [row["key_token_values"] for row in result] == [[0, 0, 1, 0, 0], [0, 0, -1, 0, 0]]
+    assert [row["token_advantages"][3:] for row in result] == [[0, 0]] * 2
 
 
 def test_a_tokenizer_that_cannot_be_the_right_one(tmp_path, capsys):
@@ -203,17 +203,6 @@ def test_malformed_rows_are_counted_and_listed(tmp_path, capsys):
     assert main(["score", str(path), "--out", str(tmp_path / "s.parquet"), "--strict"]) == 2
     assert f"{path}:4: not valid JSON" in capsys.readouterr().err
     assert not list(tmp_path.glob("s.parquet*"))
-
-
-def test_malformed_parquet_rows(tmp_path):
-    rows = [row for row in rollouts() if row["reward"] is not None]
-    bad = {**rows[0], "token_ids": [-1] * len(rows[0]["token_ids"])}
-    path = write(tmp_path / "r.parquet", [rows[0], bad, *rows[1:]])
-    result = scored(path)
-    assert sorted(row["rollout_row"] for row in result) == [1, *range(3, len(rows) + 2)]
-    (listed,) = read(tmp_path / "out.parquet.malformed.jsonl")
-    assert listed["row"] == 2
-    assert "token_ids must hold integers" in listed["reason"]
 
 
 def test_a_folder_of_parquet_files_with_other_columns(tmp_path):

@@ -141,10 +141,9 @@ def columns_of(data: Mapping[str, Any], *, words: bool = False, **given: Any) ->
             if value_of(data, column, _ABSENT) is _ABSENT:
                 raise ValueError(f"{name} names the column {column!r}, and the first rows have only {', '.join(data)}")
     found: dict[str, Any] = {name: next((c for c in usual if c in data), None) for name, usual in _NAMES.items()}
-    if not found["tokens"] and _are_integers(data.get("tokens")):
-        found["tokens"] = "tokens"
-    if _are_integers(data.get("states")):
-        found["states"] = "states"
+    for name in ("tokens", "states"):
+        if not found.get(name) and _are_integers(data.get(name)):
+            found[name] = name
     found["group"] = found["group"] and (*(step for step in STEPS if step in data), found["group"])
     if {GROUP, REWARD} <= data.keys():
         found |= {"group": (GROUP,), "reward": REWARD}
@@ -195,10 +194,7 @@ def parse_row(data: dict[str, Any], columns: Columns, row: int) -> Rollout:
         mask = _mask(values[columns.mask], columns, len(token_ids), data.get("response_length"))
         if columns.states is not None:
             states = _integers(values[columns.states], columns.states, -(2**63), 2**63)
-            if len(states) != len(token_ids):
-                raise ValueError(
-                    f"{columns.states} must be as long as {columns.tokens}, {len(token_ids)}, got {len(states)}"
-                )
+            _check_length(states, columns.states, columns, len(token_ids))
     if parts is None and token_ids is None:
         raise ValueError(f"there is no completion: {columns.tokens or columns.text} is null")
     prompt = values[columns.prompt]
@@ -278,11 +274,15 @@ def _completion(data: Mapping[str, Any], has_tokens: bool) -> str | None:
 
 def _said(message: dict[str, Any]) -> str | None:
     content = message.get("content", message.get("value"))
+    calls = message.get("tool_calls") or []
+    calls = calls if isinstance(calls, list) else [calls]
     if isinstance(content, list):  # parts: texts, images
+        if not all(isinstance(part, str | dict) for part in content):
+            return None
         texts = [part if isinstance(part, str) else part.get("text") or f"[{part.get('type')}]" for part in content]
-        content = "".join(texts)
-    calls = [call.get("function") or call for call in message.get("tool_calls") or []]
+        content = "".join(map(str, texts))
     said = [message.get("reasoning_content") or message.get("reasoning"), content]
+    calls = [call.get("function") or call if isinstance(call, dict) else call for call in calls]
     said += [json.dumps(call, ensure_ascii=False, default=str) for call in calls]
     texts = [text for text in said if isinstance(text, str) and text]
     return "\n".join(texts) if texts or isinstance(content, str) else None
@@ -292,7 +292,7 @@ def _shown(prompt: Any) -> str:
     """Shown only, so anything will do."""
     try:
         return "".join(text for text, _ in messages_of(prompt, "prompt"))
-    except (ValueError, AttributeError):
+    except ValueError:
         return json.dumps(prompt, ensure_ascii=False, default=str)
 
 
@@ -307,14 +307,17 @@ def _reward(value: Any, name: str) -> float:
 
 def _mask(values: Any, columns: Columns, length: int, response_length: Any) -> list[int] | None:
     mask = None if values is None else _integers(values, str(columns.mask), 0, 2)
-    if mask is not None and len(mask) == length:
-        return mask
     # slime's tokens begin with the prompt's, its mask does not.
-    if isinstance(response_length, int) and response_length < length and (not mask or len(mask) == response_length):
+    if isinstance(response_length, int) and 0 <= response_length < length and len(mask or []) in (0, response_length):
         return [0] * (length - response_length) + (mask or [1] * response_length)
     if mask is not None:
-        raise ValueError(f"{columns.mask} must be as long as {columns.tokens}, {length}, got {len(mask)}")
-    return None
+        _check_length(mask, str(columns.mask), columns, length)
+    return mask
+
+
+def _check_length(values: list[int], name: str, columns: Columns, length: int) -> None:
+    if len(values) != length:
+        raise ValueError(f"{name} must be as long as {columns.tokens}, {length}, got {len(values)}")
 
 
 def _integers(values: Any, name: str, begin: int, end: int) -> list[int]:

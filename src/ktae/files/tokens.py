@@ -17,25 +17,20 @@ _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 class Tokenizer(Protocol):
-    """What reports need of a tokenizer."""
+    """What reports need of a tokenizer.
+
+    `encode` gives a text's token ids, no special tokens added. `texts` gives the text of each token where it stands,
+    white space included; joined they are the text of all. It takes one rollout's ids or those of a part of it, and the
+    text that they were encoded from, None if they were given. Ids that may be given lie below `size`; none may be if
+    it is None, since tokens are made from text alone.
+    """
 
     @property
-    def size(self) -> int | None:
-        """Token ids that may be given lie below it; None if none may be, since tokens are made from text alone."""
-        ...
+    def size(self) -> int | None: ...
 
-    def encode(self, text: str) -> list[int]:
-        """The text's token ids, no special tokens added."""
-        ...
+    def encode(self, text: str) -> list[int]: ...
 
-    def texts(self, token_ids: Sequence[int], text: str | None) -> list[str]:
-        """The text of each token where it stands, white space included; joined they are the text of all.
-
-        Args:
-            token_ids: one rollout's, or those of a part of it.
-            text: what they were encoded from; None if they were given.
-        """
-        ...
+    def texts(self, token_ids: Sequence[int], text: str | None) -> list[str]: ...
 
 
 def load_tokenizer(name: str) -> Tokenizer:

@@ -15,7 +15,6 @@ from ktae.pictures.curves import METRICS, algorithms, draw_curves, read_curves
 from ktae.pictures.style import SUFFIXES, save
 from ktae.pictures.tokens import TokenRow, draw_heatmap, draw_key_tokens
 from ktae.report.options import add_rollout_arguments
-from ktae.train.recipe import label_of
 
 _PERMUTATIONS = 20_000
 
@@ -47,6 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _drawn(arguments: argparse.Namespace) -> Any:
     from ktae.report.groups import load_group  # torch
+    from ktae.train.recipe import label_of
 
     if arguments.kind == "curves":
         drawn = read_curves(arguments.run, arguments.metrics)

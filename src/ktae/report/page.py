@@ -24,9 +24,7 @@ from ktae.files.locks import unfinished
 from ktae.files.reading import load_groups
 from ktae.files.tokens import Tokenizer, load_tokenizer
 from ktae.pictures import style
-from ktae.report import page_run
 from ktae.report.options import add_rollout_arguments, config_of, named_columns
-from ktae.train.recipe import load_recipe
 
 LIMIT = 30_000_000  # bytes
 _SCRIPTS = ("dom.js", "curves.js", "prompts.js", "group.js", "tokens.js", "main.js")  # in the order of their running
@@ -51,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Reads the rollouts, writes the page, says what is in it."""
+    from ktae.report import page_run  # torch
+    from ktae.train.recipe import load_recipe
+
     path: Path = arguments.rollouts
     if not arguments.out.absolute().parent.is_dir():
         raise ValueError(f"--out must be in a folder that exists, got {arguments.out}")

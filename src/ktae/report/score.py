@@ -17,9 +17,7 @@ from array import array
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import IO, Any
 
 from ktae.extras import require
 from ktae.files import json_lines
@@ -51,13 +49,14 @@ def run(arguments: argparse.Namespace) -> None:
     types = Types(files_of(path))
     recognised: list[Columns] = []
     malformed: list[Malformed] = []
+    begins: dict[str, array[int]] = {}  # of each group's rollouts in the unnamed file
     outcomes = Outcomes(config)
 
     def note(columns: Columns) -> None:
         recognised.append(columns)
         say_columns(columns)
 
-    with locked(out), _progress() as progress, _Groups(out.parent) as groups:
+    with locked(out), _progress() as progress, tempfile.TemporaryFile(dir=out.parent) as file:
         if out.exists():
             raise ValueError(f"{out} exists: delete it, or give another --out")
         for left_behind in out.parent.glob(f".{glob.escape(out.name)}.*.tmp"):  # by a killed process: we hold the lock
@@ -69,12 +68,13 @@ def run(arguments: argparse.Namespace) -> None:
             check_free(types.of, recognised[0])
             for rollout in rollouts:
                 outcomes.add(rollout)
-                groups.add(rollout)
+                begins.setdefault(rollout.group, array("q")).append(file.tell())
+                pickle.dump(rollout, file, protocol=pickle.HIGHEST_PROTOCOL)
         tokens = 0
         with unfinished(out) as temporary:
             task = progress.add_task("scoring", total=outcomes.rollouts)
             with OUTPUTS[out.suffix](temporary, types) as write:
-                for rollouts in groups.blocks():
+                for rollouts in _blocks(file, begins):
                     scores = score(rollouts, config, tokenizer)
                     write(rollouts, scores)
                     tokens += len(scores.ids_K)
@@ -86,38 +86,20 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{out}: {outcomes}, {tokens:,} tokens")
 
 
-class _Groups:
-    """Rollouts in an unnamed file, which goes with the process: written as they come, read group by group."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by __exit__)
-        self._numbers: dict[str, int] = {}
-        self._group, self._begin = array("q"), array("q")  # of each rollout
-
-    def __enter__(self) -> _Groups:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def add(self, rollout: Rollout) -> None:
-        self._group.append(self._numbers.setdefault(rollout.group, len(self._numbers)))
-        self._begin.append(self._file.tell())
-        pickle.dump(rollout, self._file, protocol=pickle.HIGHEST_PROTOCOL)
-
-    def blocks(self) -> Iterator[list[Rollout]]:
-        """Whole groups, together some _BLOCK tokens: groups in the order in which they begin, rollouts in their own."""
-        block: list[Rollout] = []
-        size = 0
-        for i in np.argsort(np.array(self._group), kind="stable"):
-            self._file.seek(self._begin[i])
-            rollout: Rollout = pickle.load(self._file)
-            if size >= _BLOCK and rollout.group != block[-1].group:
-                yield block
-                block, size = [], 0
-            block.append(rollout)
+def _blocks(file: IO[bytes], begins: dict[str, array[int]]) -> Iterator[list[Rollout]]:
+    """Whole groups, together some _BLOCK tokens: groups in the order in which they begin, rollouts in their own."""
+    block: list[Rollout] = []
+    size = 0
+    for of_group in begins.values():
+        for begin in of_group:
+            file.seek(begin)
+            block.append(pickle.load(file))
             # Four characters of text make a token, roughly.
-            size += len(rollout.text or "") // 4 if rollout.token_ids is None else len(rollout.token_ids)
+            size += len(block[-1].text or "") // 4 if block[-1].token_ids is None else len(block[-1].token_ids)
+        if size >= _BLOCK:
+            yield block
+            block, size = [], 0
+    if block:
         yield block
 
 
