@@ -139,8 +139,3 @@ def test_a_bad_row_is_named_and_left_out(tmp_path, capsys, bad, reason, place):
 def test_errors(tmp_path, rows, message):
     with pytest.raises(ValueError, match=message):
         read_saved(lines(tmp_path / "outputs.jsonl", rows))
-
-
-def test_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        read_saved(tmp_path / "none.jsonl")

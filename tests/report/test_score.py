@@ -105,20 +105,14 @@ def test_scores_are_the_librarys(tmp_path, suffix, out):
     assert {path.name for path in tmp_path.iterdir()} == {f"r{suffix}", out}, "nothing temporary is left"
 
 
-def test_the_config_is_used(tmp_path):
-    rows = rollouts()
+def test_blocks_and_batches_change_nothing_and_the_config_is_used(tmp_path, monkeypatch):
+    rows = rollouts(groups=40, longest=200)
     settings = {"correct_above": -0.5, "exclude_token_ids": (3, 4), "fisher": "released", "scale": 0.5}
     options = [f"--set={name}={value}" for name, value in settings.items()]
-    out = scored(write(tmp_path / "r.jsonl", rows), *options)
-    assert_scores(rows, out, ktae.KTAEConfig(**settings))
-
-
-def test_blocks_and_batches_change_nothing(tmp_path, monkeypatch):
-    rows = rollouts(groups=40, longest=200)
     monkeypatch.setattr("ktae.report.score._BLOCK", 300)
     monkeypatch.setattr("ktae.report.scoring._PADDED", 500)
     monkeypatch.setattr("ktae.report.score._BATCH", 7)
-    assert_scores(rows, scored(write(tmp_path / "r.jsonl", rows)))
+    assert_scores(rows, scored(write(tmp_path / "r.jsonl", rows), *options), ktae.KTAEConfig(**settings))
     assert pq.ParquetFile(tmp_path / "out.parquet").num_row_groups > 10
 
 
@@ -245,16 +239,13 @@ def test_what_is_there_is_not_overwritten(tmp_path, capsys):
     assert "the rollouts already have rollout_row, rollout_group" in capsys.readouterr().err
 
 
-def test_names_with_dots_are_kept_apart(tmp_path, capsys):
-    for name in ("qwen2.5_a.jsonl", "qwen2.5_b.jsonl.gz"):
-        (tmp_path / name).write_bytes(write(tmp_path / "r.jsonl", rollouts()).read_bytes())
-        assert main(["score", str(tmp_path / name)]) == 0
-    assert {path.name for path in tmp_path.glob("*.parquet")} == {
-        "qwen2.5_a.scores.parquet",
-        "qwen2.5_b.scores.parquet",
-    }
+def test_names_with_dots_are_kept_apart(tmp_path):
+    for name in ("qwen2.5_a", "qwen2.5_b"):
+        assert main(["score", str(write(tmp_path / f"{name}.jsonl", rollouts()))]) == 0
+        assert (tmp_path / f"{name}.scores.parquet").exists()
 
 
+@pytest.mark.slow
 def test_two_at_once_and_one_killed(tmp_path, capsys):
     """The second of two writers stops; after a kill the next one writes the whole file."""
     rows = rollouts(groups=40, longest=2000)
@@ -326,6 +317,7 @@ def test_rewards_that_never_count_as_correct_are_pointed_out(tmp_path, capsys):
     assert "every group has one rollout" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_gsm8k_example_solutions(shared, tmp_path):
     path = shared / "data" / "groups" / "gsm8k_example_model_solutions.jsonl.gz"
     models = ["6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification"]
