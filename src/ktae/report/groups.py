@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -91,11 +91,7 @@ def load_group(arguments: argparse.Namespace, *, permutations: int) -> Group:
 
 
 def group_of(
-    rollouts: Sequence[Rollout],
-    config: KTAEConfig,
-    tokenizer: Tokenizer | None,
-    *,
-    permutations: int,
+    rollouts: Sequence[Rollout], config: KTAEConfig, tokenizer: Tokenizer | None, *, permutations: int
 ) -> Group:
     """All rollouts of a group with their tokens, table and scores; in the given order.
 
@@ -156,10 +152,10 @@ def remarks(group: Group, scale: float) -> list[str]:
 
 def unit_texts(rollouts: Sequence[Rollout], texts: Sequence[Sequence[str]]) -> dict[int, str]:
     """The text that each token id has most often; of two that are as frequent the first in the alphabet."""
-    found: dict[int, Counter[str]] = {}
+    found: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for rollout, of_rollout in zip(rollouts, texts, strict=True):
         for token_id, text in zip(rollout.token_ids or [], of_rollout, strict=True):
-            found.setdefault(token_id, Counter())[text] += 1
+            found[token_id][text] += 1
     return {token_id: min(counts, key=lambda text: (-counts[text], text)) for token_id, counts in found.items()}
 
 

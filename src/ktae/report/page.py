@@ -221,15 +221,15 @@ def _with_progress(groups: dict[str, list[Rollout]]) -> Iterable[tuple[str, list
 
 def _summary(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     total = {name: sum(entry[name] for entry in entries) for name in ("rollouts", "scored", "correct", "tokens")}
-    facts = [
-        ("prompts", f"{len(entries):,}"),
-        ("rollouts", f"{total['rollouts']:,}"),
-        ("tokens", f"{total['tokens']:,}"),
-        ("correct", f"{total['correct'] / total['scored']:.1%}" if total["scored"] else "-"),
-        ("mixed prompts", f"{sum(map(_is_mixed, entries)):,}"),
-    ]
-    unscored = total["rollouts"] - total["scored"]
-    return [*facts, ("not scored", f"{unscored:,}")] if unscored else facts
+    facts = {
+        "prompts": len(entries),
+        "rollouts": total["rollouts"],
+        "tokens": total["tokens"],
+        "correct": f"{total['correct'] / total['scored']:.1%}" if total["scored"] else "-",
+        "mixed prompts": sum(map(_is_mixed, entries)),
+        "not scored": total["rollouts"] - total["scored"],
+    }
+    return [(k, v if isinstance(v, str) else f"{v:,}") for k, v in facts.items() if v or k != "not scored"]
 
 
 def _is_mixed(entry: dict[str, Any]) -> bool:
