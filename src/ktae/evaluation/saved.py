@@ -48,23 +48,28 @@ def read_saved(path: Path, *, strict: bool = False) -> tuple[str, list[Output], 
     outputs: dict[tuple[str, str, int], Output] = {}
     seen: Counter[tuple[str, str, str]] = Counter()
 
-    def convert_all() -> Iterator[Malformed | tuple[Row, list[Output]]]:
+    def kept() -> Iterator[Malformed | Row]:
         for row in rows:
+            if isinstance(row, Malformed):
+                yield row
+                continue
             try:
-                yield row if isinstance(row, Malformed) else (row, list(convert(row.data, stem(row.path))))
-            except (KeyError, IndexError, TypeError, ValueError) as error:
-                reason = f"not of the format {name}: {type(error).__name__} {error}"
-                yield Malformed(row.path, row.row, reason)
+                for output in list(convert(row.data, stem(row.path))):
+                    key = (output["task"], output["id"])
+                    by_filter = (*key, str(row.data.get("filter")))
+                    output.setdefault("sample", seen[by_filter])
+                    seen[by_filter] += 1
+                    first = outputs.setdefault((*key, output["sample"]), output)
+                    if first is not output and name != "lm-eval":
+                        raise ValueError(f"sample {output['sample']} of {key[0]}, {key[1]:.80} was there before")
+                    if first is not output and output["stored"] is not None:
+                        first["stored"] = output["stored"] or bool(first["stored"])
+                yield row
+            except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+                yield Malformed(row.path, row.row, f"not of the format {name}: {type(error).__name__} {error}")
 
-    for row, converted in without_malformed(convert_all(), path, strict=strict, found=malformed):
-        for output in converted:
-            key = (output["task"], output["id"])
-            by_filter = (*key, str(row.data.get("filter")))
-            output.setdefault("sample", seen[by_filter])
-            seen[by_filter] += 1
-            first = outputs.setdefault((*key, output["sample"]), output)
-            if first is not output and name == "lm-eval" and output["stored"] is not None:
-                first["stored"] = output["stored"] or bool(first["stored"])
+    for _ in without_malformed(kept(), path, strict=strict, found=malformed):
+        pass
     return name, list(outputs.values()), malformed
 
 
