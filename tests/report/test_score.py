@@ -1,5 +1,6 @@
 """`ktae score` as a command: the same numbers as the library, any order, any format, whole files or none."""
 
+import datetime
 import decimal
 import json
 import signal
@@ -129,31 +130,6 @@ def test_columns_of_every_kind(tmp_path):
     assert [row["number"] for row in as_parquet] == [row["number"] for row in rows]
 
 
-def test_parquet_columns_stay_as_they_are(tmp_path):
-    import datetime
-
-    day = datetime.date(2026, 11, 24)
-    table = pa.table(
-        {
-            "uid": pa.array(["a", "b", "a"], pa.dictionary(pa.int8(), pa.string())),
-            "token_ids": pa.array([[1, 2], [3], [1, 3]], pa.list_(pa.int32())),
-            "reward": pa.array([0.1, 1.0, 0.5], pa.float32()),
-            "day": pa.array([day] * 3),
-            "price": pa.array([decimal.Decimal("1.10")] * 3, pa.decimal128(7, 2)),
-            "raw": pa.array([b"\xff"] * 3),
-            "when": pa.array([1, 2, 3], pa.timestamp("us", "UTC")),
-        }
-    )
-    pq.write_table(table, tmp_path / "r.parquet")
-    scored(tmp_path / "r.parquet", "--set", "correct_above=0.1")
-    result = pq.read_table(tmp_path / "out.parquet")
-    for name in ("uid", "reward", "day", "price", "raw", "when"):
-        assert result[name].to_pylist() == table[name].take([0, 2, 1]).to_pylist()
-        assert result[name].type == table[name].type or name == "uid"
-    # float32(0.1) is not above 0.1: token 2 goes with the incorrect rollout.
-    assert result["key_token_values"].to_pylist()[0][1] < 0
-
-
 def test_text_needs_a_tokenizer_and_only_the_policys_counts(tmp_path, capsys):
     said = [[{"role": "assistant", "content": f"it is {x}"}, {"role": "tool", "content": "no 7"}] for x in (7, 8)]
     rows = [{"group": 0, "completion": turns, "reward": 1.0 - i} for i, turns in enumerate(said)]
@@ -272,6 +248,12 @@ def test_two_at_once_and_one_killed(tmp_path, capsys):
 def test_columns_that_arrow_and_python_disagree_about(tmp_path, out):
     """Every column comes out, whatever its type and name; what Python has no value for is text."""
     kinds = {
+        "key": pa.array(["x", "y"], pa.dictionary(pa.int8(), pa.string())),
+        "day": pa.array([datetime.date(2026, 11, 24)] * 2),
+        "price": pa.array([decimal.Decimal("1.10")] * 2, pa.decimal128(7, 2)),
+        "raw": pa.array([b"\xff"] * 2),
+        "when": pa.array([1, 2], pa.timestamp("us", "UTC")),
+        "single": pa.array([0.1, 0.2], pa.float32()),
         "view": pa.array(["x", None], pa.string_view()),
         "half": pa.array([1.5, 2.5], pa.float16()),
         "wide": pa.array([decimal.Decimal("1.10")] * 2, pa.decimal256(50, 2)),
@@ -293,7 +275,7 @@ def test_columns_that_arrow_and_python_disagree_about(tmp_path, out):
     assert "00:00:00.000000005" in str(result[0]["at"])
     if out == "o.parquet":
         types = pq.read_schema(tmp_path / out)
-        for name in ("half", "wide", "took", "map", "Reward", "big"):
+        for name in ("day", "price", "raw", "when", "single", "half", "wide", "took", "map", "Reward", "big"):
             assert types.field(name).type == table.schema.field(name).type
             assert result[0][name] == table[name][0].as_py()
 
