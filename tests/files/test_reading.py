@@ -11,6 +11,7 @@ pytest.importorskip("pyarrow")
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from ktae.files.columns import Rollout, columns_of, label
 from ktae.files.reading import load_groups, read_rollouts
@@ -164,23 +165,14 @@ def test_malformed_rows_keep_their_place_and_reason(tmp_path, line, reason):
     assert malformed == [wrong]
 
 
-@pytest.mark.parametrize(("mask", "reason"), [([1], "as long as token_ids, 2, got 1"), ([1, 2], "got 2")])
-def test_malformed_masks(tmp_path, mask, reason):
-    rows = [{**ROWS[0], "mask": [1, 0]}, {**ROWS[0], "mask": mask}]
+@pytest.mark.parametrize("name", ["mask", "states"])
+@pytest.mark.parametrize(("values", "reason"), [([1], "as long as token_ids, 2, got 1"), ([1, 0.5], "got 0.5")])
+def test_malformed_masks_and_states(tmp_path, name, values, reason):
+    rows = [{**ROWS[0], name: [1, 0]}, {**ROWS[0], name: values}]
     good, wrong = read_rollouts(lines(tmp_path / "r.jsonl", rows))
-    assert good.mask == [1, 0]
+    assert getattr(good, name) == [1, 0]
+    assert states_of([good]).get("states", torch.tensor([])).tolist() == [[1, 0]] * (name == "states")
     assert reason in wrong.reason
-
-
-@pytest.mark.parametrize(
-    ("states", "reason"), [([4], "states must be as long as token_ids, 2, got 1"), ([4, 0.5], "got 0.5")]
-)
-def test_states(tmp_path, states, reason):
-    rows = [{**ROWS[0], "states": [4, -1]}, {**ROWS[0], "states": states}]
-    good, wrong = read_rollouts(lines(tmp_path / "r.jsonl", rows))
-    assert good.states == [4, -1]
-    assert reason in wrong.reason
-    assert states_of([good])["states"].tolist() == [[4, -1]]
 
 
 def test_unnest(tmp_path):
