@@ -54,6 +54,12 @@ def add_rollout_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="stop at the first malformed row")
 
 
+def add_permutations(parser: argparse.ArgumentParser) -> None:
+    """--permutations, as `ktae.explain` takes them."""
+    what = "labellings for the p-value against chance (default: 20,000; 0 leaves it out)"
+    parser.add_argument("--permutations", type=int, default=20_000, metavar="N", help=what)
+
+
 def named_columns(arguments: argparse.Namespace) -> dict[str, Any]:
     """What `columns_of` takes besides a row."""
     names = {name: getattr(arguments, f"{name}_column") for name in _COLUMNS}

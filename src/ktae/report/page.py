@@ -24,7 +24,7 @@ from ktae.files.locks import unfinished
 from ktae.files.reading import load_groups
 from ktae.files.tokens import Tokenizer, load_tokenizer
 from ktae.pictures import style
-from ktae.report.options import add_rollout_arguments, config_of, named_columns
+from ktae.report.options import add_permutations, add_rollout_arguments, config_of, named_columns
 
 LIMIT = 30_000_000  # bytes
 _SCRIPTS = ("dom.js", "curves.js", "prompts.js", "group.js", "tokens.js", "main.js")  # in the order of their running
@@ -38,13 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_rollout_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page (default: report.html)")
-    parser.add_argument(
-        "--permutations",
-        type=int,
-        default=20_000,
-        metavar="N",
-        help="labellings for the p-value against chance (default: 20,000; 0 leaves it out)",
-    )
+    add_permutations(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -55,6 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     path: Path = arguments.rollouts
     if not arguments.out.absolute().parent.is_dir():
         raise ValueError(f"--out must be in a folder that exists, got {arguments.out}")
+    named = config_of(arguments)
     recipe = load_recipe(str(path / "config.yaml")) if page_run.is_run(path) else None
     notes: list[str] = []
     groups: dict[str, list[Rollout]] = {}
@@ -72,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     def settings_of(group: str) -> KTAEConfig:
         """A run's groups are named ALGORITHM/STEP/GROUP."""
-        return recipe.key_tokens(group.partition("/")[0]) if recipe and not arguments.set else config_of(arguments)
+        return recipe.key_tokens(group.partition("/")[0]) if recipe and not arguments.set else named
 
     written = write_report(
         groups,

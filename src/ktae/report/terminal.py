@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ktae.extras import require
 from ktae.pictures.style import BLAME, CREDIT
-from ktae.report.options import add_rollout_arguments, config_of
+from ktae.report.options import add_permutations, add_rollout_arguments, config_of
 
 if TYPE_CHECKING:
     from ktae.explanation import KeyTokenTable
@@ -58,13 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=20, metavar="N", help="rows of the table (default: 20; 0 for all)")
     parser.add_argument("--sort", metavar="COLUMN", help="sort the table by a column, smallest first")
     parser.add_argument("--descending", action="store_true", help="with --sort: largest first")
-    parser.add_argument(
-        "--permutations",
-        type=int,
-        default=20_000,
-        metavar="N",
-        help="labellings for the p-value against chance (default: 20,000)",
-    )
+    add_permutations(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
