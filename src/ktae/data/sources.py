@@ -55,9 +55,11 @@ def answers_of(value: Any) -> list[str]:
     """
     if isinstance(value, list):
         return list(dict.fromkeys(answer for item in value for answer in answers_of(item)))
+    if value is None or isinstance(value, dict):
+        return []
     try:
-        return list(reference_answers(plain(value) or "" if isinstance(value, float) else value))
-    except (TypeError, ValueError):
+        return list(reference_answers(value if isinstance(value, str) else plain(value) or ""))
+    except ValueError:
         return []
 
 
