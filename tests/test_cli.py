@@ -19,9 +19,6 @@ DOCS = Path(__file__).parents[1] / "docs"
 # A folder that cannot be made: there is a file where a folder of its path should be.
 IMPOSSIBLE = f"{__file__}/out"
 
-# Their modules import torch at the top.
-IMPORT_TORCH = ("score", "explain", "plot", "report")
-
 
 def run(*arguments, **options):
     return subprocess.run([sys.executable, "-m", "ktae", *arguments], capture_output=True, text=True, **options)
@@ -40,14 +37,13 @@ def test_the_api_is_listed():
 
 def test_help_loads_no_torch():
     """One process builds the parsers in turn and says which was the first with torch."""
-    commands = ["", *(command for command in COMMANDS if command not in IMPORT_TORCH)]
     code = (
         "import sys; from ktae.cli import build_parser\n"
         "for command in sys.argv[1:]:\n"
         "    build_parser(command)\n"
         "    assert 'torch' not in sys.modules, command"
     )
-    subprocess.run([sys.executable, "-c", code, *commands], check=True)
+    subprocess.run([sys.executable, "-c", code, "", *COMMANDS], check=True)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -21,6 +21,7 @@ with locked(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_told_who_holds_the_lock_and_a_killed_one_is_no_obstacle(tmp_path):
     path = tmp_path / "run"
     path.mkdir()
@@ -62,6 +63,7 @@ def _write_often(folder, times):
             continue
 
 
+@pytest.mark.slow
 def test_of_many_writers_one_is_inside_at_a_time(tmp_path):
     spawn = multiprocessing.get_context("spawn")
     writers = [spawn.Process(target=_write_often, args=(tmp_path, 300)) for _ in range(3)]

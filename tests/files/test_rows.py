@@ -232,3 +232,8 @@ def test_which_files(tmp_path):
     assert [stem(file) for file in files_of(tmp_path)] == ["b_2", "b_10", "c_9", "c_10"]
     with pytest.raises(ValueError, match=r"must be in a file that ends in \.jsonl, .*got a\.txt"):
         files_of(tmp_path / "a.txt")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        files_of(tmp_path / "none.jsonl")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"holds no rollouts: no file ends in \.jsonl"):
+        files_of(tmp_path / "empty")

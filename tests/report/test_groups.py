@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 from scipy.stats import fisher_exact
 
+from ktae.cli import build_parser
 from ktae.config import KTAEConfig
 from ktae.files.columns import columns_of, parse_row
 from ktae.files.tokens import Words
@@ -19,7 +20,8 @@ def load(tmp_path):
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def load(wanted):
-        found = load_group(tmp_path / "r.jsonl", wanted, {}, (), KTAEConfig(), Words(), strict=True, permutations=0)
+        arguments = ["explain", str(tmp_path / "r.jsonl"), "--tokenizer", "words", "--group", wanted]
+        found = load_group(build_parser("explain").parse_args(arguments), permutations=0)
         return {rollout.group for rollout in found.rollouts}, len(found.rollouts)
 
     return load

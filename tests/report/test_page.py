@@ -126,6 +126,7 @@ NO_TEXTS = "group 1 must have token_texts, one for each of its token ids"
     ("rows", "arguments", "message"),
     [
         ([], (), "holds no usable rows"),
+        ([], ("--set", "scale='x'"), "scale must be a finite number"),  # before anything is read
         (rows_of(1), (), "give the model's tokenizer"),
         ([IDS], (), NO_TEXTS),
         ([{**IDS, "token_texts": ["a"]}], (), NO_TEXTS),

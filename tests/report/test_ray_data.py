@@ -17,6 +17,7 @@ from ktae.report.ray_data import score
 
 # Ray's own, about its settings and about sockets that it leaves to the garbage collector.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
     pytest.mark.filterwarnings("ignore::FutureWarning:ray.*"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

@@ -1,5 +1,6 @@
 """`ktae score` as a command: the same numbers as the library, any order, any format, whole files or none."""
 
+import datetime
 import decimal
 import json
 import signal
@@ -92,11 +93,9 @@ def assert_scores(rows, out, config=None):
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
 @pytest.mark.parametrize("out", ["o.parquet", "o.jsonl"])
-@pytest.mark.parametrize("mixed", [False, True], ids=["sorted", "unsorted"])
-def test_scores_are_the_librarys(tmp_path, suffix, out, mixed):
-    rows = rollouts()[:-1] if not mixed else rollouts()
-    if mixed:
-        rows = [rows[i] for i in np.random.default_rng(1).permutation(len(rows))]
+def test_scores_are_the_librarys(tmp_path, suffix, out):
+    rows = rollouts()
+    rows = [rows[i] for i in np.random.default_rng(1).permutation(len(rows))]
     result = scored(write(tmp_path / f"r{suffix}", rows), out=tmp_path / out)
     assert_scores(rows, result)
     assert any(value not in (0, None) for row in result for value in row["key_token_values"])
@@ -107,20 +106,14 @@ def test_scores_are_the_librarys(tmp_path, suffix, out, mixed):
     assert {path.name for path in tmp_path.iterdir()} == {f"r{suffix}", out}, "nothing temporary is left"
 
 
-def test_the_config_is_used(tmp_path):
-    rows = rollouts()
+def test_blocks_and_batches_change_nothing_and_the_config_is_used(tmp_path, monkeypatch):
+    rows = rollouts(groups=40, longest=200)
     settings = {"correct_above": -0.5, "exclude_token_ids": (3, 4), "fisher": "released", "scale": 0.5}
     options = [f"--set={name}={value}" for name, value in settings.items()]
-    out = scored(write(tmp_path / "r.jsonl", rows), *options)
-    assert_scores(rows, out, ktae.KTAEConfig(**settings))
-
-
-def test_blocks_and_batches_change_nothing(tmp_path, monkeypatch):
-    rows = rollouts(groups=40, longest=200)
     monkeypatch.setattr("ktae.report.score._BLOCK", 300)
     monkeypatch.setattr("ktae.report.scoring._PADDED", 500)
     monkeypatch.setattr("ktae.report.score._BATCH", 7)
-    assert_scores(rows, scored(write(tmp_path / "r.jsonl", rows)))
+    assert_scores(rows, scored(write(tmp_path / "r.jsonl", rows), *options), ktae.KTAEConfig(**settings))
     assert pq.ParquetFile(tmp_path / "out.parquet").num_row_groups > 10
 
 
@@ -137,39 +130,16 @@ def test_columns_of_every_kind(tmp_path):
     assert [row["number"] for row in as_parquet] == [row["number"] for row in rows]
 
 
-def test_parquet_columns_stay_as_they_are(tmp_path):
-    import datetime
-
-    day = datetime.date(2026, 11, 24)
-    table = pa.table(
-        {
-            "uid": pa.array(["a", "b", "a"], pa.dictionary(pa.int8(), pa.string())),
-            "token_ids": pa.array([[1, 2], [3], [1, 3]], pa.list_(pa.int32())),
-            "reward": pa.array([0.1, 1.0, 0.5], pa.float32()),
-            "day": pa.array([day] * 3),
-            "price": pa.array([decimal.Decimal("1.10")] * 3, pa.decimal128(7, 2)),
-            "raw": pa.array([b"\xff"] * 3),
-            "when": pa.array([1, 2, 3], pa.timestamp("us", "UTC")),
-        }
-    )
-    pq.write_table(table, tmp_path / "r.parquet")
-    scored(tmp_path / "r.parquet", "--set", "correct_above=0.1")
-    result = pq.read_table(tmp_path / "out.parquet")
-    for name in ("uid", "reward", "day", "price", "raw", "when"):
-        assert result[name].to_pylist() == table[name].take([0, 2, 1]).to_pylist()
-        assert result[name].type == table[name].type or name == "uid"
-    # float32(0.1) is not above 0.1: token 2 goes with the incorrect rollout.
-    assert result["key_token_values"].to_pylist()[0][1] < 0
-
-
-def test_text_needs_a_tokenizer(tmp_path, capsys):
-    rows = [{"group": 0, "completion": f"it is {x}", "reward": float(x == 7)} for x in (7, 8)]
+def test_text_needs_a_tokenizer_and_only_the_policys_counts(tmp_path, capsys):
+    said = [[{"role": "assistant", "content": f"it is {x}"}, {"role": "tool", "content": "no 7"}] for x in (7, 8)]
+    rows = [{"group": 0, "completion": turns, "reward": 1.0 - i} for i, turns in enumerate(said)]
     path = write(tmp_path / "r.jsonl", rows)
     assert main(["score", str(path), "--out", str(tmp_path / "out.parquet")]) == 2
     assert "row 1 has no token ids: give the model's tokenizer" in capsys.readouterr().err
     result = scored(path, "--tokenizer", "words", out=tmp_path / "o.parquet")
-    assert [row["token_texts"] for row in result] == [["it", " is", " 7"], ["it", " is", " 8"]]
-    assert [row["key_token_values"] for row in result] == [[0, 0, 1], [0, 0, -1]]
+    assert [row["token_texts"] for row in result] == [["it", " is", f" {x}", "\nno", " 7"] for x in (7, 8)]
+    assert [row["key_token_values"] for row in result] == [[0, 0, 1, 0, 0], [0, 0, -1, 0, 0]]
+    assert [row["token_advantages"][3:] for row in result] == [[0, 0]] * 2
 
 
 def test_a_tokenizer_that_cannot_be_the_right_one(tmp_path, capsys):
@@ -203,17 +173,6 @@ def test_malformed_rows_are_counted_and_listed(tmp_path, capsys):
     assert main(["score", str(path), "--out", str(tmp_path / "s.parquet"), "--strict"]) == 2
     assert f"{path}:4: not valid JSON" in capsys.readouterr().err
     assert not list(tmp_path.glob("s.parquet*"))
-
-
-def test_malformed_parquet_rows(tmp_path):
-    rows = [row for row in rollouts() if row["reward"] is not None]
-    bad = {**rows[0], "token_ids": [-1] * len(rows[0]["token_ids"])}
-    path = write(tmp_path / "r.parquet", [rows[0], bad, *rows[1:]])
-    result = scored(path)
-    assert sorted(row["rollout_row"] for row in result) == [1, *range(3, len(rows) + 2)]
-    (listed,) = read(tmp_path / "out.parquet.malformed.jsonl")
-    assert listed["row"] == 2
-    assert "token_ids must hold integers" in listed["reason"]
 
 
 def test_a_folder_of_parquet_files_with_other_columns(tmp_path):
@@ -256,16 +215,13 @@ def test_what_is_there_is_not_overwritten(tmp_path, capsys):
     assert "the rollouts already have rollout_row, rollout_group" in capsys.readouterr().err
 
 
-def test_names_with_dots_are_kept_apart(tmp_path, capsys):
-    for name in ("qwen2.5_a.jsonl", "qwen2.5_b.jsonl.gz"):
-        (tmp_path / name).write_bytes(write(tmp_path / "r.jsonl", rollouts()).read_bytes())
-        assert main(["score", str(tmp_path / name)]) == 0
-    assert {path.name for path in tmp_path.glob("*.parquet")} == {
-        "qwen2.5_a.scores.parquet",
-        "qwen2.5_b.scores.parquet",
-    }
+def test_names_with_dots_are_kept_apart(tmp_path):
+    for name in ("qwen2.5_a", "qwen2.5_b"):
+        assert main(["score", str(write(tmp_path / f"{name}.jsonl", rollouts()))]) == 0
+        assert (tmp_path / f"{name}.scores.parquet").exists()
 
 
+@pytest.mark.slow
 def test_two_at_once_and_one_killed(tmp_path, capsys):
     """The second of two writers stops; after a kill the next one writes the whole file."""
     rows = rollouts(groups=40, longest=2000)
@@ -292,6 +248,12 @@ def test_two_at_once_and_one_killed(tmp_path, capsys):
 def test_columns_that_arrow_and_python_disagree_about(tmp_path, out):
     """Every column comes out, whatever its type and name; what Python has no value for is text."""
     kinds = {
+        "key": pa.array(["x", "y"], pa.dictionary(pa.int8(), pa.string())),
+        "day": pa.array([datetime.date(2026, 11, 24)] * 2),
+        "price": pa.array([decimal.Decimal("1.10")] * 2, pa.decimal128(7, 2)),
+        "raw": pa.array([b"\xff"] * 2),
+        "when": pa.array([1, 2], pa.timestamp("us", "UTC")),
+        "single": pa.array([0.1, 0.2], pa.float32()),
         "view": pa.array(["x", None], pa.string_view()),
         "half": pa.array([1.5, 2.5], pa.float16()),
         "wide": pa.array([decimal.Decimal("1.10")] * 2, pa.decimal256(50, 2)),
@@ -313,7 +275,7 @@ def test_columns_that_arrow_and_python_disagree_about(tmp_path, out):
     assert "00:00:00.000000005" in str(result[0]["at"])
     if out == "o.parquet":
         types = pq.read_schema(tmp_path / out)
-        for name in ("half", "wide", "took", "map", "Reward", "big"):
+        for name in ("day", "price", "raw", "when", "single", "half", "wide", "took", "map", "Reward", "big"):
             assert types.field(name).type == table.schema.field(name).type
             assert result[0][name] == table[name][0].as_py()
 
@@ -337,6 +299,7 @@ def test_rewards_that_never_count_as_correct_are_pointed_out(tmp_path, capsys):
     assert "every group has one rollout" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_gsm8k_example_solutions(shared, tmp_path):
     path = shared / "data" / "groups" / "gsm8k_example_model_solutions.jsonl.gz"
     models = ["6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification"]

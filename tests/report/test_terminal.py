@@ -117,13 +117,3 @@ def test_token_ids_without_a_tokenizer(tmp_path, capsys):
 def test_mistakes(rollouts, capsys, arguments, message):
     assert main(["explain", str(rollouts), "--tokenizer", "words", *arguments]) == 2
     assert message in capsys.readouterr().err
-
-
-def test_malformed_rows_are_told(rollouts, capsys):
-    with rollouts.open("a") as file:
-        file.write("{\n{\n")
-    assert main(["explain", str(rollouts), *SUM]) == 0
-    error = capsys.readouterr().err
-    assert f"malformed, {rollouts}:5: not valid JSON" in error
-    assert "2 malformed rows left out" in error
-    assert main(["explain", str(rollouts), "--strict"]) == 2

@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from ktae.data.selection import Counts, parse_levels, select
 from ktae.data.sources import COLUMNS, SOURCES, Problem, file_kind, load_rows, other_source
 from ktae.extras import require
 from ktae.files import json_lines
+from ktae.files.locks import locked, unfinished
 from ktae.files.rows import SUFFIXES
 from ktae.models.load import load_tokenizer
 
@@ -205,10 +205,8 @@ def _too_long(name: str, most: int, system: str) -> Callable[[Problem], bool]:
 def _write(rows: list[dict[str, Any]], settings: Prepare, counts: Counts, info: Path) -> None:
     """Both files or none; the data comes last, so that it is never there without its info."""
     datasets = require("datasets", extra="train")
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=settings.out.parent) as folder:
-        data = Path(folder) / settings.out.name
-        if data.suffix == ".jsonl":
+    with locked(settings.out), unfinished(settings.out) as data, unfinished(info) as about_file:
+        if settings.out.suffix == ".jsonl":
             json_lines.write(data, rows)
         else:
             text = datasets.Value("string")
@@ -222,6 +220,4 @@ def _write(rows: list[dict[str, Any]], settings: Prepare, counts: Counts, info: 
             "sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
             "datasets": datasets.__version__,
         }
-        (Path(folder) / info.name).write_text(json.dumps(about, indent=2, default=str) + "\n")
-        (Path(folder) / info.name).replace(info)
-        data.replace(settings.out)
+        about_file.write_text(json.dumps(about, indent=2, default=str) + "\n")

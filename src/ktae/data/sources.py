@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from ktae.extras import require
-from ktae.files.columns import PROMPTS, REFERENCES, as_text, plain, reference, value_of
+from ktae.files.columns import PROMPTS, messages_of, value_of
 from ktae.files.rows import SUFFIXES, read_rows, without_malformed
-from ktae.grading.extraction import extract_answer
+from ktae.grading.extraction import extract_answer, reference_answers
 
 _AHEAD = 100  # rows from which the columns are recognised
 COLUMNS = ("problem", "answer", "level", "id")  # what a column can be named for, and its name by default
+REFERENCES = (
+    *("answers", "answer", "ground_truth", "gts", "gt", "label", "target", "final_answer", "expected_answer"),
+    *("reward_model.ground_truth", "env_extras.reward_model.ground_truth", "extra_info.answer"),
+)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{(?!\s*\})|(?P<bare>[^\s{}$\\]+))")
 _LEVEL = re.compile(r"(?:level\s*)?([0-9]+)(?:\.0+)?", re.IGNORECASE)
 
@@ -32,6 +36,36 @@ class Problem:
     answers: tuple[str, ...]
     id: str
     level: int | None
+
+
+def plain(value: Any) -> str | None:
+    """A text without the white space around it, or a number, 5.0 as "5"; None for an empty one or NaN."""
+    if isinstance(value, float):
+        if value != value:
+            return None
+        value = int(value) if value.is_integer() else value
+    return str(value).strip() or None
+
+
+def answers_of(value: Any) -> list[str]:
+    """The accepted answers in a column of references (`reference_answers`); none where it holds none.
+
+    >>> answers_of("3 + 4 = 7\\n#### 7"), answers_of('["7", "seven"]'), answers_of([["7\\n"], 7.0])
+    (['7'], ['7', 'seven'], ['7'])
+    """
+    if isinstance(value, list):
+        return list(dict.fromkeys(answer for item in value for answer in answers_of(item)))
+    if value is None or isinstance(value, dict):
+        return []
+    try:
+        return list(reference_answers(value if isinstance(value, str) else plain(value) or ""))
+    except ValueError:
+        return []
+
+
+def references_in(data: Mapping[str, Any]) -> list[str]:
+    """The accepted answers of a row, from the first of REFERENCES that has any."""
+    return next(filter(None, (answers_of(value_of(data, name)) for name in REFERENCES)), [])
 
 
 def whole_number(value: Any) -> str | None:
@@ -55,7 +89,8 @@ def last_box(solution: Any) -> str | None:
 
 def after_hashes(solution: Any) -> str | None:
     """What follows `####` in a worked solution of GSM8K, without thousands separators; None without one."""
-    return next(iter(reference(solution)), None) if "####" in str(solution) else None
+    _, hashes, answer = str(solution).rpartition("####")
+    return plain(re.sub(r"(?<=\d),(?=\d)", "", answer)) if hashes else None
 
 
 def level_of(value: Any) -> int | None:
@@ -120,7 +155,9 @@ class Source:
     def _text(self, row: Mapping[str, Any], column: str) -> str:
         value = row.get(column)
         try:
-            return "" if value is None else as_text(value, column).strip()
+            if isinstance(value, list):
+                value = [turn for turn in value if not isinstance(turn, dict) or turn.get("role") != "system"]
+            return "" if value is None else "".join(text for text, _ in messages_of(value, column)).strip()
         except ValueError:
             raise ValueError(
                 f"the column {column!r} of {self.name} must hold a problem's text, got {value!r:.80}"
@@ -178,12 +215,6 @@ SOURCES = {
 }
 
 
-def _boxed_or_plain(value: Any) -> list[str]:
-    """Of a worked solution its box, unless the box is all there is; of anything else what `reference` reads."""
-    box = last_box(value) if isinstance(value, str) and len(value.split()) > 3 else None
-    return [box] if box else reference(value)
-
-
 def other_source(path: str, columns: Mapping[str, str | None]) -> Source:
     """A source that is not one of `SOURCES`.
 
@@ -196,7 +227,7 @@ def other_source(path: str, columns: Mapping[str, str | None]) -> Source:
         Path(path).name if file_kind(path) else path,
         path,
         problem=(str(problem),),
-        answers={str(answer): _boxed_or_plain},
+        answers={str(answer): answers_of},
         levels={level: level_of} if level else {},
         id=own_id or None,
         required=tuple(name for name in (columns["level"], columns["id"]) if name),
@@ -241,7 +272,7 @@ def load_rows(
         if source.problem == ("problem",) and "problem" not in names:
             other["problem"] = next((name for name in PROMPTS if name in names), None)
         if list(source.answers) == ["answer"] and "answer" not in names:
-            other["answer"] = next((name for name in REFERENCES if reference(value_of(merged, name))), None)
+            other["answer"] = next((name for name in REFERENCES if answers_of(value_of(merged, name))), None)
             if other["answer"] is None and last_box(merged.get("solution")):
                 other["answer"] = "solution"
         other = {name: column for name, column in other.items() if column}

@@ -23,24 +23,22 @@ def plot_accuracy(results: Mapping[str, dict[str, Any]], path: Path) -> None:
     """
     rows: dict[str, dict[str, Interval]] = {}
     for name, result in results.items():
-        for task, summary in {**result["tasks"], **({MACRO: result["macro"]} if result["macro"] else {})}.items():
-            row = f"{task} ({summary['problems']})" if "problems" in summary else task
-            rows.setdefault(row, {})[name] = 100 * summary["accuracy"], 100 * summary["low"], 100 * summary["high"]
+        for task, of_task in {**result["tasks"], **({MACRO: result["macro"]} if result["macro"] else {})}.items():
+            row = f"{task} ({of_task['problems']})" if "problems" in of_task else task
+            rows.setdefault(row, {})[name] = tuple(100 * of_task[key] for key in ("accuracy", "low", "high"))
     rows |= {MACRO: rows.pop(MACRO)} if MACRO in rows else {}  # last, also if a later result has more tasks
     save(draw_intervals(rows, list(results), "accuracy, % (bars: 95 % intervals)", limit=100, total=MACRO), path)
 
 
 def plot_length(results: Mapping[str, dict[str, Any]], path: Path) -> None:
-    """Mean length with its 95 % interval, a row a task; writes a PNG. Tasks whose lengths are unknown are left out.
+    """Mean length with its 95 % interval, a row a task. Tasks whose lengths are unknown are left out.
 
-    Raises:
-        ValueError: there are no lengths, or more results than can be told apart.
-        ImportError: matplotlib is not installed.
+    Else as `plot_accuracy`.
     """
     rows: dict[str, dict[str, Interval]] = {}
     for name, result in results.items():
-        for task, summary in result["tasks"].items():
-            if length := summary["length"]:  # without an interval if there is one problem
+        for task, of_task in result["tasks"].items():
+            if length := of_task["length"]:  # without an interval if there is one problem
                 low, high = (length["mean"] if length[end] is None else length[end] for end in ("low", "high"))
                 rows.setdefault(task, {})[name] = length["mean"], low, high
     save(draw_intervals(rows, list(results), "mean length, tokens (bars: 95 % intervals)"), path)

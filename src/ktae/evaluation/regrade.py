@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ktae.evaluation.samples import grade_rows
+from ktae.evaluation.saved import read_saved
 from ktae.extras import require
 from ktae.files import json_lines
 from ktae.files.rows import stem
-from ktae.files.saved import read_saved
 
 
 def regrade(path: Path, out: Path, *, workers: int = 2, strict: bool = False) -> dict[str, Any]:
@@ -21,7 +20,7 @@ def regrade(path: Path, out: Path, *, workers: int = 2, strict: bool = False) ->
     differs from the stored one), results.json and summary.md.
 
     Args:
-        path: see `ktae.files.saved.read_saved`.
+        path: see `ktae.evaluation.saved.read_saved`.
         out: the folder to write, which must be empty or not exist.
         workers: processes of the grader.
         strict: a row that cannot be graded raises a ValueError; else it is left out, named and counted.
@@ -49,16 +48,11 @@ def regrade(path: Path, out: Path, *, workers: int = 2, strict: bool = False) ->
         graded, seconds = grade_rows(rows, workers=workers, progress=lambda done: progress.update(bar, completed=done))
     compared = [row for row in graded if row["stored"] is not None]
     differing = [row for row in compared if row["stored"] != (row["status"] == "correct")]
-    by_task = {
-        task: {
-            "compared": sum(row["task"] == task for row in compared),
-            "disagreements": sum(row["task"] == task for row in differing),
-            "seconds": taken,
-        }
-        for task, taken in seconds.items()
-    }
-    for counts in by_task.values():
-        counts["agreement"] = 1 - counts["disagreements"] / counts["compared"] if counts["compared"] else None
+    by_task = {}
+    for task, taken in seconds.items():
+        asked, wrong = (sum(row["task"] == task for row in rows) for rows in (compared, differing))
+        agreement = 1 - wrong / asked if asked else None
+        by_task[task] = {"compared": asked, "disagreements": wrong, "seconds": taken, "agreement": agreement}
     json_lines.write(out / "samples.jsonl", [{k: v for k, v in row.items() if k != "stored"} for row in graded])
     json_lines.write(out / "disagreements.jsonl", differing)
     about = {"outputs": str(path), "format": format_name, "malformed": len(malformed)}
@@ -85,9 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--strict", action="store_true", help="stop at the first malformed row")
 
 
-def run(arguments: argparse.Namespace) -> Callable[[], Any] | None:
+def run(arguments: argparse.Namespace) -> None:
     """Runs the command."""
     require("rich", extra="train")
     out = arguments.out or arguments.outputs.with_name(stem(arguments.outputs) + "-graded")
     regrade(arguments.outputs, out, workers=arguments.workers, strict=arguments.strict)
-    return None

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ktae.data.sources import SOURCES, Problem, Source, load_rows
-from ktae.files.columns import plain, reference
+from ktae.data.sources import SOURCES, Problem, Source, answers_of, load_rows, plain
 from ktae.files.rows import SUFFIXES, Malformed, read_rows, stem
 
 BOXED = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -168,7 +167,7 @@ def read_problems(path: Path) -> list[Problem]:
             raise ValueError(
                 f"{path}:{row.row}: expected 'problem' (a text) and 'answers' (a list), got {row.data!r:.80}"
             )
-        answers = tuple(reference(given))
+        answers = tuple(answers_of(given))
         problems.append(Problem(text.strip(), answers, str(row.data.get("id", row.row - 1)), None))
     return _checked(problems, str(path))
 

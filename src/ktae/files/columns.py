@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import numbers
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -38,14 +36,10 @@ GENERATED = (
     *("generation", "generations", "generated_text", "model_output"),
 )
 _PERHAPS_GENERATED = ("text", "solution", "messages", "conversations")
-REFERENCES = (
-    *("answers", "answer", "ground_truth", "gts", "gt", "label", "target", "final_answer", "expected_answer"),
-    *("reward_model.ground_truth", "env_extras.reward_model.ground_truth", "extra_info.answer"),
-)
 _POLICY = ("assistant", "gpt", "model", None)  # None: a message without a role
 _LOGGED_VALUE = "key_token_value"  # a rollout's mean, which KTAETrainer logs beside the rewards
 _LONGEST_LABEL = 40
-_REFERENCE = re.compile(r"\s*(?:(?:the )?(?:final )?answer(?: is)?\s*:\s*)(.+)", re.IGNORECASE | re.DOTALL)
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -99,25 +93,28 @@ class Rollout:
         row: its line in JSON lines, else the number of the row in its file, from 1; counted on through a folder.
         group: the group's label, such as "grpo/10/3"; see `label`.
         prompt: as text, messages one after the other; "" if unknown.
-        text: the completion as text; None if only token ids are known.
+        parts: the completion's text in pieces, each with whether the policy wrote it; None if only ids are known.
         token_ids: None if only the text is known.
         mask: None if all tokens count.
         reward: NaN if unscored.
         data: all columns of the row.
-        parts: the text in pieces, each with whether the policy wrote it; None without text.
         states: one a token; None if there are none.
     """
 
     row: int
     group: str
     prompt: str
-    text: str | None
+    parts: tuple[tuple[str, bool], ...] | None
     token_ids: list[int] | None
     mask: list[int] | None
     reward: float
     data: dict[str, Any]
-    parts: tuple[tuple[str, bool], ...] | None = None
     states: list[int] | None = None
+
+    @property
+    def text(self) -> str | None:
+        """The completion; None if only token ids are known."""
+        return None if self.parts is None else "".join(text for text, _ in self.parts)
 
 
 def columns_of(data: Mapping[str, Any], *, words: bool = False, **given: Any) -> Columns:
@@ -141,13 +138,12 @@ def columns_of(data: Mapping[str, Any], *, words: bool = False, **given: Any) ->
     known = {name: value for name, value in given.items() if value}
     for name, value in known.items():
         for column in value if name == "group" else (value,):
-            if _lookup(data, column) is _ABSENT:
-                raise ValueError(f"{name} names the column {column!r}, and the first rows have only {_list(data)}")
+            if value_of(data, column, _ABSENT) is _ABSENT:
+                raise ValueError(f"{name} names the column {column!r}, and the first rows have only {', '.join(data)}")
     found: dict[str, Any] = {name: next((c for c in usual if c in data), None) for name, usual in _NAMES.items()}
-    if not found["tokens"] and _are_integers(data.get("tokens")):
-        found["tokens"] = "tokens"
-    if _are_integers(data.get("states")):
-        found["states"] = "states"
+    for name in ("tokens", "states"):
+        if not found.get(name) and _are_integers(data.get(name)):
+            found[name] = name
     found["group"] = found["group"] and (*(step for step in STEPS if step in data), found["group"])
     if {GROUP, REWARD} <= data.keys():
         found |= {"group": (GROUP,), "reward": REWARD}
@@ -159,18 +155,12 @@ def columns_of(data: Mapping[str, Any], *, words: bool = False, **given: Any) ->
     if words and found["text"] and "tokens" not in known:
         found["tokens"] = None
     found |= known
-    for name in ("group", "reward"):
-        if not found[name]:
-            raise ValueError(
-                f"no column is known to hold the {name}; name it with --{name}-column{'s' * (name == 'group')}: "
-                f"one of {_list(data)}"
-            )
+    options = {"group": "--group-columns", "reward": "--reward-column", "tokens": "--tokens-column or --text-column"}
+    for name, option in options.items():
+        if not found[name] and not (name == "tokens" and found["text"]):
+            what = "completion" if name == "tokens" else name
+            raise ValueError(f"no column is known to hold the {what}; name it with {option}: one of {', '.join(data)}")
     if not found["tokens"]:
-        if not found["text"]:
-            raise ValueError(
-                "no column is known to hold the completion; name it with --tokens-column or --text-column: "
-                f"one of {_list(data)}"
-            )
         found |= {name: None for name in ("mask", "states") if name not in known}
     return Columns(**found)
 
@@ -180,8 +170,8 @@ def check_free(names: Iterable[str], columns: Columns) -> None:
     taken = [name for name in names if name in _ADDED and not name == TOKEN_IDS == columns.tokens]
     if taken:
         raise ValueError(
-            f"the rollouts already have {_list(taken)}, which scores are written to: score the file that these scores "
-            "came from, or give the columns other names"
+            f"the rollouts already have {', '.join(taken)}, which scores are written to: score the file that these "
+            "scores came from, or give the columns other names"
         )
 
 
@@ -193,7 +183,7 @@ def parse_row(data: dict[str, Any], columns: Columns, row: int) -> Rollout:
     """
     values: dict[str | None, Any] = {None: None}
     for name in columns.used():
-        values[name] = _lookup(data, name)
+        values[name] = value_of(data, name, _ABSENT)
         if values[name] is _ABSENT:
             raise ValueError(f"there is no {name}")
     parts = states = token_ids = mask = None
@@ -204,10 +194,7 @@ def parse_row(data: dict[str, Any], columns: Columns, row: int) -> Rollout:
         mask = _mask(values[columns.mask], columns, len(token_ids), data.get("response_length"))
         if columns.states is not None:
             states = _integers(values[columns.states], columns.states, -(2**63), 2**63)
-            if len(states) != len(token_ids):
-                raise ValueError(
-                    f"{columns.states} must be as long as {columns.tokens}, {len(token_ids)}, got {len(states)}"
-                )
+            _check_length(states, columns.states, columns, len(token_ids))
     if parts is None and token_ids is None:
         raise ValueError(f"there is no completion: {columns.tokens or columns.text} is null")
     prompt = values[columns.prompt]
@@ -215,12 +202,11 @@ def parse_row(data: dict[str, Any], columns: Columns, row: int) -> Rollout:
         row=row,
         group="/".join(label(values[name], name) for name in columns.group),
         prompt="" if prompt is None else _shown(prompt),
-        text=None if parts is None else "".join(text for text, _ in parts),
+        parts=parts,
         token_ids=token_ids,
         mask=mask,
         reward=_reward(values[columns.reward], columns.reward),
         data=data,
-        parts=parts,
         states=states,
     )
 
@@ -264,72 +250,22 @@ def messages_of(content: Any, name: str) -> tuple[tuple[str, bool], ...]:
     return tuple(pieces)
 
 
-def as_text(content: Any, name: str) -> str:
-    """A text, or the messages that are not the system's, as one text. Raises a ValueError if it is neither."""
-    if isinstance(content, list):
-        content = [message for message in content if not isinstance(message, dict) or message.get("role") != "system"]
-    return "".join(text for text, _ in messages_of(content, name))
-
-
-def reference(value: Any) -> list[str]:
-    """The accepted answers in a column of references, in the forms that data sets have.
-
-    >>> reference("3 + 4 = 7\\n#### 1,007"), reference('["7", "seven"]'), reference([["7\\n"], 7.0])
-    (['1007'], ['7', 'seven'], ['7'])
-    """
-    if isinstance(value, str) and value.lstrip().startswith('["'):
-        with contextlib.suppress(ValueError):
-            value = json.loads(value)
-    if isinstance(value, list):
-        return list(dict.fromkeys(answer for item in value for answer in reference(item)))
-    if isinstance(value, str) and "####" in value:
-        value = re.sub(r"(?<=\d),(?=\d)", "", value.rpartition("####")[2])
-    elif isinstance(value, str) and (named := _REFERENCE.fullmatch(value)):
-        value = named[1]
-    answer = None if value is None or isinstance(value, dict) else plain(value)
-    return [] if answer is None else [answer]
-
-
-def references_in(data: Mapping[str, Any]) -> list[str]:
-    """The accepted answers of a row, from the first of REFERENCES that has any."""
-    return next(filter(None, (reference(value_of(data, name)) for name in REFERENCES)), [])
-
-
-def value_of(data: Mapping[str, Any], name: str) -> Any:
-    """The value of a column, or of a field within one; None if there is none."""
-    value = _lookup(data, name)
-    return None if value is _ABSENT else value
-
-
-def plain(value: Any) -> str | None:
-    """A text without the white space around it, or a number, 5.0 as "5"; None for an empty one or NaN."""
-    if isinstance(value, float):
-        if value != value:
-            return None
-        value = int(value) if value.is_integer() else value
-    return str(value).strip() or None
-
-
-_ABSENT = object()
-
-
-def _lookup(data: Mapping[str, Any], name: str) -> Any:
+def value_of(data: Mapping[str, Any], name: str, default: Any = None) -> Any:
+    """The value of a column, or of a field within one; `default` if there is none."""
     if name in data:
         return data[name]
     column, dot, field = name.partition(".")
     inside = data.get(column) if dot else None
-    return _lookup(inside, field) if isinstance(inside, dict) else _ABSENT
+    return value_of(inside, field, default) if isinstance(inside, dict) else default
 
 
 def _completion(data: Mapping[str, Any], has_tokens: bool) -> str | None:
     """The column of the completion's text; None if there is none, or where it is only shown and not sure."""
     for names in (GENERATED, _PERHAPS_GENERATED):
-        found = [
-            name for name in names if isinstance(data.get(name), str | list) or (name in data and data[name] is None)
-        ]
+        found = [name for name in names if name in data and isinstance(data[name], str | list | None)]
         if len(found) > 1 and not has_tokens:
             raise ValueError(
-                f"several columns may be the completion: {_list(found)}; name it: --text-column {found[0]}"
+                f"several columns may be the completion: {', '.join(found)}; name it: --text-column {found[0]}"
             )
         if found:
             return found[0] if len(found) == 1 else None
@@ -338,11 +274,15 @@ def _completion(data: Mapping[str, Any], has_tokens: bool) -> str | None:
 
 def _said(message: dict[str, Any]) -> str | None:
     content = message.get("content", message.get("value"))
+    calls = message.get("tool_calls") or []
+    calls = calls if isinstance(calls, list) else [calls]
     if isinstance(content, list):  # parts: texts, images
+        if not all(isinstance(part, str | dict) for part in content):
+            return None
         texts = [part if isinstance(part, str) else part.get("text") or f"[{part.get('type')}]" for part in content]
-        content = "".join(texts)
-    calls = [call.get("function") or call for call in message.get("tool_calls") or []]
+        content = "".join(map(str, texts))
     said = [message.get("reasoning_content") or message.get("reasoning"), content]
+    calls = [call.get("function") or call if isinstance(call, dict) else call for call in calls]
     said += [json.dumps(call, ensure_ascii=False, default=str) for call in calls]
     texts = [text for text in said if isinstance(text, str) and text]
     return "\n".join(texts) if texts or isinstance(content, str) else None
@@ -352,7 +292,7 @@ def _shown(prompt: Any) -> str:
     """Shown only, so anything will do."""
     try:
         return "".join(text for text, _ in messages_of(prompt, "prompt"))
-    except (ValueError, AttributeError):
+    except ValueError:
         return json.dumps(prompt, ensure_ascii=False, default=str)
 
 
@@ -367,14 +307,17 @@ def _reward(value: Any, name: str) -> float:
 
 def _mask(values: Any, columns: Columns, length: int, response_length: Any) -> list[int] | None:
     mask = None if values is None else _integers(values, str(columns.mask), 0, 2)
-    if mask is not None and len(mask) == length:
-        return mask
     # slime's tokens begin with the prompt's, its mask does not.
-    if isinstance(response_length, int) and response_length < length and (not mask or len(mask) == response_length):
+    if isinstance(response_length, int) and 0 <= response_length < length and len(mask or []) in (0, response_length):
         return [0] * (length - response_length) + (mask or [1] * response_length)
     if mask is not None:
-        raise ValueError(f"{columns.mask} must be as long as {columns.tokens}, {length}, got {len(mask)}")
-    return None
+        _check_length(mask, str(columns.mask), columns, length)
+    return mask
+
+
+def _check_length(values: list[int], name: str, columns: Columns, length: int) -> None:
+    if len(values) != length:
+        raise ValueError(f"{name} must be as long as {columns.tokens}, {length}, got {len(values)}")
 
 
 def _integers(values: Any, name: str, begin: int, end: int) -> list[int]:
@@ -395,18 +338,10 @@ def _reward_function(data: Mapping[str, Any], advantage: str) -> str | None:
     """The one column of numbers between completion and advantage; TRL names it after the reward function."""
     names = list(data)
     between = names[names.index("completion") + 1 : names.index(advantage)]
-    found = [
-        name
-        for name in between
-        if name != _LOGGED_VALUE and (data[name] is None or isinstance(data[name], numbers.Real))
-    ]
+    found = [c for c in between if c != _LOGGED_VALUE and isinstance(data[c], numbers.Real | None)]
     if len(found) > 1:
         raise ValueError(
-            f"several columns may be the reward: {_list(found)}; name the one that tells correctness: "
+            f"several columns may be the reward: {', '.join(found)}; name the one that tells correctness: "
             f"--reward-column {found[0]}"
         )
     return found[0] if found else None
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(names)

@@ -6,6 +6,7 @@ place and the reason, and the rows around it are still read.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -148,11 +149,7 @@ def stem(path: Path) -> str:
 
 
 def _under_a_key(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    lists = [
-        value
-        for value in data.values()
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
-    ]
+    lists = [v for v in data.values() if isinstance(v, list) and v and all(isinstance(item, dict) for item in v)]
     if len(lists) != 1 or _OF_A_ROW & data.keys() or all("role" in item for item in lists[0]):
         yield data
         return
@@ -327,12 +324,9 @@ def _plain(name: str, column: Any) -> list[Any]:
     arrow = require("pyarrow", extra="report")
     if column.type == arrow.float32():
         column = column.cast(arrow.string()).cast(arrow.float64())
-    try:
-        if column.type != arrow.time64("ns"):  # Python's have microseconds
+    if column.type != arrow.time64("ns"):  # Python's have microseconds
+        with contextlib.suppress(ValueError, OverflowError):
             return column.to_pylist()
-        return column.cast(arrow.string()).to_pylist()
-    except (ValueError, OverflowError):
-        pass
     try:
         return column.cast(arrow.string()).to_pylist()
     except NotImplementedError as error:

@@ -17,25 +17,20 @@ _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 class Tokenizer(Protocol):
-    """What reports need of a tokenizer."""
+    """What reports need of a tokenizer.
+
+    `encode` gives a text's token ids, no special tokens added. `texts` gives the text of each token where it stands,
+    white space included; joined they are the text of all. It takes one rollout's ids or those of a part of it, and the
+    text that they were encoded from, None if they were given. Ids that may be given lie below `size`; none may be if
+    it is None, since tokens are made from text alone.
+    """
 
     @property
-    def size(self) -> int | None:
-        """Token ids that may be given lie below it; None if none may be, since tokens are made from text alone."""
-        ...
+    def size(self) -> int | None: ...
 
-    def encode(self, text: str) -> list[int]:
-        """The text's token ids, no special tokens added."""
-        ...
+    def encode(self, text: str) -> list[int]: ...
 
-    def texts(self, token_ids: Sequence[int], text: str | None) -> list[str]:
-        """The text of each token where it stands, white space included; joined they are the text of all.
-
-        Args:
-            token_ids: one rollout's, or those of a part of it.
-            text: what they were encoded from; None if they were given.
-        """
-        ...
+    def texts(self, token_ids: Sequence[int], text: str | None) -> list[str]: ...
 
 
 def load_tokenizer(name: str) -> Tokenizer:
@@ -52,34 +47,6 @@ def load_tokenizer(name: str) -> Tokenizer:
     except OSError as error:  # transformers' word for all that can go wrong, over many lines
         first = str(error).strip().partition("\n")[0]
         raise ValueError(f"--tokenizer must be words or a tokenizer's name or path, got {name}: {first}") from error
-
-
-def check_tokenizer(
-    tokenizer: Tokenizer | None, *, with_ids: int | None, without_ids: int | None, largest_id: int
-) -> None:
-    """Refuses a tokenizer that does not go with the rollouts.
-
-    Args:
-        with_ids, without_ids: a row with given token ids and one without; None if there is none.
-        largest_id: of the given token ids.
-
-    Raises:
-        ValueError: there is text and no tokenizer, or token ids are given that cannot be the tokenizer's.
-    """
-    if tokenizer is None:
-        if without_ids is not None:
-            raise ValueError(
-                f"row {without_ids} has no token ids: give the model's tokenizer, --tokenizer NAME or PATH, "
-                "or --tokenizer words"
-            )
-    elif tokenizer.size is None:
-        if with_ids is not None:
-            raise ValueError(f"row {with_ids} has token ids: --tokenizer must be the one they are from, not words")
-    elif largest_id >= tokenizer.size:
-        raise ValueError(
-            f"token ids must be below {tokenizer.size}, the tokenizer's size, got {largest_id}: name the tokenizer "
-            "that made them"
-        )
 
 
 class Words:

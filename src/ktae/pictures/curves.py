@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ktae.extras import require
+from ktae.files.json_lines import read_where_whole
 from ktae.pictures.style import figure, series, styled
 
 # Shown where they were logged and none are named; docs/metrics.md defines them.
@@ -47,14 +47,10 @@ def read_curves(path: Path, metrics: Sequence[str] | None = None) -> Curves:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     found: Curves = {}
-    for number, line in enumerate(path.read_text().splitlines(keepends=True), start=1):
-        if not line.endswith("\n"):
-            break
-        try:
-            row = json.loads(line)
-            step, algorithm = int(row["step"]), str(row.get("algorithm", ""))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}:{number}: not a row of metrics: {error!r}") from error
+    for number, row in enumerate(read_where_whole(path), start=1):
+        if row is None or not isinstance(row.get("step"), int):
+            raise ValueError(f"{path}:{number}: not a row of metrics")
+        step, algorithm = row["step"], str(row.get("algorithm", ""))
         for name, value in row.items():
             if isinstance(value, (int, float)) and math.isfinite(value) and name != "step":
                 steps, values = found.setdefault(name, {}).setdefault(algorithm, ([], []))

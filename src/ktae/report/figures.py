@@ -11,13 +11,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ktae.files.tokens import load_tokenizer
 from ktae.pictures.curves import METRICS, algorithms, draw_curves, read_curves
 from ktae.pictures.style import SUFFIXES, save
 from ktae.pictures.tokens import TokenRow, draw_heatmap, draw_key_tokens
-from ktae.report.groups import load_group
-from ktae.report.options import add_rollout_arguments, config_of, named_columns
-from ktae.train.recipe import label_of
+from ktae.report.options import add_rollout_arguments
 
 _PERMUTATIONS = 20_000
 
@@ -48,6 +45,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _drawn(arguments: argparse.Namespace) -> Any:
+    from ktae.report.groups import load_group  # torch
+    from ktae.train.recipe import label_of
+
     if arguments.kind == "curves":
         drawn = read_curves(arguments.run, arguments.metrics)
         return draw_curves(drawn, {name: label_of(name) for name in algorithms(drawn)})
@@ -56,16 +56,7 @@ def _drawn(arguments: argparse.Namespace) -> Any:
             raise ValueError(
                 f"--{'rollouts' if name == 'shown' else name} must be >= 1, got {getattr(arguments, name)}"
             )
-    group = load_group(
-        arguments.rollouts,
-        arguments.group,
-        named_columns(arguments),
-        arguments.unnest,
-        config_of(arguments),
-        load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None,
-        strict=arguments.strict,
-        permutations=_PERMUTATIONS if arguments.kind == "keytokens" else 0,
-    )
+    group = load_group(arguments, permutations=_PERMUTATIONS if arguments.kind == "keytokens" else 0)
     if arguments.kind == "keytokens":
         return draw_key_tokens(group.table.rows(), top=arguments.top)
     advantages = group.scores.rollout_advantage_B.tolist()

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ktae.config import KTAEConfig
 from ktae.explanation import KeyTokenTable, explain
 from ktae.files.columns import Rollout
-from ktae.files.reading import read_rollouts
-from ktae.files.rows import without_malformed
 from ktae.files.tokens import Tokenizer
-from ktae.report.scoring import Outcomes, Scores, score, states_of, tensors, token_texts, tokenised
+from ktae.report.options import config_of, rollouts_of, tokenizer_of
+from ktae.report.scoring import Counted, Outcomes, Scores, score, states_of, tensors, token_texts, tokenised
 
 # How chat templates begin and end a user's turn: ChatML, Llama 3, Gemma, Zephyr, DeepSeek, Mistral; and ChatML without
 # its special tokens, as verl saves it.
@@ -52,42 +50,19 @@ class Group:
     scores: Scores
 
 
-@dataclass
-class Listed:
-    """A group in the list of groups: its size, how many rollouts are correct, and its prompt's `last_turn`."""
-
-    prompt: str
-    rollouts: int = 0
-    correct: int = 0
-
-
-def list_groups(
-    path: Path, columns: dict[str, Any], unnest: Sequence[str], config: KTAEConfig, *, strict: bool
-) -> dict[str, Listed]:
+def list_groups(arguments: argparse.Namespace) -> dict[str, Counted]:
     """All groups by label, in the order in which they begin. Errors: those of `read_rollouts`."""
-    groups: dict[str, Listed] = {}
-    outcomes = Outcomes(config)
-    for rollout in _rollouts(path, columns, unnest, strict):
-        listed = groups.setdefault(rollout.group, Listed(last_turn(rollout)))
-        listed.rollouts += 1
-        listed.correct += rollout.reward > config.correct_above
-        outcomes.add(rollout)
+    outcomes = Outcomes(config_of(arguments))
+    for rollout in rollouts_of(arguments):
+        group = outcomes.add(rollout)
+        if group.rollouts == 1:
+            group.prompt = last_turn(rollout)
     outcomes.hint()
-    return groups
+    return outcomes.groups
 
 
-def load_group(
-    path: Path,
-    wanted: str,
-    columns: dict[str, Any],
-    unnest: Sequence[str],
-    config: KTAEConfig,
-    tokenizer: Tokenizer | None,
-    *,
-    strict: bool,
-    permutations: int,
-) -> Group:
-    """The group with the label `wanted`, else the one with this number in the list, else the one whose label begins so.
+def load_group(arguments: argparse.Namespace, *, permutations: int) -> Group:
+    """The group with the label `--group`, else the one with this number in the list, else the one that begins so.
 
     Memory: the groups that it may be.
 
@@ -95,33 +70,28 @@ def load_group(
         ValueError: there is no such group, or several labels begin so, or the tokenizer does not go with its rollouts.
             Those of `read_rollouts`.
     """
-    numbers: dict[str, int] = {}
+    wanted, config = arguments.group, config_of(arguments)
+    numbers: dict[str, str] = {}
     found: dict[str, list[Rollout]] = {}
-    for rollout in _rollouts(path, columns, unnest, strict):
-        number = numbers.setdefault(rollout.group, len(numbers) + 1)
-        if rollout.group.startswith(wanted) or wanted == str(number):
+    for rollout in rollouts_of(arguments):
+        number = numbers.setdefault(rollout.group, str(len(numbers) + 1))
+        if rollout.group.startswith(wanted) or wanted == number:
             found.setdefault(rollout.group, []).append(rollout)
-    if wanted in found:
-        found = {wanted: found[wanted]}
-    elif numbered := [label for label in found if str(numbers[label]) == wanted]:
-        found = {numbered[0]: found[numbered[0]]}
-    if len(found) != 1:
-        several = f", and {len(found)} labels begin so: {', '.join(list(found)[:3])}, ..." if found else ""
+    chosen = [label for label in found if label == wanted] or [label for label in found if numbers[label] == wanted]
+    chosen = chosen or list(found)
+    if len(chosen) != 1:
+        several = f", and {len(found)} labels begin so: {', '.join(chosen[:3])}, ..." if found else ""
         raise ValueError(
-            f"--group must be the label of a group in {path}, the beginning of one label, or a number in the list that "
-            f"is shown without --group, got {wanted!r}{several}"
+            f"--group must be the label of a group in {arguments.rollouts}, the beginning of one label, or a number in "
+            f"the list that is shown without --group, got {wanted!r}{several}"
         )
-    (rollouts,) = found.values()
-    rollouts = sorted(rollouts, key=lambda rollout: _rank(_is_correct(rollout, config)))
-    return group_of(rollouts, config, tokenizer, permutations=permutations)
+    order = (True, False, None)
+    rollouts = sorted(found[chosen[0]], key=lambda rollout: order.index(_is_correct(rollout, config)))
+    return group_of(rollouts, config, tokenizer_of(arguments), permutations=permutations)
 
 
 def group_of(
-    rollouts: Sequence[Rollout],
-    config: KTAEConfig,
-    tokenizer: Tokenizer | None,
-    *,
-    permutations: int,
+    rollouts: Sequence[Rollout], config: KTAEConfig, tokenizer: Tokenizer | None, *, permutations: int
 ) -> Group:
     """All rollouts of a group with their tokens, table and scores; in the given order.
 
@@ -182,20 +152,12 @@ def remarks(group: Group, scale: float) -> list[str]:
 
 def unit_texts(rollouts: Sequence[Rollout], texts: Sequence[Sequence[str]]) -> dict[int, str]:
     """The text that each token id has most often; of two that are as frequent the first in the alphabet."""
-    found: dict[int, Counter[str]] = {}
+    found: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for rollout, of_rollout in zip(rollouts, texts, strict=True):
         for token_id, text in zip(rollout.token_ids or [], of_rollout, strict=True):
-            found.setdefault(token_id, Counter())[text] += 1
+            found[token_id][text] += 1
     return {token_id: min(counts, key=lambda text: (-counts[text], text)) for token_id, counts in found.items()}
-
-
-def _rollouts(path: Path, columns: dict[str, Any], unnest: Sequence[str], strict: bool) -> Iterator[Rollout]:
-    return without_malformed(read_rollouts(path, columns=columns, unnest=unnest), path, strict=strict)
 
 
 def _is_correct(rollout: Rollout, config: KTAEConfig) -> bool | None:
     return None if rollout.reward != rollout.reward else rollout.reward > config.correct_above
-
-
-def _rank(correct: bool | None) -> int:
-    return {True: 0, False: 1, None: 2}[correct]

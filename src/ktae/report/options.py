@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import argparse
 import ast
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ktae.config import KTAEConfig
-from ktae.files.rows import SUFFIXES
+from ktae.files.columns import Columns, Rollout
+from ktae.files.reading import read_rollouts, say_columns
+from ktae.files.rows import SUFFIXES, Malformed, without_malformed
+from ktae.files.tokens import Tokenizer, load_tokenizer
+
+_COLUMNS = {
+    "reward": "a number, true, false, or null for unscored",
+    "tokens": "the completion's token ids",
+    "mask": "1 for the tokens that the policy generated, 0 for others",
+    "text": "the completion, a text or messages",
+    "prompt": "a text or messages, shown only",
+}
 
 
 def add_rollout_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,13 +34,7 @@ def add_rollout_arguments(parser: argparse.ArgumentParser) -> None:
     )
     columns = parser.add_argument_group("columns, where they are not recognised")
     columns.add_argument("--group-columns", metavar="NAME", nargs="+", help="rollouts that agree in these are a group")
-    for name, what in (
-        ("reward", "a number, true, false, or null for unscored"),
-        ("tokens", "the completion's token ids"),
-        ("mask", "1 for the tokens that the policy generated, 0 for others"),
-        ("text", "the completion, a text or messages"),
-        ("prompt", "a text or messages, shown only"),
-    ):
+    for name, what in _COLUMNS.items():
         columns.add_argument(f"--{name}-column", metavar="NAME", help=what)
     columns.add_argument("--states", metavar="COLUMN", help="a unit for each token id, in place of the ids")
     columns.add_argument(
@@ -48,11 +54,35 @@ def add_rollout_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="stop at the first malformed row")
 
 
+def add_permutations(parser: argparse.ArgumentParser) -> None:
+    """--permutations, as `ktae.explain` takes them."""
+    what = "labellings for the p-value against chance (default: 20,000; 0 leaves it out)"
+    parser.add_argument("--permutations", type=int, default=20_000, metavar="N", help=what)
+
+
 def named_columns(arguments: argparse.Namespace) -> dict[str, Any]:
     """What `columns_of` takes besides a row."""
-    names = {name: getattr(arguments, f"{name}_column") for name in ("reward", "tokens", "mask", "text", "prompt")}
+    names = {name: getattr(arguments, f"{name}_column") for name in _COLUMNS}
     group = tuple(arguments.group_columns or ())
     return {"group": group, **names, "states": arguments.states, "words": arguments.tokenizer == "words"}
+
+
+def rollouts_of(
+    arguments: argparse.Namespace,
+    *,
+    on_columns: Callable[[Columns], None] = say_columns,
+    found: list[Malformed] | None = None,
+) -> Iterator[Rollout]:
+    """The rollouts that the arguments name; malformed ones as `without_malformed` says."""
+    rows = read_rollouts(
+        arguments.rollouts, columns=named_columns(arguments), unnest=arguments.unnest, on_columns=on_columns
+    )
+    return without_malformed(rows, arguments.rollouts, strict=arguments.strict, found=found)
+
+
+def tokenizer_of(arguments: argparse.Namespace) -> Tokenizer | None:
+    """The tokenizer, if one is named."""
+    return load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
 
 
 def config_of(arguments: argparse.Namespace) -> KTAEConfig:

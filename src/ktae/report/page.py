@@ -20,13 +20,11 @@ from typing import Any
 from ktae.config import KTAEConfig
 from ktae.extras import require
 from ktae.files.columns import Rollout
+from ktae.files.locks import unfinished
 from ktae.files.reading import load_groups
 from ktae.files.tokens import Tokenizer, load_tokenizer
 from ktae.pictures import style
-from ktae.report import page_run
-from ktae.report.options import add_rollout_arguments, config_of, named_columns
-from ktae.report.page_groups import pack, sample
-from ktae.train.recipe import load_recipe
+from ktae.report.options import add_permutations, add_rollout_arguments, config_of, named_columns
 
 LIMIT = 30_000_000  # bytes
 _SCRIPTS = ("dom.js", "curves.js", "prompts.js", "group.js", "tokens.js", "main.js")  # in the order of their running
@@ -40,20 +38,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_rollout_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page (default: report.html)")
-    parser.add_argument(
-        "--permutations",
-        type=int,
-        default=20_000,
-        metavar="N",
-        help="labellings for the p-value against chance (default: 20,000; 0 leaves it out)",
-    )
+    add_permutations(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Reads the rollouts, writes the page, says what is in it."""
+    from ktae.report import page_run  # torch
+    from ktae.train.recipe import load_recipe
+
     path: Path = arguments.rollouts
     if not arguments.out.absolute().parent.is_dir():
         raise ValueError(f"--out must be in a folder that exists, got {arguments.out}")
+    named = config_of(arguments)
     recipe = load_recipe(str(path / "config.yaml")) if page_run.is_run(path) else None
     notes: list[str] = []
     groups: dict[str, list[Rollout]] = {}
@@ -71,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     def settings_of(group: str) -> KTAEConfig:
         """A run's groups are named ALGORITHM/STEP/GROUP."""
-        return recipe.key_tokens(group.partition("/")[0]) if recipe and not arguments.set else config_of(arguments)
+        return recipe.key_tokens(group.partition("/")[0]) if recipe and not arguments.set else named
 
     written = write_report(
         groups,
@@ -121,6 +117,8 @@ def write_report(
         ValueError: there are no rollouts and no run, the tokenizer does not go with the rollouts, they were saved with
             other key-token values, or not one group fits into the page.
     """
+    from ktae.report.page_groups import pack, sample  # torch
+
     if not groups and run is None:
         raise ValueError(f"{title} holds no rollouts to report")
     shown: dict[str, Any] = {
@@ -147,9 +145,8 @@ def write_report(
             "whose names have the smallest hashes. The numbers above are those of all prompts."
         )
     shown["prompts"] = [group.entry for group in kept]
-    unfinished = out.with_name(out.name + ".tmp")
-    unfinished.write_text(_html(shown, [group.packed for group in kept]), encoding="utf-8")
-    unfinished.replace(out)
+    with unfinished(out) as temporary:
+        temporary.write_text(_html(shown, [group.packed for group in kept]), encoding="utf-8")
     return {"groups": len(groups), "kept": len(kept), "bytes": out.stat().st_size}
 
 
@@ -219,15 +216,15 @@ def _with_progress(groups: dict[str, list[Rollout]]) -> Iterable[tuple[str, list
 
 def _summary(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     total = {name: sum(entry[name] for entry in entries) for name in ("rollouts", "scored", "correct", "tokens")}
-    facts = [
-        ("prompts", f"{len(entries):,}"),
-        ("rollouts", f"{total['rollouts']:,}"),
-        ("tokens", f"{total['tokens']:,}"),
-        ("correct", f"{total['correct'] / total['scored']:.1%}" if total["scored"] else "-"),
-        ("mixed prompts", f"{sum(map(_is_mixed, entries)):,}"),
-    ]
-    unscored = total["rollouts"] - total["scored"]
-    return [*facts, ("not scored", f"{unscored:,}")] if unscored else facts
+    facts = {
+        "prompts": len(entries),
+        "rollouts": total["rollouts"],
+        "tokens": total["tokens"],
+        "correct": f"{total['correct'] / total['scored']:.1%}" if total["scored"] else "-",
+        "mixed prompts": sum(map(_is_mixed, entries)),
+        "not scored": total["rollouts"] - total["scored"],
+    }
+    return [(k, v if isinstance(v, str) else f"{v:,}") for k, v in facts.items() if v or k != "not scored"]
 
 
 def _is_mixed(entry: dict[str, Any]) -> bool:

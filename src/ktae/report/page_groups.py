@@ -46,12 +46,7 @@ def sample(groups: Sequence[PackedGroup], limit: int) -> list[PackedGroup]:
 
 
 def pack(
-    name: str,
-    rollouts: Sequence[Rollout],
-    tokenizer: Tokenizer | None,
-    config: KTAEConfig,
-    *,
-    permutations: int,
+    name: str, rollouts: Sequence[Rollout], tokenizer: Tokenizer | None, config: KTAEConfig, *, permutations: int
 ) -> PackedGroup:
     """A group as the page holds it. Rollout advantages are those saved with the rollouts, or else GRPO's.
 
@@ -68,16 +63,11 @@ def pack(
     _check_saved_values(group)
     advantages = _saved_advantages(rollouts) or group.scores.rollout_advantage_B.tolist()
     strings: dict[str, int] = {}
-
-    def string(text: str) -> int:
-        return strings.setdefault(text, len(strings))
-
-    unit_texts = [string(text) for text in group.table.text]
+    unit_texts = [strings.setdefault(text, len(strings)) for text in group.table.text]
     packed_rollouts = []
-    for row, rollout in enumerate(group.rollouts):
+    for row, (rollout, correct) in enumerate(zip(group.rollouts, group.correct, strict=True)):
         units = group.table.unit_index[row, : len(group.texts[row])].tolist()
-        texts = [string(text) for text in group.texts[row]]
-        correct = group.correct[row]
+        texts = [strings.setdefault(text, len(strings)) for text in group.texts[row]]
         packed: dict[str, Any] = {
             "reward": _number(rollout.reward),
             "correct": None if correct is None else int(correct),

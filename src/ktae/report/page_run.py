@@ -61,7 +61,5 @@ def curves(run: Path) -> dict[str, Any]:
 
 def _thinned(steps: list[int], values: list[float]) -> tuple[list[int], list[float]]:
     size = max(-(-len(steps) // _POINTS), 1)
-    starts = range(0, len(steps), size)
-    parts = [values[start : start + size] for start in starts]
-    middles = [steps[start + len(part) // 2] for start, part in zip(starts, parts, strict=True)]
-    return middles, [float(f"{sum(part) / len(part):.5g}") for part in parts]
+    parts = [(steps[start : start + size], values[start : start + size]) for start in range(0, len(steps), size)]
+    return [part[len(part) // 2] for part, _ in parts], [float(f"{sum(part) / len(part):.5g}") for _, part in parts]

@@ -14,23 +14,19 @@ import glob
 import pickle
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import IO, Any
 
 from ktae.extras import require
 from ktae.files import json_lines
 from ktae.files.columns import Columns, Rollout, check_free
 from ktae.files.locks import locked, unfinished
-from ktae.files.reading import read_rollouts, say_columns
-from ktae.files.rows import Malformed, files_of, stem, without_malformed
-from ktae.files.tokens import load_tokenizer
-from ktae.report.options import add_rollout_arguments, config_of, named_columns
+from ktae.files.reading import say_columns
+from ktae.files.rows import Malformed, files_of, stem
+from ktae.report.options import add_rollout_arguments, config_of, rollouts_of, tokenizer_of
 from ktae.report.outputs import OUTPUTS, Types
-from ktae.report.scoring import Outcomes, check, score
 
 _BLOCK = 1 << 18  # tokens scored and written at a time
 _BATCH = 256  # rollouts whose types are found together
@@ -42,42 +38,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from ktae.report.scoring import Outcomes, check, score  # torch
+
     path: Path = arguments.rollouts
     out: Path = arguments.out or path.with_name(stem(path) + ".scores.parquet")
     if out.suffix not in OUTPUTS:
         raise ValueError(f"--out must end in .parquet or .jsonl, got {out.name}")
     config = config_of(arguments)
-    tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
+    tokenizer = tokenizer_of(arguments)
     types = Types(files_of(path))
     recognised: list[Columns] = []
     malformed: list[Malformed] = []
+    begins: dict[str, array[int]] = {}  # of each group's rollouts in the unnamed file
     outcomes = Outcomes(config)
 
     def note(columns: Columns) -> None:
         recognised.append(columns)
         say_columns(columns)
 
-    with locked(out), _progress() as progress, _Groups(out.parent) as groups:
+    with locked(out), _progress() as progress, tempfile.TemporaryFile(dir=out.parent) as file:
         if out.exists():
             raise ValueError(f"{out} exists: delete it, or give another --out")
         for left_behind in out.parent.glob(f".{glob.escape(out.name)}.*.tmp"):  # by a killed process: we hold the lock
             left_behind.unlink()
-        rows = read_rollouts(path, columns=named_columns(arguments), unnest=arguments.unnest, on_columns=note)
-        good = without_malformed(rows, path, strict=arguments.strict, found=malformed)
-        for rollouts in _batches(progress.track(good, description="reading")):
+        good = iter(progress.track(rollouts_of(arguments, on_columns=note, found=malformed), description="reading"))
+        while rollouts := list(islice(good, _BATCH)):
             check(rollouts, tokenizer)
             types.add([rollout.data for rollout in rollouts])
-            check_free(types.names, recognised[0])
+            check_free(types.of, recognised[0])
             for rollout in rollouts:
                 outcomes.add(rollout)
-                groups.add(rollout)
+                begins.setdefault(rollout.group, array("q")).append(file.tell())
+                pickle.dump(rollout, file, protocol=pickle.HIGHEST_PROTOCOL)
         tokens = 0
         with unfinished(out) as temporary:
             task = progress.add_task("scoring", total=outcomes.rollouts)
-            with OUTPUTS[out.suffix](temporary, types) as output:
-                for rollouts in groups.blocks():
+            with OUTPUTS[out.suffix](temporary, types) as write:
+                for rollouts in _blocks(file, begins):
                     scores = score(rollouts, config, tokenizer)
-                    output.write(rollouts, scores)
+                    write(rollouts, scores)
                     tokens += len(scores.ids_K)
                     progress.advance(task, len(rollouts))
             if malformed:
@@ -87,44 +86,21 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{out}: {outcomes}, {tokens:,} tokens")
 
 
-class _Groups:
-    """Rollouts in an unnamed file, which goes with the process: written as they come, read group by group."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by __exit__)
-        self._numbers: dict[str, int] = {}
-        self._group, self._begin = array("q"), array("q")  # of each rollout
-
-    def __enter__(self) -> _Groups:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def add(self, rollout: Rollout) -> None:
-        self._group.append(self._numbers.setdefault(rollout.group, len(self._numbers)))
-        self._begin.append(self._file.tell())
-        pickle.dump(rollout, self._file, protocol=pickle.HIGHEST_PROTOCOL)
-
-    def blocks(self) -> Iterator[list[Rollout]]:
-        """Whole groups, together some _BLOCK tokens: groups in the order in which they begin, rollouts in their own."""
-        block: list[Rollout] = []
-        size = 0
-        for i in np.argsort(np.array(self._group), kind="stable"):
-            self._file.seek(self._begin[i])
-            rollout: Rollout = pickle.load(self._file)
-            if size >= _BLOCK and rollout.group != block[-1].group:
-                yield block
-                block, size = [], 0
-            block.append(rollout)
+def _blocks(file: IO[bytes], begins: dict[str, array[int]]) -> Iterator[list[Rollout]]:
+    """Whole groups, together some _BLOCK tokens: groups in the order in which they begin, rollouts in their own."""
+    block: list[Rollout] = []
+    size = 0
+    for of_group in begins.values():
+        for begin in of_group:
+            file.seek(begin)
+            block.append(pickle.load(file))
             # Four characters of text make a token, roughly.
-            size += len(rollout.text or "") // 4 if rollout.token_ids is None else len(rollout.token_ids)
+            size += len(block[-1].text or "") // 4 if block[-1].token_ids is None else len(block[-1].token_ids)
+        if size >= _BLOCK:
+            yield block
+            block, size = [], 0
+    if block:
         yield block
-
-
-def _batches(rollouts: Iterable[Rollout]) -> Iterator[list[Rollout]]:
-    iterator = iter(rollouts)
-    return iter(lambda: list(islice(iterator, _BATCH)), [])
 
 
 def _progress() -> Any:

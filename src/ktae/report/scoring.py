@@ -18,7 +18,7 @@ from torch import Tensor
 from ktae.advantages import key_token_values
 from ktae.config import KTAEConfig
 from ktae.files.columns import TOKEN_TEXTS, Rollout
-from ktae.files.tokens import Tokenizer, check_tokenizer
+from ktae.files.tokens import Tokenizer
 from ktae.rollout import grpo
 
 _PADDED = 1 << 20  # entries of one padded tensor, but for a group that needs more
@@ -45,29 +45,44 @@ class Scores:
     advantage_K: np.ndarray
 
 
+@dataclass
+class Counted:
+    """A group in the list of groups: its rollouts, how many are scored and correct, and its prompt's last turn."""
+
+    rollouts: int = 0
+    scored: int = 0
+    correct: int = 0
+    prompt: str = ""
+
+
 class Outcomes:
-    """Counts of rollouts and groups."""
+    """Counts of rollouts by group, in the order in which the groups begin."""
 
     def __init__(self, config: KTAEConfig) -> None:
         self._above = config.correct_above
-        self._groups: dict[str, set[bool]] = {}
-        self.rollouts = self.unscored = 0
         self._least, self._most = math.inf, -math.inf
+        self.groups: dict[str, Counted] = {}
 
-    def add(self, rollout: Rollout) -> None:
-        seen = self._groups.setdefault(rollout.group, set())
-        self.rollouts += 1
-        if math.isnan(rollout.reward):
-            self.unscored += 1
-        else:
-            seen.add(rollout.reward > self._above)
+    def add(self, rollout: Rollout) -> Counted:
+        """Counts a rollout in its group, and returns the group."""
+        group = self.groups.setdefault(rollout.group, Counted())
+        group.rollouts += 1
+        if not math.isnan(rollout.reward):
+            group.scored += 1
+            group.correct += rollout.reward > self._above
             self._least, self._most = min(self._least, rollout.reward), max(self._most, rollout.reward)
+        return group
+
+    @property
+    def rollouts(self) -> int:
+        return sum(group.rollouts for group in self.groups.values())
 
     def __str__(self) -> str:
-        both = sum(len(seen) == 2 for seen in self._groups.values())
+        both = sum(0 < group.correct < group.scored for group in self.groups.values())
+        unscored = self.rollouts - sum(group.scored for group in self.groups.values())
         return (
-            f"{self.rollouts:,} rollouts, {len(self._groups):,} groups, {both:,} groups with both outcomes, "
-            f"{self.unscored:,} unscored"
+            f"{self.rollouts:,} rollouts, {len(self.groups):,} groups, {both:,} groups with both outcomes, "
+            f"{unscored:,} unscored"
         )
 
     def hint(self) -> None:
@@ -79,7 +94,7 @@ class Outcomes:
                 f"{self._above:g}, are correct; --set correct_above=NUMBER changes it",
                 file=sys.stderr,
             )
-        if self.rollouts > 1 and len(self._groups) == self.rollouts:
+        if 1 < self.rollouts == len(self.groups):
             print(
                 "every group has one rollout, so all values are 0: --group-columns says what tells groups apart",
                 file=sys.stderr,
@@ -87,14 +102,26 @@ class Outcomes:
 
 
 def check(rollouts: Sequence[Rollout], tokenizer: Tokenizer | None) -> None:
-    """Raises a ValueError if the tokenizer does not go with the rollouts (`check_tokenizer`)."""
+    """Refuses a tokenizer that does not go with the rollouts.
+
+    Raises:
+        ValueError: there is text and no tokenizer, or token ids are given that cannot be the tokenizer's.
+    """
     given = [rollout for rollout in rollouts if rollout.token_ids is not None]
-    check_tokenizer(
-        tokenizer,
-        with_ids=given[0].row if given else None,
-        without_ids=next((rollout.row for rollout in rollouts if rollout.token_ids is None), None),
-        largest_id=-1 if tokenizer is None else max((max(r.token_ids or [-1]) for r in given), default=-1),
-    )
+    if tokenizer is None and len(given) < len(rollouts):
+        row = next(rollout.row for rollout in rollouts if rollout.token_ids is None)
+        raise ValueError(
+            f"row {row} has no token ids: give the model's tokenizer, --tokenizer NAME or PATH, or --tokenizer words"
+        )
+    if tokenizer is None or not given:
+        return
+    if tokenizer.size is None:
+        raise ValueError(f"row {given[0].row} has token ids: --tokenizer must be the one they are from, not words")
+    if (largest := max(max(rollout.token_ids or [-1]) for rollout in given)) >= tokenizer.size:
+        raise ValueError(
+            f"token ids must be below {tokenizer.size}, the tokenizer's size, got {largest}: name the tokenizer that "
+            "made them"
+        )
 
 
 def tokenised(rollouts: Sequence[Rollout], tokenizer: Tokenizer | None) -> list[Rollout]:
@@ -116,18 +143,12 @@ def _encoded(rollout: Rollout, tokenizer: Tokenizer) -> Rollout:
 def token_texts(rollouts: Sequence[Rollout], tokenizer: Tokenizer | None) -> list[list[str]] | None:
     """The text of every token of `tokenised` rollouts; without a tokenizer those that `ktae score` wrote, if it did."""
     if tokenizer is not None and tokenizer.size is None:  # part by part, as they were encoded
-        return [
-            [token for text, _ in rollout.parts or () for token in tokenizer.texts((), text)] for rollout in rollouts
-        ]
+        return [[token for text, _ in r.parts or () for token in tokenizer.texts((), text)] for r in rollouts]
     if tokenizer is not None:
         return [tokenizer.texts(rollout.token_ids or [], rollout.text) for rollout in rollouts]
-    texts = []
-    for rollout in rollouts:
-        saved = rollout.data.get(TOKEN_TEXTS)
-        if not isinstance(saved, list) or len(saved) != len(rollout.token_ids or []):
-            return None
-        texts.append(saved)
-    return texts
+    saved = [rollout.data.get(TOKEN_TEXTS) for rollout in rollouts]
+    texts = [texts for texts in saved if isinstance(texts, list)]
+    return texts if list(map(len, texts)) == [len(rollout.token_ids or []) for rollout in rollouts] else None
 
 
 def tensors(rollouts: Sequence[Rollout]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -135,30 +156,21 @@ def tensors(rollouts: Sequence[Rollout]) -> tuple[Tensor, Tensor, Tensor, Tensor
 
     Groups are numbered in the order in which they first appear. T is at least 1.
     """
-    lengths_B = np.array([len(rollout.token_ids or []) for rollout in rollouts])
-    inside_BT = np.arange(max(int(lengths_B.max()), 1)) < lengths_B[:, None]
-    counted_BT = np.ones(inside_BT.shape, dtype=bool)
-    for row, rollout in enumerate(rollouts):
-        if rollout.mask is not None:
-            counted_BT[row, : lengths_B[row]] = rollout.mask
-    ids_BT = _padded([rollout.token_ids or [] for rollout in rollouts], inside_BT)
+    ids = [rollout.token_ids or [] for rollout in rollouts]
+    masks = [[1] * len(of_row) if r.mask is None else r.mask for r, of_row in zip(rollouts, ids, strict=True)]
     numbers: dict[str, int] = {}
     group_ids = [numbers.setdefault(rollout.group, len(numbers)) for rollout in rollouts]
     rewards = torch.tensor([rollout.reward for rollout in rollouts], dtype=torch.float64)
-    return torch.from_numpy(ids_BT), torch.from_numpy(inside_BT & counted_BT), rewards, torch.tensor(group_ids)
+    return _padded(ids), _padded(masks).bool(), rewards, torch.tensor(group_ids)
 
 
 def states_of(rollouts: Sequence[Rollout]) -> dict[str, Any]:
     """{"states": (N, T) int64, padded like the token ids}; empty if the rollouts have none."""
     given = [rollout.states for rollout in rollouts if rollout.states is not None]
-    if not given:
-        return {}
-    if len(given) < len(rollouts):
+    if given and len(given) < len(rollouts):
         without = next(rollout.row for rollout in rollouts if rollout.states is None)
         raise ValueError(f"row {without} has no states, and other rows have")
-    lengths_B = np.array([len(states) for states in given])
-    inside_BT = np.arange(max(int(lengths_B.max()), 1)) < lengths_B[:, None]
-    return {"states": torch.from_numpy(_padded(given, inside_BT))}
+    return {"states": _padded(given)} if given else {}
 
 
 def score(rollouts: Sequence[Rollout], config: KTAEConfig, tokenizer: Tokenizer | None) -> Scores:
@@ -204,8 +216,9 @@ def _batches(rollouts: Sequence[Rollout], lengths_B: np.ndarray) -> Iterator[lis
     yield batch
 
 
-def _padded(values: Sequence[list[int]], inside_BT: np.ndarray) -> np.ndarray:
-    """(N, T) int64: the values where `inside_BT` is true, 0 elsewhere."""
-    padded_BT = np.zeros(inside_BT.shape, dtype=np.int64)
-    padded_BT[inside_BT] = [value for of_rollout in values for value in of_rollout]
-    return padded_BT
+def _padded(values: Sequence[Sequence[int]]) -> Tensor:
+    """(N, T) int64, T >= 1: each row's values, and 0 behind them."""
+    padded_BT = np.zeros((len(values), max(1, *map(len, values))), dtype=np.int64)
+    for padded_T, of_row in zip(padded_BT, values, strict=True):
+        padded_T[: len(of_row)] = of_row
+    return torch.from_numpy(padded_BT)

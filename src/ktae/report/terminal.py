@@ -12,14 +12,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ktae.explanation import KeyTokenTable
 from ktae.extras import require
-from ktae.files.tokens import load_tokenizer
 from ktae.pictures.style import BLAME, CREDIT
-from ktae.report.groups import Group, Listed, list_groups, load_group, remarks
-from ktae.report.options import add_rollout_arguments, config_of, named_columns
+from ktae.report.options import add_permutations, add_rollout_arguments, config_of
+
+if TYPE_CHECKING:
+    from ktae.explanation import KeyTokenTable
+    from ktae.report.groups import Group
+    from ktae.report.scoring import Counted
 
 _LISTED = 40
 _PROMPT = 60  # characters
@@ -56,36 +58,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=20, metavar="N", help="rows of the table (default: 20; 0 for all)")
     parser.add_argument("--sort", metavar="COLUMN", help="sort the table by a column, smallest first")
     parser.add_argument("--descending", action="store_true", help="with --sort: largest first")
-    parser.add_argument(
-        "--permutations",
-        type=int,
-        default=20_000,
-        metavar="N",
-        help="labellings for the p-value against chance (default: 20,000)",
-    )
+    add_permutations(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from ktae.report.groups import list_groups, load_group, remarks  # torch
+
     console = require("rich.console", extra="report").Console()
     if not console.is_terminal:
         console.width = _WIDTH
     config = config_of(arguments)
     if arguments.top < 0:
         raise ValueError(f"--top must be >= 0, got {arguments.top}")
-    path, columns, unnest = arguments.rollouts, named_columns(arguments), arguments.unnest
     if arguments.group is None:
-        _list(console, list_groups(path, columns, unnest, config, strict=arguments.strict))
+        _list(console, list_groups(arguments))
         return
-    group = load_group(
-        path,
-        arguments.group,
-        columns,
-        unnest,
-        config,
-        load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None,
-        strict=arguments.strict,
-        permutations=arguments.permutations,
-    )
+    group = load_group(arguments, permutations=arguments.permutations)
     table = group.table.sort(arguments.sort, descending=arguments.descending) if arguments.sort else group.table
     show_group(console, group)
     show_table(console, table, arguments.top)
@@ -133,7 +121,7 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
-def _list(console: Any, groups: dict[str, Listed]) -> None:
+def _list(console: Any, groups: dict[str, Counted]) -> None:
     text = require("rich.text", extra="report").Text
     grid = _grid("number", "group", "rollouts", "correct", "prompt", left=("group", "prompt"))
     for number, (label, listed) in enumerate(islice(groups.items(), _LISTED), start=1):

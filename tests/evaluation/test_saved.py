@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from ktae.files.saved import read_saved
+from ktae.evaluation.saved import read_saved
 
 PAPER = {
     "task_name": "minerva",
@@ -112,6 +112,7 @@ def test_rollouts_with_references(tmp_path):
         (PAPER | {"gt": []}, "there is no accepted answer"),
         (PAPER | {"gt": None}, "there is no accepted answer"),
         (PAPER | {"model_output": None}, "TypeError expected a text"),
+        (PAPER | {"reward": "good"}, "ValueError could not convert"),
         ("text", "a row must be a JSON object"),
     ],
 )
@@ -128,6 +129,15 @@ def test_a_bad_row_is_named_and_left_out(tmp_path, capsys, bad, reason, place):
         read_saved(path, strict=True)
 
 
+def test_a_sample_given_twice_and_a_field_of_another_kind_are_malformed(tmp_path):
+    ours = {"task": "amc23", "id": 4, "sample": 1, "completion": "2", "answers": ["2"]}
+    _, rows, (twice,) = read_saved(lines(tmp_path / "samples.jsonl", [ours, ours | {"completion": "3"}]))
+    assert ([row["completion"] for row in rows], twice.row) == (["2"], 2)
+    assert "sample 1 of amc23, 4 was there before" in twice.reason
+    _, _, (other,) = read_saved(lines(tmp_path / "details.jsonl", [LIGHTEVAL, LIGHTEVAL | {"metric": [1]}]))
+    assert other.row == 2
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -139,8 +149,3 @@ def test_a_bad_row_is_named_and_left_out(tmp_path, capsys, bad, reason, place):
 def test_errors(tmp_path, rows, message):
     with pytest.raises(ValueError, match=message):
         read_saved(lines(tmp_path / "outputs.jsonl", rows))
-
-
-def test_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        read_saved(tmp_path / "none.jsonl")
