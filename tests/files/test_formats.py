@@ -11,7 +11,7 @@ pytest.importorskip("pyarrow")
 
 from ktae.cli import main
 from ktae.files.columns import Columns
-from ktae.files.reading import load_groups, read_rollouts
+from ktae.files.reading import read_rollouts
 
 MESSAGES = [{"role": "user", "content": "q"}]
 SAID = [{"role": "assistant", "content": "so 5"}]
@@ -65,23 +65,6 @@ def test_recognised(tmp_path, name):
         assert rollout.mask in ([0, 1, 1], [0, 1, 1, 0]), "the prompt is outside"
     else:
         assert "".join(text for text, is_policys in rollout.parts if is_policys) == "so 5"
-
-
-@pytest.mark.parametrize(
-    ("name", "groups", "malformed"),
-    [
-        ("gold_solution.jsonl", 2, 0),
-        ("trl_old.jsonl", 4, 0),
-        ("swift.jsonl", 2, 0),
-        ("bom.jsonl", 2, 0),
-        ("first_bad.jsonl", 2, 1),
-        ("null_reward_first.jsonl", 2, 0),
-    ],
-)
-def test_files_that_others_sent(shared, name, groups, malformed):
-    found, bad = load_groups(shared / "data" / "formats" / name)
-    assert (len(found), {len(members) for members in found.values()}) == (groups, {4})
-    assert [row.row for row in bad] == [1] * malformed
 
 
 @pytest.mark.parametrize("name", ["r.jsonl", "lines.json", "wrapped.json"])

@@ -171,7 +171,9 @@ def test_compiling_is_said_when_numba_compiles_and_at_no_other_time(tmp_path):
     )
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     said = [
-        subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True).stderr
+        subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        ).stderr
         for _ in range(2)
     ]
     assert "compiling the estimator for this machine" in said[0]
