@@ -54,9 +54,7 @@ def test_help_loads_no_torch():
 def test_help_has_examples_that_parse_and_a_page_to_read(command):
     assert (DOCS / COMMANDS[command].page).is_file()
     for example in COMMANDS[command].examples:
-        program, name, *arguments = shlex.split(example)
-        assert (program, name) == ("ktae", command)
-        build_parser(command).parse_args([name, *arguments])
+        build_parser(command).parse_args([command, *shlex.split(example)])
 
 
 def test_help_shows_them(capsys):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ktae.extras import require
 from ktae.models.load import load_model
 from ktae.train.checkpoints import TRAINING_STATE, checkpoints, damage
-from ktae.train.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from ktae.train.recipe import Recipe
 
 
 def export(
@@ -34,6 +36,8 @@ def export(
         raise FileNotFoundError(f"{run} is not the folder of a run: it has no config.yaml")
     if out.exists():
         raise FileExistsError(f"{out} exists; give another --out")
+    from ktae.train.recipe import load_recipe
+
     recipe = load_recipe(str(run / "config.yaml"))
     source = _source(run, recipe, algorithm, step)
     if wrong := damage(source):
