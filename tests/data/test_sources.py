@@ -89,23 +89,18 @@ def test_ids():
     assert other(id="").read(row | {"problem": "Q"}).id != by_hash
 
 
-def test_several_accepted_answers():
-    assert other().read({"problem": "P", "answer": ["1", " ", 1.0, None, r"\frac22"]}).answers == ("1", r"\frac22")
-    assert other().read({"problem": "P", "answer": []}).answers == ()
-
-
 @pytest.mark.parametrize(
     ("answer", "read"),
     [
-        (r"So it is $3$, that is $\boxed{3}$ pens.", "3"),
-        (r"\boxed{3}", r"\boxed{3}"),
-        ("1+2=3\n#### 1,003", "1003"),
-        ('["3"]', "3"),
-        ("Answer: 3", "3"),
+        (["1", " ", 1.0, None, r"\frac22"], ("1", r"\frac22")),
+        ([], ()),
+        (r"So it is $3$, that is $\boxed{3}$ pens.", ("3",)),
+        (r"\boxed{3}", (r"\boxed{3}",)),
+        ("1+2=3\n#### 1,003", ("1003",)),
     ],
 )
-def test_forms_of_references(answer, read):
-    assert other().read({"problem": "P", "answer": answer}).answers == (read,)
+def test_accepted_answers(answer, read):
+    assert other().read({"problem": "P", "answer": answer}).answers == read
 
 
 def test_usual_names_of_columns(tmp_path, capsys):
