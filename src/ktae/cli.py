@@ -3,7 +3,7 @@
 
 The shell completes commands and options after `pip install argcomplete; eval "$(register-python-argcomplete ktae)"`.
 
-Those modules import what takes long, torch above all, inside functions: `ktae COMMAND --help` is to come at once.
+Those modules import what takes long, torch above all, inside functions, so that `ktae COMMAND --help` is quick.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which benchmarks a problem is also in: by its whole text, or by a run of 13 words."""
+"""Finds the benchmarks that contain a problem: by its whole text, or by a run of 13 words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXACT, RUN = "exact text", f"{WORDS} words"
 
 @dataclass(frozen=True)
 class Benchmarks:
-    """What is not to be trained on.
+    """The problems to keep out of training.
 
     Attributes:
         texts: of each benchmark, by name, the normalised problems.

@@ -1,4 +1,4 @@
-"""`ktae compare A B`: whether B differs from A, its baseline, and what the data cannot tell."""
+"""`ktae compare A B`: whether B differs from A, the baseline, and what the data cannot tell."""
 
 from __future__ import annotations
 
@@ -67,14 +67,13 @@ def compare(folder_a: Path, folder_b: Path, tasks: Sequence[str] | None = None) 
                 )
         tasks_b[task] = {id: tasks_b[task][id] for id in problems_a}
     differences = [task_difference(task, tasks_a[task], tasks_b[task]) for task in tasks_a]
-    adjusted = holm([d.p_value for d in differences])
-    differences = [replace(d, adjusted=p) for d, p in zip(differences, adjusted, strict=True)]
-    differences = [replace(d, finding=finding(d, len(differences))) for d in differences]
+    family = zip(differences, holm([d.p_value for d in differences]), strict=True)
+    differences = [replace(d, adjusted=p, finding=finding(d, p, len(differences))) for d, p in family]
     macro = macro_difference(differences) if len(differences) > 1 else None
-    macro = macro and replace(macro, finding=finding(macro, 1))
+    macro = macro and replace(macro, finding=finding(macro, macro.p_value, 1))
     about_a, about_b = map(_about, folders)
     decoding, speak_of = _decoding(about_a, about_b)
-    notes = (speak_of, *_notes(tasks_a, tasks_b), *_changed(about_a, about_b))
+    notes = (speak_of, *_notes(tasks_a, tasks_b, about_a, about_b))
     return Comparison(str(folder_a), str(folder_b), decoding, tuple(differences), macro, notes)
 
 
@@ -204,7 +203,9 @@ def _decoding(about_a: dict[str, Any], about_b: dict[str, Any]) -> tuple[str, st
     )
 
 
-def _notes(tasks_a: dict[str, Problems], tasks_b: dict[str, Problems]) -> list[str]:
+def _notes(
+    tasks_a: dict[str, Problems], tasks_b: dict[str, Problems], about_a: dict[str, Any], about_b: dict[str, Any]
+) -> list[str]:
     notes = []
     if (family := len(tasks_a)) > 1:
         chance = 1 - (1 - ALPHA) ** family
@@ -216,16 +217,14 @@ def _notes(tasks_a: dict[str, Problems], tasks_b: dict[str, Problems]) -> list[s
         sum(row["status"] in UNDECIDED for problems in tasks.values() for row in chain(*problems.values()))
         for tasks in (tasks_a, tasks_b)
     )
-    return notes + [f"Answers that could not be judged count as wrong: {a} of A, {b} of B."] * bool(a or b)
-
-
-def _changed(about_a: dict[str, Any], about_b: dict[str, Any]) -> list[str]:
-    changed = [
+    if a or b:
+        notes.append(f"Answers that could not be judged count as wrong: {a} of A, {b} of B.")
+    changed = ", ".join(
         f"{key} ({about_a.get(key, 'not given')} and {about_b.get(key, 'not given')})"
         for key in dict.fromkeys([*about_a, *about_b])
         if about_a.get(key) != about_b.get(key) and not key.startswith("generation.")
-    ]
-    return [f"What differs between A and B: {', '.join(changed)}."] if about_a and about_b and changed else []
+    )
+    return notes + [f"What differs between A and B: {changed}."] * bool(about_a and about_b and changed)
 
 
 def _interval(difference: Estimate, scale: int, form: str) -> str:

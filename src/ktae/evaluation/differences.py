@@ -115,10 +115,9 @@ def macro_difference(differences: Sequence[Difference]) -> Difference:
     )
 
 
-def finding(d: Difference, family: int) -> str:
-    """A sentence or two on a difference that is one of `family` that were tested."""
+def finding(d: Difference, adjusted: float, family: int) -> str:
+    """A sentence or two on a difference, one of `family` that were tested; `adjusted` is its p-value among them."""
     low, high = d.accuracy.low, d.accuracy.high
-    adjusted = d.p_value if d.adjusted is None else d.adjusted
     direction = "better" if d.accuracy.value > 0 else "worse"
     leaves_out_zero = not low <= 0 <= high
     holm = f" after Holm's correction for {family} tasks" if family > 1 else ""

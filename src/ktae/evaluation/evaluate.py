@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 GENERATIONS = "generations.jsonl"
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Backend = Literal["auto", "vllm", "transformers"]
-# A result, not a setting: not what an evaluation that goes on must agree in.
+# A result, not a setting: an evaluation that goes on need not agree in it.
 _GENERATION = "generation"
 
 
@@ -75,7 +75,7 @@ def evaluate(settings: EvalSettings) -> dict[str, Any]:
 
 
 def check(settings: EvalSettings) -> Callable[[], dict[str, Any]]:
-    """Does what can fail by a mistake in the settings, the loading of the model included, and writes nothing.
+    """Does all that a mistake in the settings can break, loading the model included, and writes nothing.
 
     Argument and errors are those of `evaluate`. Returns the rest of the evaluation.
     """

@@ -1,4 +1,4 @@
-"""What the graded samples of an evaluation come to: results.json, summary.md and the table on the screen.
+"""Results of an evaluation from its graded samples: results.json, summary.md and the table on the screen.
 
 A row is one sample: {"task", "id", "sample", "status", "extracted", "formatted", "length", "truncated", "answers"}.
 """
@@ -34,7 +34,7 @@ UNDECIDED = ("timeout", "error")
 _FIELDS = ("task", "id", "sample", "status", "extracted", "formatted", "length", "truncated", "answers")
 # What figures can depend on.
 _LIBRARIES = ("ktae", "torch", "transformers", "vllm", "math-verify", "latex2sympy2_extended", "sympy", "numpy")
-# Majorities of more samples than this are not computed: it takes long, and nobody asks for them.
+# maj@k is computed up to this k: beyond, it takes long, and nobody asks for it.
 _MOST_VOTES = 64
 
 
