@@ -74,7 +74,8 @@ def share_interval(share_P: np.ndarray) -> Estimate:
 def mean_interval(value_P: np.ndarray) -> Estimate:
     """The mean of any quantity over problems, such as a length in tokens: Student's interval.
 
-    For lengths within a cap it held the truth at least as often as the percentile bootstrap in our simulations.
+    For lengths within a cap, skewed as they are, it held the truth in 91 % of 6,000 simulations with 30 problems and in
+    94 % with 100, the percentile bootstrap in 90 and 93 % (`tests/evaluation/test_statistics.py`).
 
     Raises:
         ValueError: there are fewer than two problems, which say nothing about the spread.
