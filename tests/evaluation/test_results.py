@@ -108,14 +108,9 @@ def test_the_order_of_the_rows_does_not_matter(verdicts, random):
         assert shuffled["maj_at_k"][k]["value"] == pytest.approx(found["value"])
 
 
-@pytest.mark.parametrize(
-    ("one", "other"), [("1,234", "1234"), (r"\frac12", "0.5"), (" 7", "7."), (r"\left(1, 2\right)", "(1,2)")]
-)
-def test_spellings_of_one_answer_are_one_vote(one, other):
-    assert answer_key(one) == answer_key(other)
-
-
-def test_different_answers_are_different_votes():
+def test_spellings_of_one_answer_are_one_vote():
+    for one, other in (("1,234", "1234"), (r"\frac12", "0.5"), (" 7", "7."), (r"\left(1, 2\right)", "(1,2)")):
+        assert answer_key(one) == answer_key(other)
     assert len({answer_key(text) for text in ("1", "-1", "x", "2x", "(1,2)", "12")}) == 6
 
 
