@@ -71,19 +71,19 @@ def on_host(batch: Batch, config: KTAEConfig = KTAEConfig()) -> Tensor:  # noqa:
     return ktae_advantages(*(tensor.cpu() for tensor in batch), config=config)
 
 
-def to(device: torch.device, batch: Batch) -> Batch:
-    """The batch on the device; rewards in float32 where it has nothing wider."""
-    token_ids, mask, rewards, group_ids = batch
-    rewards = rewards if has_float64(device) else rewards.float()
-    return token_ids.to(device), mask.to(device), rewards.to(device), group_ids.to(device)
-
-
 def has_float64(device: torch.device) -> bool:
     try:
         torch.zeros(1, dtype=torch.float64, device=device)
     except (TypeError, RuntimeError):
         return False
     return True
+
+
+def to(device: torch.device, batch: Batch) -> Batch:
+    """The batch on the device; rewards in float32 where it has nothing wider."""
+    token_ids, mask, rewards, group_ids = batch
+    rewards = rewards if has_float64(device) else rewards.float()
+    return token_ids.to(device), mask.to(device), rewards.to(device), group_ids.to(device)
 
 
 def tolerance(device: torch.device) -> float:
@@ -239,57 +239,34 @@ def training(device: torch.device, updates: int) -> list[Part]:
     if missing:
         return [Part("TRL", NOT_DONE, f"{', '.join(missing)} is not installed (the extra train)")]
     from datasets import Dataset
-    from transformers import PrinterCallback, TrainerCallback
+    from transformers import PrinterCallback
     from trl import GRPOConfig, GRPOTrainer
 
     from ktae.chain.problems import exact_match, train_problems
     from ktae.integrations.trl import KTAETrainer
     from ktae.models.load import Model, load_model
 
-    class Watch(TrainerCallback):
-        def on_log(self, args, state, control, logs=None, **kwargs):
-            logged.append(logs)
-
     parts = []
     for name, trainer_class, options in (
         ("without key tokens", GRPOTrainer, {}),
         ("with key tokens", KTAETrainer, {"ktae": KTAEConfig.recommended()}),
     ):
-        logged: list[dict] = []
         model, tokenizer = load_model(Model("python:ktae/chain/weights"))
         with tempfile.TemporaryDirectory() as folder:
-            config = GRPOConfig(
-                output_dir=folder,
-                use_cpu=device.type == "cpu",
-                bf16=False,
-                gradient_checkpointing=False,
-                report_to="none",
-                save_strategy="no",
-                logging_steps=1,
-                disable_tqdm=True,
-                learning_rate=5e-4,
-                per_device_train_batch_size=32,
-                num_generations=8,
-                steps_per_generation=4,
-                max_completion_length=64,
-                max_steps=updates,
-                seed=0,
-            )
+            size = {"per_device_train_batch_size": 32, "num_generations": 8, "steps_per_generation": 4}
+            quiet = {"report_to": "none", "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True}
+            small = {"max_completion_length": 64, "max_steps": updates, "learning_rate": 5e-4, "seed": 0}
+            where = {"output_dir": folder, "use_cpu": device.type == "cpu"}
+            config = GRPOConfig(**where, **size, **small, **quiet, bf16=False, gradient_checkpointing=False)
             rows = Dataset.from_list(train_problems(16 * updates, seed=0))
             trainer = trainer_class(
-                model,
-                exact_match,
-                args=config,
-                train_dataset=rows,
-                processing_class=tokenizer,
-                callbacks=[Watch()],
-                **options,
+                model, exact_match, args=config, train_dataset=rows, processing_class=tokenizer, **options
             )
             trainer.remove_callback(PrinterCallback)
             begun = time.perf_counter()
             trainer.train()
             seconds = time.perf_counter() - begun
-        steps = [logs for logs in logged if "loss" in logs]
+        steps = [logs for logs in trainer.state.log_history if "loss" in logs]
         finite = all(np.isfinite(float(logs[key])) for logs in steps for key in ("loss", "grad_norm"))
         figures = {"seconds": seconds, "rewards": [logs["reward"] for logs in steps if "reward" in logs]}
         said = f"{len(steps)} updates in {seconds:.1f} s on {trainer.accelerator.device}"

@@ -18,7 +18,7 @@ from ktae.contingency import Contingency
 from ktae.seeds import derived_seed
 
 _ENTRIES = 1 << 19  # tables held at a time
-_TOLERANCE = 1e-9  # labellings that ought to give the same value give it to rounding
+_TOLERANCE = 1e-9  # labellings with one value in exact arithmetic differ by rounding
 
 
 def permutation_p_values(
@@ -34,7 +34,7 @@ def permutation_p_values(
     permutations: int,
     seed: int,
 ) -> np.ndarray:
-    """Permutation p-values of |value|; what they mean is said in `KeyTokenTable`.
+    """Permutation p-values of |value|, as defined in `KeyTokenTable`.
 
     Args:
         values: the values of tables.
@@ -43,7 +43,7 @@ def permutation_p_values(
         group_U, group_B: the group of each unit and rollout.
         correct_B: bool.
         value_U: the observed values; units with 0 get p = 1.
-        permutations: labellings looked at; all of them where there are no more.
+        permutations: labellings to look at; all of them if there are no more.
         seed: of the random labellings.
 
     Returns:
@@ -153,5 +153,5 @@ def _tables(counts_VN: Tensor, reached_XN: Tensor, among_XN: Tensor, labels_NP: 
         torch.arange(tables) % compared,
         *sums(reached_XN),
         *sums(among_XN),
-        unit_index_BT=torch.empty(0, 0, dtype=torch.int64),  # they stand nowhere
+        unit_index_BT=torch.empty(0, 0, dtype=torch.int64),  # no token belongs to them
     )

@@ -3,7 +3,7 @@
 
 The shell completes commands and options after `pip install argcomplete; eval "$(register-python-argcomplete ktae)"`.
 
-Those modules import what takes long, torch above all, inside functions: `ktae COMMAND --help` is to come at once.
+Those modules import what takes long, torch above all, inside functions, so that `ktae COMMAND --help` is quick.
 """
 
 from __future__ import annotations
@@ -24,81 +24,55 @@ DOCS = "docs/"
 
 
 class Command(NamedTuple):
-    """One command: where it is, what it does in a line, examples, and the page to read on."""
+    """One command: its module, what it does in a line, the page to read on, and arguments of examples."""
 
     module: str
     summary: str
-    examples: tuple[str, ...]
     page: str
+    examples: tuple[str, ...]
 
 
 COMMANDS = {
     "train": Command(
-        "ktae.train.command",
-        "train one or several algorithms on a recipe",
-        ("ktae train recipe.yaml --dry-run", "ktae train recipe.yaml --resume"),
-        "training.md",
+        *("ktae.train.command", "train one or several algorithms on a recipe", "training.md"),
+        ("recipe.yaml --dry-run", "recipe.yaml --resume"),
     ),
     "eval": Command(
-        "ktae.evaluation.evaluate",
-        "let a model answer benchmarks, and grade it",
-        (
-            "ktae eval MODEL --tasks paper",
-            "ktae eval MODEL --tasks aime24,aime25 -n 32 --temperature 0.6",
-            "ktae eval MODEL --tasks problems.jsonl",
-        ),
-        "evaluation.md",
+        *("ktae.evaluation.evaluate", "let a model answer benchmarks, and grade it", "evaluation.md"),
+        ("MODEL --tasks paper", "MODEL --tasks aime24,aime25 -n 32 --temperature 0.6", "MODEL --tasks problems.jsonl"),
     ),
-    "grade": Command(
-        "ktae.evaluation.regrade", "grade saved outputs", ("ktae grade outputs.jsonl --out graded",), "grading.md"
-    ),
+    "grade": Command("ktae.evaluation.regrade", "grade saved outputs", "grading.md", ("outputs.jsonl --out graded",)),
     "compare": Command(
-        "ktae.evaluation.compare",
-        "compare two evaluations of the same problems: B minus A, paired by problem",
-        ("ktae compare evals/base evals/trained --out comparison",),
-        "evaluation.md",
+        *("ktae.evaluation.compare", "compare two evaluations of the same problems: B minus A, paired by problem"),
+        *("evaluation.md", ("evals/base evals/trained --out comparison",)),
     ),
     "score": Command(
-        "ktae.report.score",
-        "token advantages for saved rollouts",
-        ("ktae score rollouts.jsonl --tokenizer Qwen/Qwen2.5-Math-1.5B",),
-        "reports.md",
+        *("ktae.report.score", "token advantages for saved rollouts", "reports.md"),
+        ("rollouts.jsonl --tokenizer Qwen/Qwen2.5-Math-1.5B",),
     ),
     "explain": Command(
-        "ktae.report.terminal",
-        "one group's rollouts and key tokens, in the terminal",
-        ("ktae explain rollouts.jsonl --tokenizer words --group 17",),
-        "reading-a-report.md",
+        *("ktae.report.terminal", "one group's rollouts and key tokens, in the terminal", "reading-a-report.md"),
+        ("rollouts.jsonl --tokenizer words --group 17",),
     ),
     "plot": Command(
-        "ktae.report.figures",
-        "pictures of key tokens and of training",
-        ("ktae plot heatmap rollouts.jsonl --tokenizer words --group 17 --out heatmap.pdf",),
-        "reports.md",
+        *("ktae.report.figures", "pictures of key tokens and of training", "reports.md"),
+        ("heatmap rollouts.jsonl --tokenizer words --group 17 --out heatmap.pdf",),
     ),
     "data": Command(
-        "ktae.data.prepare",
-        "prepare problems to train on",
-        ("ktae data prepare math --levels 3-5 --benchmarks suite --out math_3to5.jsonl",),
-        "training.md",
+        *("ktae.data.prepare", "prepare problems to train on", "training.md"),
+        ("prepare math --levels 3-5 --benchmarks suite --out math_3to5.jsonl",),
     ),
     "export": Command(
-        "ktae.train.export",
-        "a trained model, or a checkpoint, as a plain Hugging Face folder",
-        ("ktae export runs/mine --algorithm grpo_ktae --out model",),
-        "training.md",
+        *("ktae.train.export", "a trained model, or a checkpoint, as a plain Hugging Face folder", "training.md"),
+        ("runs/mine --algorithm grpo_ktae --out model",),
     ),
     "report": Command(
-        "ktae.report.page",
-        "one HTML page of a run or of saved rollouts",
-        ("ktae report runs/quickstart",),
-        "reading-a-report.md",
+        *("ktae.report.page", "one HTML page of a run or of saved rollouts", "reading-a-report.md"),
+        ("runs/quickstart",),
     ),
     "bench": Command(
-        "ktae.bench.command",
-        "benchmark estimators, apart from training",
-        ("ktae bench credit --quick",),
-        "credit-assignment.md",
+        *("ktae.bench.command", "benchmark estimators, apart from training", "credit-assignment.md"),
+        ("credit --quick",),
     ),
 }
 
@@ -159,8 +133,9 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ktae {ktae.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (module, summary, examples, page) in COMMANDS.items():
-        epilog = "\n  ".join(["examples:", *examples]) + f"\n\nread on: {DOCS}{page}"
+    for name, (module, summary, page, examples) in COMMANDS.items():
+        epilog = "\n  ".join(["examples:", *(f"ktae {name} {of}" for of in examples)])
+        epilog += f"\n\nread on: {DOCS}{page}"
         its_parser = commands.add_parser(
             name,
             help=summary,

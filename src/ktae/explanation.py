@@ -171,96 +171,76 @@ def explain(
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ValueError(f"{name} must be an integer >= 0, got {value!r}")
     with torch.device("cpu"):  # whatever the default device is
-        return _explain(token_ids, mask, rewards, group_ids, config, texts, tokenizer, states, permutations, seed)
+        rewards_B = checks.rewards(rewards)
+        all_groups_B = checks.group_indices(group_ids, rewards)
+        checks.token_types(token_ids, mask, rewards)
+        checks.states(states, token_ids)
+        scored_B = ~rewards_B.isnan()
+        all_ids_BT, all_mask_BT = token_ids.cpu().long(), checks.token_values(token_ids, mask).cpu()
+        ids_BT, mask_BT, group_B = all_ids_BT[scored_B], all_mask_BT[scored_B], all_groups_B[scored_B]
+        correct_B = (rewards.cpu() > config.correct_above)[scored_B]
+        states_BT = None if states is None else states.cpu()[scored_B].long()
+        units_BT, within_BT = units(ids_BT, mask_BT, states_BT, config)
+        table = contingency(units_BT, mask_BT, correct_B, group_B, within_BT)
 
+        row_K, _ = mask_BT.nonzero(as_tuple=True)
+        unit_K = table.unit_index_BT[mask_BT]
+        id_U, group_U = torch.empty_like(table.within_U), torch.empty_like(table.within_U)
+        id_U[unit_K] = ids_BT[mask_BT]
+        group_U[unit_K] = group_B[row_K]
+        valued_U = ~torch.isin(id_U, torch.tensor(config.exclude_token_ids, dtype=torch.int64, device="cpu"))
+        value_U = torch.where(valued_U, config.scale * scores.key_token_values(table, config), 0.0)
+        unit_index_BT = torch.full_like(all_ids_BT, -1)
+        unit_index_BT[scored_B] = table.unit_index_BT
 
-def _explain(
-    token_ids: Tensor,
-    mask: Tensor,
-    rewards: Tensor,
-    group_ids: Tensor,
-    config: KTAEConfig,
-    texts: Mapping[int, str] | None,
-    tokenizer: Any,
-    states: Tensor | None,
-    permutations: int,
-    seed: int,
-) -> KeyTokenTable:
-    rewards_B = checks.rewards(rewards)
-    all_groups_B = checks.group_indices(group_ids, rewards)
-    checks.token_types(token_ids, mask, rewards)
-    checks.states(states, token_ids)
-    scored_B = ~rewards_B.isnan()
-    all_ids_BT, all_mask_BT = token_ids.cpu().long(), checks.token_values(token_ids, mask).cpu()
-    ids_BT, mask_BT, group_B = all_ids_BT[scored_B], all_mask_BT[scored_B], all_groups_B[scored_B]
-    correct_B = (rewards.cpu() > config.correct_above)[scored_B]
-    states_BT = None if states is None else states.cpu()[scored_B].long()
-    units_BT, within_BT = units(ids_BT, mask_BT, states_BT, config)
-    table = contingency(units_BT, mask_BT, correct_B, group_B, within_BT)
+        permutation_p_U = np.full(len(id_U), np.nan)
+        if permutations:
+            permutation_p_U = permutation_p_values(
+                lambda permuted: config.scale * scores.key_token_values(permuted, config),
+                *(row_K, unit_K, None if within_BT is None else table.within_U[unit_K]),
+                *(group_U, group_B, correct_B, value_U),
+                permutations=permutations,
+                seed=seed,
+            )
+        if tokenizer is not None:
+            texts = {token_id: tokenizer.decode([token_id]) for token_id in torch.unique(id_U).tolist()}
+        labels = torch.unique(group_ids.cpu().long())
+        tf_T_U, tf_F_U = scores.term_frequencies(table)
 
-    row_K, _ = mask_BT.nonzero(as_tuple=True)
-    unit_K = table.unit_index_BT[mask_BT]
-    id_U, group_U = torch.empty_like(table.within_U), torch.empty_like(table.within_U)
-    id_U[unit_K] = ids_BT[mask_BT]
-    group_U[unit_K] = group_B[row_K]
-    valued_U = ~torch.isin(id_U, torch.tensor(config.exclude_token_ids, dtype=torch.int64, device="cpu"))
-    value_U = torch.where(valued_U, config.scale * scores.key_token_values(table, config), 0.0)
-    unit_index_BT = torch.full_like(all_ids_BT, -1)
-    unit_index_BT[scored_B] = table.unit_index_BT
-
-    permutation_p_U = np.full(len(id_U), np.nan)
-    if permutations:
-        permutation_p_U = permutation_p_values(
-            lambda permuted: config.scale * scores.key_token_values(permuted, config),
-            *(row_K, unit_K, None if within_BT is None else table.within_U[unit_K]),
-            *(group_U, group_B, correct_B, value_U),
-            permutations=permutations,
-            seed=seed,
+        whole = KeyTokenTable(
+            group=labels[group_U].numpy(),
+            unit=id_U.numpy(),
+            text=np.array([(texts or {}).get(token_id, "") for token_id in id_U.tolist()], dtype=object),
+            context=_contexts(ids_BT, mask_BT, table, max(config.context, config.ngram - 1), texts),
+            a=table.a_U.numpy(),
+            b=table.b_U.numpy(),
+            c=(table.n_T_U - table.a_U).numpy(),
+            d=(table.n_F_U - table.b_U).numpy(),
+            fisher_p=scores.look_up(scores.fisher_p_values, table).numpy(),
+            information_gain=scores.look_up(scores.information_gains, table).numpy(),
+            cohen_h=scores.look_up(scores.cohens_h, table).numpy(),
+            tf_correct=tf_T_U.numpy(),
+            tf_incorrect=tf_F_U.numpy(),
+            direction=scores.directions(table, config).numpy(),
+            value=value_U.float().numpy(),
+            occurrences=(table.count_T_U + table.count_F_U).numpy(),
+            permutation_p=permutation_p_U,
+            adjusted_p=benjamini_hochberg(permutation_p_U, group_U.numpy()),
+            unit_index=unit_index_BT.numpy(),
         )
-    if tokenizer is not None:
-        texts = {token_id: tokenizer.decode([token_id]) for token_id in torch.unique(id_U).tolist()}
-    labels = torch.unique(group_ids.cpu().long())
-    tf_T_U, tf_F_U = scores.term_frequencies(table)
-
-    whole = KeyTokenTable(
-        group=labels[group_U].numpy(),
-        unit=id_U.numpy(),
-        text=np.array([(texts or {}).get(token_id, "") for token_id in id_U.tolist()], dtype=object),
-        context=_contexts(ids_BT, mask_BT, table, max(config.context, config.ngram - 1), texts),
-        a=table.a_U.numpy(),
-        b=table.b_U.numpy(),
-        c=(table.n_T_U - table.a_U).numpy(),
-        d=(table.n_F_U - table.b_U).numpy(),
-        fisher_p=scores.look_up(scores.fisher_p_values, table).numpy(),
-        information_gain=scores.look_up(scores.information_gains, table).numpy(),
-        cohen_h=scores.look_up(scores.cohens_h, table).numpy(),
-        tf_correct=tf_T_U.numpy(),
-        tf_incorrect=tf_F_U.numpy(),
-        direction=scores.directions(table, config).numpy(),
-        value=value_U.float().numpy(),
-        occurrences=(table.count_T_U + table.count_F_U).numpy(),
-        permutation_p=permutation_p_U,
-        adjusted_p=benjamini_hochberg(permutation_p_U, group_U.numpy()),
-        unit_index=unit_index_BT.numpy(),
-    )
-    return whole._take(np.lexsort((whole.unit, -whole.occurrences, -np.abs(whole.value), whole.group)))
+        return whole._take(np.lexsort((whole.unit, -whole.occurrences, -np.abs(whole.value), whole.group)))
 
 
 def _contexts(
     ids_BT: Tensor, counted_BT: Tensor, table: Contingency, length: int, texts: Mapping[int, str] | None
 ) -> np.ndarray:
     """(U,) str, what comes before each unit where it stands first."""
-    units = len(table.a_U)
-    if not length:
-        return np.array([""] * units, dtype=object)
-    rows, starts = counted_BT.nonzero(as_tuple=True)[0].tolist(), {}
-    ids = ids_BT[counted_BT].tolist()
-    context_U = [""] * units
-    seen = set()
-    for place, (row, unit) in enumerate(zip(rows, table.unit_index_BT[counted_BT].tolist(), strict=True)):
-        begin = starts.setdefault(row, place)
-        if unit not in seen:
-            seen.add(unit)
-            before = ids[max(begin, place - length) : place]
+    context_U = np.full(len(table.a_U), "", dtype=object)
+    if length:
+        row_K, id_K = counted_BT.nonzero()[:, 0].numpy(), ids_BT[counted_BT].tolist()
+        begin_K = np.searchsorted(row_K, row_K)
+        _, first_U = np.unique(table.unit_index_BT[counted_BT].numpy(), return_index=True)
+        for unit, place in enumerate(first_U.tolist()):
+            before = id_K[max(begin_K[place], place - length) : place]
             context_U[unit] = " ".join(map(str, before)) if texts is None else "".join(texts.get(i, "") for i in before)
-    return np.array(context_U, dtype=object)
+    return context_U

@@ -53,19 +53,17 @@ def test_exact_text_of_any_length_wins_over_a_run(tmp_path):
     assert benchmarks.overlaps(long) == {"a": EXACT, "b": RUN}
 
 
-def test_the_last_line_needs_no_newline_and_blank_lines_are_no_problems(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"problem": "one"}\n\n{"problem": "two"}')
-    assert read_benchmarks(tmp_path).texts == {"a": {"one", "two"}}
-
-
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
         ("", r"the benchmark .*a.jsonl is empty"),
-        ('{"problem": "x"}\n{"problem": ', r"a.jsonl, line 2: Expecting value"),
-        ('{"question": "x"}', r"a.jsonl, line 1, must be an object with a text 'problem', got \['question'\]"),
-        ('{"problem": "?"}', r"a.jsonl, line 1, must be an object with a text 'problem'"),
-        ("[1]", r"a.jsonl, line 1, must be an object with a text 'problem', got list"),
+        ('{"problem": "x"}\n{"problem": ', r"a.jsonl:2: a benchmark's row must .*, not valid JSON"),
+        (
+            '{"question": "x"}',
+            r"a.jsonl:1: a benchmark's row must be an object with a text 'problem', got \['question'\]",
+        ),
+        ('{"problem": "?"}', r"a.jsonl:1: .* with a text 'problem', got \['problem'\]"),
+        ("[1]", r"a.jsonl:1: .* with a text 'problem', a row must be a JSON object"),
     ],
 )
 def test_errors(tmp_path, lines, message):

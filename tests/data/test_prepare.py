@@ -61,11 +61,6 @@ def test_rows(gsm8k, tmp_path):
     assert row["source"] == "gsm8k"
 
 
-def test_without_a_system_message(gsm8k, tmp_path):
-    prepare(Prepare("gsm8k", tmp_path / "out.jsonl", file=gsm8k, system=""))
-    assert all([m["role"] for m in row["prompt"]] == ["user"] for row in json_lines.read(tmp_path / "out.jsonl"))
-
-
 def test_info(gsm8k, tmp_path):
     out = tmp_path / "out.jsonl"
     prepare(Prepare("gsm8k", out, file=gsm8k, limit=5, seed=2))
@@ -105,25 +100,9 @@ def test_other_columns(tmp_path):
     source = str(write(tmp_path / "mine.jsonl", rows))
     columns = {"problem_column": "text", "answer_column": "gold", "level_column": "rank", "id_column": "key"}
     prepare(Prepare(source, tmp_path / "out.jsonl", system="", **columns))
-    assert json_lines.read(tmp_path / "out.jsonl") == [
-        {
-            "prompt": [{"role": "user", "content": "P?"}],
-            "answers": ["5"],
-            "id": "k1",
-            "source": "mine.jsonl",
-            "level": 2,
-        }
-    ]
-
-
-def test_a_split_of_a_folder(tmp_path):
-    folder = tmp_path / "set"
-    folder.mkdir()
-    for split in ("train", "test"):
-        write(folder / f"{split}.jsonl", [{"problem": f"A {split} problem", "answer": "1"}])
-    prepare(Prepare(str(folder), tmp_path / "out.jsonl", split="test"))
-    [row] = json_lines.read(tmp_path / "out.jsonl")
-    assert (row["source"], row["prompt"][-1]["content"]) == (str(folder), "A test problem")
+    prompt = [{"role": "user", "content": "P?"}]
+    expected = {"prompt": prompt, "answers": ["5"], "id": "k1", "source": "mine.jsonl", "level": 2}
+    assert json_lines.read(tmp_path / "out.jsonl") == [expected]
 
 
 def test_prompt_length_counts_the_whole_template(tmp_path):
@@ -140,23 +119,17 @@ def test_prompt_length_counts_the_whole_template(tmp_path):
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        (None, "has no chat template, which --max-prompt-tokens needs"),
-        ("{{ raise_exception('no system role') }}", r"refuses the prompt \(no system role\); .* give --system ''"),
+        (None, "has no chat template, which --max-prompt-tokens needs$"),
+        ("{{ raise_exception('no system role') }}", r"refuses the prompt \(no system role\); .* give --system ''$"),
+        ("absent", r"--tokenizer .*absent cannot be loaded: [^\n]+$"),
     ],
 )
-def test_chat_templates_that_do_not_do(gsm8k, tmp_path, template, message):
-    tokenizer = save_tokenizer(tmp_path / "tokenizer", template)
+def test_tokenizers_that_do_not_do(gsm8k, tmp_path, template, message):
+    folder = tmp_path / "absent"
+    tokenizer = str(folder) if template == "absent" else save_tokenizer(tmp_path / "tokenizer", template)
     settings = Prepare("gsm8k", tmp_path / "out.jsonl", file=gsm8k, tokenizer=tokenizer, max_prompt_tokens=9)
     with pytest.raises(ValueError, match=message):
         prepare(settings)
-
-
-def test_no_tokenizer(gsm8k, tmp_path):
-    tokenizer = str(tmp_path / "absent")
-    settings = Prepare("gsm8k", tmp_path / "out.jsonl", file=gsm8k, tokenizer=tokenizer, max_prompt_tokens=9)
-    with pytest.raises(ValueError, match=r"--tokenizer .*absent cannot be loaded: ") as caught:
-        prepare(settings)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("existing", ["out.jsonl", "out.jsonl.info.json"])
@@ -223,12 +196,11 @@ def test_command(gsm8k, tmp_path, capsys):
         command("math", "--levels", "hard", "--out", tmp_path / "hard.jsonl")
 
 
+@pytest.mark.slow
 def test_math(shared, tmp_path):
     problems, suite = shared / "data/problems", shared / "data/suite"
-    out = tmp_path / "train.jsonl"
-    counts = prepare(
-        Prepare("math", out, file=problems / "math_train_7474.json.gz", benchmarks=suite, levels=(3, 4, 5))
-    )
+    out, file = tmp_path / "train.jsonl", problems / "math_train_7474.json.gz"
+    counts = prepare(Prepare("math", out, file=file, benchmarks=suite, levels=(3, 4, 5)))
     rows = json_lines.read(out)
     assert len(rows) == counts.written == counts.read - sum(counts.dropped.values())
     assert (counts.read, counts.dropped["no answer"]) == (7474, 4)
@@ -236,17 +208,16 @@ def test_math(shared, tmp_path):
     # By exact text MATH's training and test sets are disjoint, and the other benchmarks are not in it.
     assert all(set(reasons) <= {"13 words"} for reasons in counts.contaminated.values())
 
-    counts = prepare(
-        Prepare("math", tmp_path / "test.jsonl", file=problems / "math_test_5000.jsonl.gz", benchmarks=suite)
-    )
+    file = problems / "math_test_5000.jsonl.gz"
+    counts = prepare(Prepare("math", tmp_path / "test.jsonl", file=file, benchmarks=suite))
     assert counts.contaminated["math500"]["exact text"] == 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "file"), [("gsm8k", "gsm8k_train.jsonl.gz"), ("svamp", "svamp_test.jsonl")])
 def test_word_problems_share_nothing_with_the_suite(shared, tmp_path, name, file):
-    settings = Prepare(
-        name, tmp_path / "out.parquet", file=shared / "data/problems" / file, benchmarks=shared / "data/suite"
-    )
+    data, out = shared / "data", tmp_path / "out.parquet"
+    settings = Prepare(name, out, file=data / "problems" / file, benchmarks=data / "suite")
     counts = prepare(settings)
     assert (counts.dropped, counts.written) == ({}, counts.read)
     rows = datasets.load_dataset("parquet", data_files=str(settings.out), split="train")

@@ -37,7 +37,6 @@ def test_last_box(solution, expected):
         (sources.plain, " a b\n", "a b"),
         (sources.plain, 145.0, "145"),
         (sources.plain, 0.5, "0.5"),
-        (sources.plain, 7, "7"),
         (sources.plain, "145.0", "145.0"),
         (sources.plain, "", None),
         (sources.plain, float("nan"), None),
@@ -45,7 +44,6 @@ def test_last_box(solution, expected):
         (sources.whole_number, "145.0", "145"),
         (sources.whole_number, 145.0, "145"),
         (sources.whole_number, "10.50", "10.50"),
-        (sources.whole_number, "100", "100"),
         (sources.after_hashes, "48/2 = 24\n#### 1,234 ", "1234"),
         (sources.after_hashes, "#### 1\n#### -2", "-2"),
         (sources.after_hashes, "no mark: 5", None),
@@ -53,9 +51,7 @@ def test_last_box(solution, expected):
         (sources.level_of, "Level 3", 3),
         (sources.level_of, 5.0, 5),
         (sources.level_of, 0, 0),
-        (sources.level_of, "4", 4),
         (sources.level_of, "Level ?", None),
-        (sources.level_of, "hard", None),
         (sources.level_of, 3.5, None),
         (sources.difficulty_of, 0.0, None),
         (sources.difficulty_of, 5.0, 5),
@@ -93,23 +89,20 @@ def test_ids():
     assert other(id="").read(row | {"problem": "Q"}).id != by_hash
 
 
-def test_several_accepted_answers():
-    assert other().read({"problem": "P", "answer": ["1", " ", 1.0, None, r"\frac22"]}).answers == ("1", r"\frac22")
-    assert other().read({"problem": "P", "answer": []}).answers == ()
-
-
 @pytest.mark.parametrize(
     ("answer", "read"),
     [
-        (r"So it is $3$, that is $\boxed{3}$ pens.", "3"),
-        (r"\boxed{3}", "3"),
-        ("1+2=3\n#### 1,003", "1,003"),
-        ('["3"]', "3"),
-        ("Answer: 3", "3"),
+        (["1", " ", 1.0, None, r"\frac22"], ("1", r"\frac22")),
+        ([], ()),
+        (r"So it is $3$, that is $\boxed{3}$ pens.", ("3",)),
+        (r"\boxed{3}", ("3",)),
+        ("1+2=3\n#### 1,003", ("1,003",)),
+        ('["3"]', ("3",)),
+        ("Answer: 3", ("3",)),
     ],
 )
-def test_forms_of_references(answer, read):
-    assert other().read({"problem": "P", "answer": answer}).answers == (read,)
+def test_accepted_answers(answer, read):
+    assert other().read({"problem": "P", "answer": answer}).answers == read
 
 
 def test_usual_names_of_columns(tmp_path, capsys):
@@ -147,55 +140,30 @@ def test_missing_columns(source, columns, message):
         source.check_columns(columns)
 
 
-def test_columns_that_may_be_missing():
-    other().check_columns(["problem", "answer"])
-    SOURCES["math"].check_columns(["problem", "solution"])
-
-
 ROWS = [{"problem": "P?", "answer": "1", "level": 2.0}, {"problem": "Q?", "answer": "2", "level": None}]
 
 
-def as_lines(path):
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
 
 
-def as_list(path):
-    path.write_text(json.dumps(ROWS))
-
-
-def as_lines_gz(path):
-    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in ROWS).encode()))
-
-
-def as_list_gz(path):
-    path.write_bytes(gzip.compress(json.dumps(ROWS).encode()))
-
-
-def as_parquet(path):
-    Dataset.from_list(ROWS).to_parquet(path)
-
-
-@pytest.mark.parametrize(
-    ("name", "write"),
-    [
-        ("a.jsonl", as_lines),
-        ("a.json", as_list),
-        ("a.jsonl.gz", as_lines_gz),
-        ("a.json.gz", as_list_gz),
-        ("a.parquet", as_parquet),
-    ],
-)
-def test_files(tmp_path, name, write):
-    write(tmp_path / name)
-    source = other(tmp_path / name)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz", "a.parquet"])
+def test_files(tmp_path, name):
+    """All that `ktae.files.rows` reads; its own tests have the formats."""
+    path = tmp_path / name
+    if name == "a.parquet":
+        Dataset.from_list(ROWS).to_parquet(path)
+    else:
+        text = json.dumps(ROWS) if name == "a.json" else LINES
+        path.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    source = other(path)
     assert source.name == name
     assert [row["problem"] for row in load_rows(source, "train")[1]] == ["P?", "Q?"]
-    assert [source.read(row).level for row in load_rows(SOURCES["math"], "train", tmp_path / name)[1]] == [2, None]
+    assert [source.read(row).level for row in load_rows(SOURCES["math"], "train", path)[1]] == [2, None]
 
 
 def test_a_folder_goes_the_way_of_a_hub_id(tmp_path):
-    as_lines(tmp_path / "train.jsonl")
-    as_lines(tmp_path / "test.jsonl")
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(LINES)
     assert [row["answer"] for row in load_rows(other(tmp_path), "test")[1]] == ["1", "2"]
     with pytest.raises(ValueError, match=r"^cannot read .*: Unknown split \"tset\". Should be one of"):
         load_rows(other(tmp_path), "tset")

@@ -72,15 +72,11 @@ def test_lengths():
     assert length["low"] < 40 < length["high"]
 
 
-def test_unknown_lengths_are_null_not_zero():
-    task = only(summarize([row(id="0", length=None, truncated=None), row(id="1")]))
-    assert task["length"] is None
-    assert task["truncated"] is None
-
-
-def test_shares():
+def test_shares_and_what_is_unknown():
     task = only(summarize([row(id=str(i), truncated=i < 3, formatted=i < 1) for i in range(4)]))
     assert (task["truncated"], task["formatted"]) == (0.75, 0.25)
+    task = only(summarize([row(id="0", length=None, truncated=None), row(id="1")]))
+    assert (task["length"], task["truncated"]) == (None, None)
 
 
 def test_one_problem_all_correct_zero_length():
@@ -104,24 +100,17 @@ def test_the_order_of_the_rows_does_not_matter(verdicts, random):
     samples = [
         row(id=str(i), sample=s, status=verdict) for i, pair in enumerate(verdicts) for s, verdict in enumerate(pair)
     ]
-    task = only(summarize(samples))
+    task, shuffled = (only(summarize(given)) for given in (samples, random.sample(samples, len(samples))))
     assert 0 <= task["low"] <= task["accuracy"] <= task["high"] <= 1
-    shuffled = only(summarize(random.sample(samples, len(samples))))
-    for key in ("accuracy", "low", "high", "formatted"):
+    for key in ("accuracy", "low", "high", "formatted", "verdicts"):
         assert shuffled[key] == pytest.approx(task[key])
-    assert shuffled["verdicts"] == task["verdicts"]
     for k, found in task["maj_at_k"].items():
         assert shuffled["maj_at_k"][k]["value"] == pytest.approx(found["value"])
 
 
-@pytest.mark.parametrize(
-    ("one", "other"), [("1,234", "1234"), (r"\frac12", "0.5"), (" 7", "7."), (r"\left(1, 2\right)", "(1,2)")]
-)
-def test_spellings_of_one_answer_are_one_vote(one, other):
-    assert answer_key(one) == answer_key(other)
-
-
-def test_different_answers_are_different_votes():
+def test_spellings_of_one_answer_are_one_vote():
+    for one, other in (("1,234", "1234"), (r"\frac12", "0.5"), (" 7", "7."), (r"\left(1, 2\right)", "(1,2)")):
+        assert answer_key(one) == answer_key(other)
     assert len({answer_key(text) for text in ("1", "-1", "x", "2x", "(1,2)", "12")}) == 6
 
 
@@ -158,7 +147,9 @@ def test_files(tmp_path):
     assert {"ktae", "torch", "math-verify", "sympy"} <= results["about"]["versions"].keys()
     assert results["notes"][-1] == "math500: 3 of its problems are known to have a wrong accepted answer."
     summary = (tmp_path / "new" / "summary.md").read_text()
-    assert summary.startswith("# a/b\n\n| task | problems | accuracy, % | length | cut off | no answer | as stored |\n")
+    assert summary.startswith(
+        "# a/b\n\nAccuracy with its 95 % interval, mean length in tokens:\n\n| task | problems | "
+    )
     assert "| math500 | 2 | 50.0 [9.5, 90.5] | 100 | 0.0% | 0.0% | 75.0% |" in summary
     assert "| average | 2 tasks | 75.0 [" in summary
 
@@ -193,26 +184,13 @@ def test_numbers_fit_into_80_columns(samples):
 
 
 def test_pictures(tmp_path):
-    generator = np.random.default_rng(0)
-
-    def results(samples):
-        shape = (20, samples)
-        lengths = generator.integers(1, 900, shape)
-        return summarize([s for t in ("a", "b") for s in rows(generator.integers(0, 2, shape), t, lengths)])
-
-    one, two = {"one": results(1)}, {"one": results(1), "two" * 30: results(4)}
-    for number, (plot, of) in enumerate(
-        [(plot_accuracy, one), (plot_accuracy, two), (plot_length, one), (plot_length, two)]
-    ):
-        path = tmp_path / f"{number}.png"
-        plot(of, path)
-        assert path.read_bytes().startswith(b"\x89PNG")
-
-
-def test_pictures_of_one_problem_and_of_different_tasks(tmp_path):
-    plot_length({"x": summarize(rows([[1]]))}, tmp_path / "one.png")
-    plot_accuracy({"x": summarize(rows([[1]], "a")), "y": summarize(rows([[0]], "b"))}, tmp_path / "two.png")
-    assert len(list(tmp_path.iterdir())) == 2
+    """One result and two, with one problem and more, one sample and more, and different tasks."""
+    few, many = summarize(rows([[1]], "a")), summarize([*rows(np.eye(20), "a"), *rows(np.eye(20), "b")])
+    for plot in (plot_accuracy, plot_length):
+        for of in ({"one": few}, {"one": few, "two" * 30: many}):
+            plot(of, tmp_path / "picture.png")
+            assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+            (tmp_path / "picture.png").unlink()
 
 
 def test_pictures_that_cannot_be():

@@ -7,14 +7,11 @@ from ktae.chain.model import CHECKPOINT
 from ktae.models.load import Model, check_available, load_model, resolve
 
 
-def test_folder():
+def test_folder_and_file_of_a_package():
     model, tokenizer = load_model(Model(str(CHECKPOINT)))
     assert model.dtype == torch.float32
     assert tokenizer.padding_side == "left"
     assert tokenizer.pad_token != tokenizer.eos_token
-
-
-def test_file_of_a_package():
     assert resolve("python:ktae/chain/weights") == str(CHECKPOINT)
 
 

@@ -1,11 +1,12 @@
-"""Which benchmarks a problem is also in: by its whole text, or by a run of 13 words."""
+"""Finds the benchmarks that contain a problem: by its whole text, or by a run of 13 words."""
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from ktae.files.rows import Malformed, read_rows
 
 WORDS = 13
 EXACT, RUN = "exact text", f"{WORDS} words"
@@ -13,7 +14,7 @@ EXACT, RUN = "exact text", f"{WORDS} words"
 
 @dataclass(frozen=True)
 class Benchmarks:
-    """What is not to be trained on.
+    """The problems to keep out of training.
 
     Attributes:
         texts: of each benchmark, by name, the normalised problems.
@@ -54,10 +55,7 @@ def read_benchmarks(folder: Path) -> Benchmarks:
     files = sorted(folder.glob("*.jsonl"))
     if not files:
         raise ValueError(f"the folder of benchmarks {folder} holds no *.jsonl file")
-    texts = {file.stem: frozenset(_problems(file)) for file in files}
-    for name, problems in texts.items():
-        if not problems:
-            raise ValueError(f"the benchmark {folder / name}.jsonl is empty")
+    texts = {file.stem: _problems(file) for file in files}
     runs = {name: frozenset[str]().union(*map(word_runs, problems)) for name, problems in texts.items()}
     return Benchmarks(texts, runs)
 
@@ -80,19 +78,14 @@ def word_runs(text: str) -> set[str]:
     return {" ".join(words[start : start + WORDS]) for start in range(len(words) - WORDS + 1)}
 
 
-def _problems(file: Path) -> list[str]:
-    problems = []
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{file}, line {number}: {error}") from None
-            problem = row.get("problem") if isinstance(row, dict) else None
-            if not isinstance(problem, str) or not normalise(problem):
-                found = sorted(row) if isinstance(row, dict) else type(row).__name__
-                raise ValueError(f"{file}, line {number}, must be an object with a text 'problem', got {found}")
-            problems.append(normalise(problem))
-    return problems
+def _problems(file: Path) -> frozenset[str]:
+    problems = set()
+    for row in read_rows(file):
+        problem = None if isinstance(row, Malformed) else row.data.get("problem")
+        if isinstance(row, Malformed) or not isinstance(problem, str) or not normalise(problem):
+            found = row.reason if isinstance(row, Malformed) else f"got {sorted(row.data)}"
+            raise ValueError(f"{file}:{row.row}: a benchmark's row must be an object with a text 'problem', {found}")
+        problems.add(normalise(problem))
+    if not problems:
+        raise ValueError(f"the benchmark {file} is empty")
+    return frozenset(problems)

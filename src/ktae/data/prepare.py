@@ -18,7 +18,7 @@ from typing import Any
 
 from ktae.data.decontaminate import read_benchmarks
 from ktae.data.selection import Counts, parse_levels, select
-from ktae.data.sources import COLUMNS, SOURCES, Problem, file_kind, load_rows, other_source
+from ktae.data.sources import COLUMNS, SOURCES, Problem, load_rows, other_source
 from ktae.extras import require
 from ktae.files import json_lines
 from ktae.files.locks import locked, unfinished
@@ -30,26 +30,7 @@ SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}
 
 @dataclass(frozen=True)
 class Prepare:
-    """What to prepare, and how.
-
-    Attributes:
-        source: `math`, `gsm8k`, `svamp`, any other hub id, a folder, or a `.jsonl`, `.jsonl.gz`, `.json`, `.json.gz`
-            or `.parquet` file. Relative paths are relative to the working directory.
-        out: the file to write, `.jsonl` or `.parquet`, which must not exist yet.
-        file: read the rows of `math`, `gsm8k` or `svamp` from this file instead of the hub.
-        split: of a hub id or a folder.
-        problem_column, answer_column, level_column, id_column: columns of a source other than these three; None for
-            `problem`, `answer` (a text, a number or a list of them), `level` (such as `3` or `Level 3`) and `id`, of
-            which the last two may be missing. An empty `id_column`: it has no ids.
-        system: system message; empty for none.
-        levels: keep these only; None keeps all.
-        max_prompt_tokens: keep only prompts of at most so many tokens, the chat template included.
-        tokenizer: whose tokens: a hub id, a folder, a `.gguf` file or `python:PACKAGE/PATH`.
-        benchmarks: folder of `NAME.jsonl` files with one `problem` a line; what is in one of them is left out.
-        seed: of the order of the rows.
-        limit: write only the first so many rows of that order; None writes all.
-        strict: stop at a malformed row of a file, instead of naming it and leaving it out.
-    """
+    """What to prepare, and how: the options that `add_arguments` describes; None where one is not given."""
 
     source: str
     out: Path
@@ -76,9 +57,9 @@ class Prepare:
             raise ValueError(f"--{columns[0]}-column is for other sources; those of {self.source} are known")
         if self.source not in SOURCES and self.file is not None:
             raise ValueError(f"--file is for {', '.join(SOURCES)}; give {self.file} as SOURCE instead of {self.source}")
-        if self.file is not None and file_kind(self.file) is None:
+        if self.file is not None and not self.file.name.endswith(SUFFIXES):
             raise ValueError(f"--file must end in {', '.join(SUFFIXES)}, got {self.file}")
-        if self.split != "train" and file_kind(self.file or self.source) is not None:
+        if self.split != "train" and str(self.file or self.source).endswith(SUFFIXES):
             raise ValueError(f"--split is for the hub, and {self.file or self.source} is a file, got {self.split!r}")
         if self.levels is not None and not self.levels:
             raise ValueError("--levels must hold at least one level, got none")
@@ -138,27 +119,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser = parser.add_subparsers(dest="data_command", required=True).add_parser(
         "prepare",
         help="a problem collection in the form that recipes read",
-        description="Turns a problem collection into prompts and answers; filtered, decontaminated, shuffled.",
+        description="Turns a problem collection into prompts and answers; filtered, decontaminated, shuffled. A source "
+        "of your own has the columns problem and answer (a text, a number or a list of them), and may have level (3 or "
+        "'Level 3') and id; --id-column '' says that it has no ids.",
         epilog=parser.epilog,
         formatter_class=parser.formatter_class,
         allow_abbrev=False,
     )
     add = parser.add_argument
     named = ", ".join(SOURCES)
-    add(
-        "source",
-        metavar="SOURCE",
-        help=f"{named}, another hub id, or a file: {', '.join(SUFFIXES)}",
-    )
-    add("--out", type=Path, required=True, metavar="PATH", help="the .jsonl or .parquet file to write")
+    add("source", metavar="SOURCE", help=f"{named}, another hub id, a folder, or a file: {', '.join(SUFFIXES)}")
+    add("--out", type=Path, required=True, metavar="PATH", help="the .jsonl or .parquet file to write; must not exist")
     add("--file", type=Path, metavar="PATH", help=f"a local copy of {named} to read instead of the hub")
-    add("--split", default="train", help="of a hub id (default: %(default)s)")
+    add("--split", default="train", help="of a hub id or a folder (default: %(default)s)")
     for name in COLUMNS:
         add(f"--{name}-column", metavar="COLUMN", help=f"in a source other than {named} (default: {name})")
     add("--system", default=SYSTEM, metavar="TEXT", help="system message, '' for none (default: %(default)s)")
     add("--levels", help="keep these only: 4, or 3,5, or 3-5")
     add("--max-prompt-tokens", type=int, metavar="N", help="keep prompts of at most N tokens, chat template included")
-    add("--tokenizer", metavar="PATH_OR_ID", help="whose tokens")
+    add(
+        "--tokenizer",
+        metavar="PATH_OR_ID",
+        help="whose tokens: a hub id, a folder, a .gguf file or python:PACKAGE/PATH",
+    )
     add("--benchmarks", type=Path, metavar="DIR", help="leave out problems that are in DIR/*.jsonl, key `problem`")
     add("--seed", type=int, default=0, help="of the order (default: %(default)s)")
     add("--limit", type=int, metavar="N", help="write the first N rows of that order")
@@ -205,7 +188,7 @@ def _too_long(name: str, most: int, system: str) -> Callable[[Problem], bool]:
 def _write(rows: list[dict[str, Any]], settings: Prepare, counts: Counts, info: Path) -> None:
     """Both files or none; the data comes last, so that it is never there without its info."""
     datasets = require("datasets", extra="train")
-    with locked(settings.out), unfinished(settings.out) as data, unfinished(info) as about_file:
+    with locked(settings.out), unfinished(settings.out) as data, unfinished(info) as about:
         if settings.out.suffix == ".jsonl":
             json_lines.write(data, rows)
         else:
@@ -214,10 +197,10 @@ def _write(rows: list[dict[str, Any]], settings: Prepare, counts: Counts, info: 
             columns = {"answers": datasets.List(text), "id": text, "source": text, "level": datasets.Value("int64")}
             features = datasets.Features(prompt=[{"role": text, "content": text}], **columns)
             datasets.Dataset.from_list(rows, features=features).to_parquet(data)
-        about = {
+        said = {
             "settings": dataclasses.asdict(settings),
             "counts": dataclasses.asdict(counts),
             "sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
             "datasets": datasets.__version__,
         }
-        about_file.write_text(json.dumps(about, indent=2, default=str) + "\n")
+        about.write_text(json.dumps(said, indent=2, default=str) + "\n")

@@ -224,7 +224,7 @@ def other_source(path: str, columns: Mapping[str, str | None]) -> Source:
     """
     problem, answer, level, own_id = (name if columns[name] is None else columns[name] for name in COLUMNS)
     return Source(
-        Path(path).name if file_kind(path) else path,
+        Path(path).name if path.endswith(SUFFIXES) else path,
         path,
         problem=(str(problem),),
         answers={str(answer): answers_of},
@@ -232,12 +232,6 @@ def other_source(path: str, columns: Mapping[str, str | None]) -> Source:
         id=own_id or None,
         required=tuple(name for name in (columns["level"], columns["id"]) if name),
     )
-
-
-def file_kind(path: str | Path) -> str | None:
-    """`json` or `parquet` by a file's suffix, before .gz or .zst if it is compressed; None for any other."""
-    suffix = next((suffix for suffix in SUFFIXES if str(path).endswith(suffix)), None)
-    return suffix and ("parquet" if suffix == ".parquet" else "json")
 
 
 def load_rows(
@@ -260,7 +254,7 @@ def load_rows(
         ValueError: the file cannot be read, there is no such split, or a column is missing.
     """
     path = Path(file or source.path)
-    if file_kind(path) is not None or path.is_file():
+    if path.name.endswith(SUFFIXES) or path.is_file():
         rows = (row.data for row in without_malformed(read_rows(path), path, strict=strict))
     else:
         rows = iter(_from_hub(source, split))

@@ -1,4 +1,4 @@
-"""What several samples of a problem are worth: pass@k and maj@k.
+"""pass@k and maj@k, estimated from several samples of each problem.
 
 Shape suffixes: _P problems, _S samples (completions) of a problem.
 """

@@ -1,26 +1,23 @@
-"""`ktae compare A B`: whether B differs from A, its baseline, and what the data cannot tell."""
+"""`ktae compare A B`: whether B differs from A, the baseline, and what the data cannot tell."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ktae.evaluation.differences import ALPHA, Difference, finding, format_p, macro_difference, task_difference
-from ktae.evaluation.results import UNDECIDED, Problems, by_task, markdown_table, rich_table, summarize
+from ktae.evaluation.results import UNDECIDED, Problems, Table, as_markdown, by_task, show, summarize, times
 from ktae.evaluation.statistics import Estimate, holm
 from ktae.extras import require
 from ktae.files import json_lines
 
 # Settings that change what one and the same model answers; beside the seed, which changes the draws only.
 _DECODING = ("sampling.temperature", "sampling.top_p", "sampling.max_tokens", "system")
-
-
-Table = tuple[str, list[str], list[list[str]]]  # title, header, lines
 
 
 @dataclass(frozen=True)
@@ -41,11 +38,6 @@ class Comparison:
     tasks: tuple[Difference, ...]
     macro: Difference | None
     notes: tuple[str, ...]
-
-    @property
-    def rows(self) -> tuple[Difference, ...]:
-        """The tasks, and the average if there is one."""
-        return (*self.tasks, *filter(None, (self.macro,)))
 
 
 def compare(folder_a: Path, folder_b: Path, tasks: Sequence[str] | None = None) -> Comparison:
@@ -75,29 +67,43 @@ def compare(folder_a: Path, folder_b: Path, tasks: Sequence[str] | None = None) 
                 )
         tasks_b[task] = {id: tasks_b[task][id] for id in problems_a}
     differences = [task_difference(task, tasks_a[task], tasks_b[task]) for task in tasks_a]
+    family = zip(differences, holm([d.p_value for d in differences]), strict=True)
+    differences = [replace(d, adjusted=p, finding=finding(d, p, len(differences))) for d, p in family]
     macro = macro_difference(differences) if len(differences) > 1 else None
-    adjusted = holm([d.p_value for d in differences])
-    differences = [replace(d, adjusted=p) for d, p in zip(differences, adjusted, strict=True)]
-    differences = [replace(d, finding=finding(d, len(differences))) for d in differences]
+    macro = macro and replace(macro, finding=finding(macro, macro.p_value, 1))
     about_a, about_b = map(_about, folders)
     decoding, speak_of = _decoding(about_a, about_b)
-    return Comparison(
-        str(folder_a),
-        str(folder_b),
-        decoding,
-        tuple(differences),
-        macro and replace(macro, finding=finding(macro, 1)),
-        (speak_of, *_notes(tasks_a, tasks_b), *_changed(about_a, about_b)),
-    )
+    notes = (speak_of, *_notes(tasks_a, tasks_b, about_a, about_b))
+    return Comparison(str(folder_a), str(folder_b), decoding, tuple(differences), macro, notes)
 
 
-def as_markdown(comparison: Comparison) -> str:
-    """The tables, a sentence a row, and the notes."""
-    shown = [
-        block if isinstance(block, str) else f"{block[0]}:\n\n{markdown_table(*block[1:])}"
-        for block in _blocks(comparison)
+def blocks(comparison: Comparison) -> list[str | Table]:
+    """What is shown, in order: the tables, a sentence a row, and the notes."""
+    rows = [*comparison.tasks, *filter(None, (comparison.macro,))]
+    accuracies = [
+        [
+            d.task,
+            str(d.problems)
+            if d.samples_a is None or d.samples_b is None
+            else times(d.problems, d.samples_a, d.samples_b),
+            f"{100 * d.accuracy_a.value:.1f}",
+            f"{100 * d.accuracy_b.value:.1f}",
+            _interval(d.accuracy, 100, ".1f"),
+            "" if d.b_better is None else f"{d.b_better} / {d.a_better}",
+            format_p(d.p_value, name=""),
+        ]
+        for d in rows
     ]
-    return "\n\n".join([f"# {comparison.b} against {comparison.a}", *shown]) + "\n"
+    header = ["task", "problems", "A", "B", "B - A", "B / A better", "p"]
+    shown: list[str | Table] = [f"A is {comparison.a}, the baseline.\nB is {comparison.b}."]
+    shown += [comparison.decoding] * bool(comparison.decoding)
+    shown.append(("Accuracy, % [95 % interval]", header, accuracies))
+    if any(d.length_a is not None and d.length_b is not None for d in rows):
+        means = [["-" if x is None else f"{x:.0f}" for x in (d.length_a, d.length_b)] for d in rows]
+        differences = ["-" if d.length is None else _interval(d.length, 1, ".0f") for d in rows]
+        lengths = [[d.task, *mean, length] for d, mean, length in zip(rows, means, differences, strict=True)]
+        shown.append(("Mean length, tokens [95 % interval]", ["task", "A", "B", "B - A"], lengths))
+    return [*shown, *(f"{d.task}: {d.finding}" for d in rows), *comparison.notes]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,13 +120,12 @@ def run(arguments: argparse.Namespace) -> None:
     console = require("rich.console", extra="train").Console()
     tasks = None if arguments.tasks is None else list(filter(None, arguments.tasks.split(",")))
     comparison = compare(arguments.a, arguments.b, tasks)
-    for block in _blocks(comparison):
-        shown = block if isinstance(block, str) else rich_table(*block, tasks=len(comparison.tasks))
-        console.print(shown, highlight=False, markup=False)
+    shown = blocks(comparison)
+    show(shown, console)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / "comparison.json").write_text(json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n")
-        (arguments.out / "comparison.md").write_text(as_markdown(comparison))
+        (arguments.out / "comparison.md").write_text(as_markdown(f"{comparison.b} against {comparison.a}", shown))
         _plot(arguments, comparison)
         console.print(f"Written to {arguments.out}/")
 
@@ -198,7 +203,9 @@ def _decoding(about_a: dict[str, Any], about_b: dict[str, Any]) -> tuple[str, st
     )
 
 
-def _notes(tasks_a: dict[str, Problems], tasks_b: dict[str, Problems]) -> list[str]:
+def _notes(
+    tasks_a: dict[str, Problems], tasks_b: dict[str, Problems], about_a: dict[str, Any], about_b: dict[str, Any]
+) -> list[str]:
     notes = []
     if (family := len(tasks_a)) > 1:
         chance = 1 - (1 - ALPHA) ** family
@@ -210,53 +217,16 @@ def _notes(tasks_a: dict[str, Problems], tasks_b: dict[str, Problems]) -> list[s
         sum(row["status"] in UNDECIDED for problems in tasks.values() for row in chain(*problems.values()))
         for tasks in (tasks_a, tasks_b)
     )
-    return notes + [f"Answers that could not be judged count as wrong: {a} of A, {b} of B."] * bool(a or b)
-
-
-def _changed(about_a: dict[str, Any], about_b: dict[str, Any]) -> list[str]:
-    changed = [
+    if a or b:
+        notes.append(f"Answers that could not be judged count as wrong: {a} of A, {b} of B.")
+    changed = ", ".join(
         f"{key} ({about_a.get(key, 'not given')} and {about_b.get(key, 'not given')})"
         for key in dict.fromkeys([*about_a, *about_b])
         if about_a.get(key) != about_b.get(key) and not key.startswith("generation.")
-    ]
-    return [f"What differs between A and B: {', '.join(changed)}."] if about_a and about_b and changed else []
-
-
-def _blocks(comparison: Comparison) -> Iterator[str | Table]:
-    """What is shown, in order."""
-    rows = comparison.rows
-    yield f"A is {comparison.a}, the baseline.\nB is {comparison.b}."
-    if comparison.decoding:
-        yield comparison.decoding
-    accuracies = [
-        [
-            d.task,
-            _size(d),
-            f"{100 * d.accuracy_a.value:.1f}",
-            f"{100 * d.accuracy_b.value:.1f}",
-            _interval(d.accuracy, 100, ".1f"),
-            "" if d.b_better is None else f"{d.b_better} / {d.a_better}",
-            format_p(d.p_value, name=""),
-        ]
-        for d in rows
-    ]
-    header = ["task", "problems", "A", "B", "B - A", "B / A better", "p"]
-    yield "Accuracy, % [95 % interval]", header, accuracies
-    if any(d.length_a is not None and d.length_b is not None for d in rows):
-        means = [["-" if x is None else f"{x:.0f}" for x in (d.length_a, d.length_b)] for d in rows]
-        differences = ["-" if d.length is None else _interval(d.length, 1, ".0f") for d in rows]
-        lengths = [[d.task, *mean, length] for d, mean, length in zip(rows, means, differences, strict=True)]
-        yield "Mean length, tokens [95 % interval]", ["task", "A", "B", "B - A"], lengths
-    yield from (f"{d.task}: {d.finding}" for d in rows)
-    yield from comparison.notes
+    )
+    return notes + [f"What differs between A and B: {changed}."] * bool(about_a and about_b and changed)
 
 
 def _interval(difference: Estimate, scale: int, form: str) -> str:
     value, low, high = (scale * x for x in (difference.value, difference.low, difference.high))
     return f"{value:+{form}} [{low:{form}}, {high:{form}}]"
-
-
-def _size(d: Difference) -> str:
-    if d.samples_a == d.samples_b:
-        return str(d.problems) + (f" x {d.samples_a}" if d.samples_a not in (None, 1) else "")
-    return f"{d.problems} x {d.samples_a}, {d.samples_b}"

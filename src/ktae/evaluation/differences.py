@@ -27,38 +27,38 @@ class Difference:
     Attributes:
         task: its name, or `MACRO`.
         problems: their number, of all tasks for the average.
-        samples_a, samples_b: a problem's samples; None for the average.
         accuracy_a, accuracy_b: with 95 % intervals, each by itself.
         accuracy: B minus A with its interval, paired by problem.
         p_value: two-sided; exact for a task with as many samples of both, which is McNemar's test with one sample a
             problem; otherwise that of the interval.
-        adjusted: p_value after Holm's correction for the number of tasks; the average, which was fixed beforehand, is
-            not part of the family.
-        test: "McNemar", "exact permutation" or "normal".
-        b_better, a_better: problems with more correct samples (a larger share, if the numbers differ): the discordant
-            counts of McNemar's test. None for the average.
         detectable: the true difference that such data would tell from zero four times out of five.
         length_a, length_b: mean lengths in tokens, None if unknown.
         length: B minus A with its interval, paired by problem; None if unknown, or with one problem.
+        test: "McNemar", "exact permutation" or "normal".
+        samples_a, samples_b: a problem's samples; None for the average.
+        b_better, a_better: problems with more correct samples (a larger share, if the numbers differ): the discordant
+            counts of McNemar's test. None for the average.
+        adjusted: p_value after Holm's correction for the number of tasks; None for the average, which was fixed
+            beforehand and is not part of the family.
         finding: what the data say, in a sentence.
     """
 
     task: str
     problems: int
-    samples_a: int | None
-    samples_b: int | None
     accuracy_a: Estimate
     accuracy_b: Estimate
     accuracy: Estimate
     p_value: float
-    adjusted: float
-    test: str
-    b_better: int | None
-    a_better: int | None
     detectable: float
     length_a: float | None
     length_b: float | None
     length: Estimate | None
+    test: str = "normal"
+    samples_a: int | None = None
+    samples_b: int | None = None
+    b_better: int | None = None
+    a_better: int | None = None
+    adjusted: float | None = None
     finding: str = ""
 
 
@@ -75,21 +75,20 @@ def task_difference(task: str, problems_a: Problems, problems_b: Problems) -> Di
         length = mean_interval(length_b_PS.mean(axis=1) - length_a_PS.mean(axis=1))
     return Difference(
         task,
-        problems=len(a_P),
-        samples_a=a_PS.shape[1],
-        samples_b=b_PS.shape[1],
-        accuracy_a=share_interval(a_P),
-        accuracy_b=share_interval(b_P),
-        accuracy=accuracy,
-        p_value=p_value,
-        adjusted=p_value,
-        test=("McNemar" if a_PS.shape[1] == 1 else "exact permutation") if exact else "normal",
-        b_better=int((b_P > a_P).sum()),
-        a_better=int((b_P < a_P).sum()),
-        detectable=detectable_difference(accuracy),
+        len(a_P),
+        share_interval(a_P),
+        share_interval(b_P),
+        accuracy,
+        p_value,
+        detectable_difference(accuracy),
         length_a=None if length_a_PS is None else float(length_a_PS.mean()),
         length_b=None if length_b_PS is None else float(length_b_PS.mean()),
         length=length,
+        test=("McNemar" if a_PS.shape[1] == 1 else "exact permutation") if exact else "normal",
+        samples_a=a_PS.shape[1],
+        samples_b=b_PS.shape[1],
+        b_better=int((b_P > a_P).sum()),
+        a_better=int((b_P < a_P).sum()),
     )
 
 
@@ -104,26 +103,20 @@ def macro_difference(differences: Sequence[Difference]) -> Difference:
     known = [d.length for d in differences if d.length is not None]
     return Difference(
         MACRO,
-        problems=sum(d.problems for d in differences),
-        samples_a=None,
-        samples_b=None,
-        accuracy_a=average([d.accuracy_a for d in differences]),
-        accuracy_b=average([d.accuracy_b for d in differences]),
-        accuracy=accuracy,
-        p_value=normal_p_value(accuracy),
-        adjusted=normal_p_value(accuracy),
-        test="normal",
-        b_better=None,
-        a_better=None,
-        detectable=detectable_difference(accuracy),
+        sum(d.problems for d in differences),
+        average([d.accuracy_a for d in differences]),
+        average([d.accuracy_b for d in differences]),
+        accuracy,
+        normal_p_value(accuracy),
+        detectable_difference(accuracy),
         length_a=mean("length_a"),
         length_b=mean("length_b"),
         length=average(known) if len(known) == len(differences) else None,
     )
 
 
-def finding(d: Difference, family: int) -> str:
-    """A sentence or two on a difference that is one of `family` that were tested."""
+def finding(d: Difference, adjusted: float, family: int) -> str:
+    """A sentence or two on a difference, one of `family` that were tested; `adjusted` is its p-value among them."""
     low, high = d.accuracy.low, d.accuracy.high
     direction = "better" if d.accuracy.value > 0 else "worse"
     leaves_out_zero = not low <= 0 <= high
@@ -131,13 +124,13 @@ def finding(d: Difference, family: int) -> str:
     if (d.p_value < ALPHA) != leaves_out_zero:
         zero = "leaves out 0" if leaves_out_zero else "holds 0"
         return f"On the edge: the interval {zero}, and the exact {format_p(d.p_value)}. More problems would tell."
-    if d.adjusted < ALPHA:
+    if adjusted < ALPHA:
         size = " to ".join(f"{100 * end:.1f}" for end in sorted((abs(low), abs(high))))
-        return f"B is {direction} by {size} points ({format_p(d.adjusted)}{holm})."
+        return f"B is {direction} by {size} points ({format_p(adjusted)}{holm})."
     if leaves_out_zero:
         return (
             f"B is {direction} here ({format_p(d.p_value)}), but among {family} tasks chance alone often does that: "
-            f"{format_p(d.adjusted)}{holm}."
+            f"{format_p(adjusted)}{holm}."
         )
     seen = "no difference can be seen reliably"
     if d.detectable < 1:

@@ -8,12 +8,12 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ktae.evaluation.tasks import Task, load_task, resolve_tasks
 from ktae.extras import require
 from ktae.files import json_lines
-from ktae.files.locks import locked
+from ktae.files.locks import locked, unfinished
 from ktae.seeds import derived_seed
 
 if TYPE_CHECKING:
@@ -23,29 +23,18 @@ if TYPE_CHECKING:
     Item = tuple[Task, Problem, int]  # the last is the number among the problem's samples
 
 GENERATIONS = "generations.jsonl"
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-BACKENDS = ("auto", "vllm", "transformers")
-# A result, not a setting: not what an evaluation that goes on must agree in.
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Backend = Literal["auto", "vllm", "transformers"]
+# A result, not a setting: an evaluation that goes on need not agree in it.
 _GENERATION = "generation"
 
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """What to evaluate, and how.
+    """What to evaluate, and how: the options that `add_arguments` describes.
 
-    Attributes:
-        model: as in a recipe: a Hugging Face id, a folder, a `.gguf` file or `python:PACKAGE/PATH`.
-        tasks: names of tasks or suites, or `.jsonl` files with `problem` and `answers`.
-        out: the folder for the results.
-        sampling: temperature, top_p, max_tokens and seed.
-        data_dir: read `NAME.jsonl` from here instead of the hub.
-        samples: completions a problem.
-        limit: only the first so many problems of each task; None takes all.
-        system: system message instead of the tasks' own; empty for none.
-        dtype: precision of the weights.
-        backend: see `choose_backend`.
-        batch_tokens: tokens that are in memory together; None: 131072 on a GPU, 16384 on a CPU. With transformers and
-            a temperature the draws depend on it.
+    `system` None leaves the tasks their own system messages; with transformers and a temperature the draws depend on
+    `batch_tokens`, whose None is 131072 on a GPU and 16384 on a CPU.
     """
 
     model: str
@@ -56,8 +45,8 @@ class EvalSettings:
     samples: int = 1
     limit: int | None = None
     system: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    backend: Literal["auto", "vllm", "transformers"] = "auto"
+    dtype: Dtype = "auto"
+    backend: Backend = "auto"
     batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
@@ -86,7 +75,7 @@ def evaluate(settings: EvalSettings) -> dict[str, Any]:
 
 
 def check(settings: EvalSettings) -> Callable[[], dict[str, Any]]:
-    """Does what can fail by a mistake in the settings, the loading of the model included, and writes nothing.
+    """Does all that a mistake in the settings can break, loading the model included, and writes nothing.
 
     Argument and errors are those of `evaluate`. Returns the rest of the evaluation.
     """
@@ -108,12 +97,12 @@ def check(settings: EvalSettings) -> Callable[[], dict[str, Any]]:
         task.name: sum(map(task.is_defective, problems)) for task, problems in tasks if task.is_defective
     }
 
-    def evaluate_alone() -> dict[str, Any]:
+    def rest() -> dict[str, Any]:
         settings.out.mkdir(parents=True, exist_ok=True)
         with locked(settings.out):
             return _evaluate(settings, about, items, found, engine)
 
-    return evaluate_alone
+    return rest
 
 
 def _evaluate(
@@ -126,8 +115,8 @@ def _evaluate(
     from ktae.evaluation.samples import grade_rows
 
     console, out = Console(), settings.out
-    (out / "about.json.tmp").write_text(json.dumps(about, indent=1) + "\n")
-    (out / "about.json.tmp").replace(out / "about.json")
+    with unfinished(out / "about.json") as temporary:
+        temporary.write_text(json.dumps(about, indent=1) + "\n")
     if not_used := about.get(_GENERATION, {}).get("not_used"):
         said = ", ".join(f"{name} {value}" for name, value in not_used.items())
         console.print(f"Not used of the checkpoint's generation settings: {said}", highlight=False, markup=False)
@@ -212,16 +201,14 @@ def _generate(
 
     from ktae.models.generate import generate, render
 
-    sampling = settings.sampling
-    system = settings.system
-    texts = [
-        render(engine.tokenizer, problem.text, task.system if system is None else system) for task, problem, _ in items
-    ]
+    sampling, own = settings.sampling, settings.system
+    texts = [render(engine.tokenizer, problem.text, task.system if own is None else own) for task, problem, _ in items]
     seeds = [derived_seed(sampling.seed, task.name, problem.id, sample) for task, problem, sample in items]
     budget = settings.batch_tokens or (131072 if torch.accelerator.is_available() else 16384)
-    counted = progress.BarColumn(), progress.MofNCompleteColumn(), "{task.fields[length]}"
-    timed = progress.TimeElapsedColumn(), "left", progress.TimeRemainingColumn()
-    with progress.Progress("{task.description}", *counted, *timed, console=console) as shown:
+    columns = progress.BarColumn(), progress.MofNCompleteColumn(), "{task.fields[length]}", progress.TimeElapsedColumn()
+    with progress.Progress(
+        "{task.description}", *columns, "left", progress.TimeRemainingColumn(), console=console
+    ) as shown:
         bar = shown.add_task(f"answers ({engine.name})", total=len(items), completed=len(found), length="")
         tokens = number = 0
         for part in generate(engine, texts, sampling, seeds, budget=budget, done=frozenset(found)):
@@ -244,22 +231,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
     add("--limit", type=int, metavar="N", help="the first N problems of each task")
     add("--system", metavar="TEXT", help="system message instead of the tasks' own, '' for none")
-    add("--dtype", choices=DTYPES, default="auto", help="(default: %(default)s)")
-    add("--backend", choices=BACKENDS, default="auto", help="(default: %(default)s)")
-    add("--batch-tokens", type=int, metavar="N", help="tokens in memory together")
+    add("--dtype", choices=get_args(Dtype), default="auto", help="precision of the weights (default: %(default)s)")
+    add("--backend", choices=get_args(Backend), default="auto", help="(default: %(default)s)")
+    add(
+        "--batch-tokens", type=int, metavar="N", help="tokens in memory together (default: 131072 on a GPU, else 16384)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> Callable[[], Any]:
     """Checks the arguments and loads the model; returns the evaluation, to be called."""
     from ktae.models.generate import Sampling
 
-    given = vars(arguments)
-    sampling = Sampling(**{field.name: given[field.name] for field in dataclasses.fields(Sampling)})
-    names = {field.name for field in dataclasses.fields(EvalSettings)} - {"sampling", "tasks", "out"}
-    settings = EvalSettings(
-        tasks=tuple(filter(None, arguments.tasks.split(","))),
-        out=arguments.out or Path("evals") / arguments.model.strip("/").replace("/", "_").replace(":", "_"),
-        sampling=sampling,
-        **{name: given[name] for name in names},
-    )
-    return check(settings)
+    def given(settings: type) -> dict[str, Any]:
+        names = (field.name for field in dataclasses.fields(settings))
+        return {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+
+    out = arguments.out or Path("evals") / arguments.model.strip("/").replace("/", "_").replace(":", "_")
+    tasks = tuple(filter(None, arguments.tasks.split(",")))
+    sampling = Sampling(**given(Sampling))
+    return check(EvalSettings(**given(EvalSettings) | {"tasks": tasks, "out": out, "sampling": sampling}))

@@ -1,4 +1,4 @@
-"""What the graded samples of an evaluation come to: results.json, summary.md and the table on the screen.
+"""Results of an evaluation from its graded samples: results.json, summary.md and the table on the screen.
 
 A row is one sample: {"task", "id", "sample", "status", "extracted", "formatted", "length", "truncated", "answers"}.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from ktae.grading.rules.numerals import parse_number
 Row = dict[str, Any]
 # A task's problems: the samples of each by its id.
 Problems = dict[str, list[Row]]
+# A title, the header, and the lines; the first column is text, the others are numbers.
+Table = tuple[str, list[str], list[list[str]]]
 
 VERDICTS = ("correct", "incorrect", "no_answer", "timeout", "error")
 # What the average over the tasks is called in tables and pictures.
@@ -32,7 +34,7 @@ UNDECIDED = ("timeout", "error")
 _FIELDS = ("task", "id", "sample", "status", "extracted", "formatted", "length", "truncated", "answers")
 # What figures can depend on.
 _LIBRARIES = ("ktae", "torch", "transformers", "vllm", "math-verify", "latex2sympy2_extended", "sympy", "numpy")
-# Majorities of more samples than this are not computed: it takes long, and nobody asks for them.
+# maj@k is computed up to this k: beyond, it takes long, and nobody asks for it.
 _MOST_VOTES = 64
 
 
@@ -137,7 +139,8 @@ def write_results(
     Raises:
         ValueError: see `by_task`.
     """
-    results = {"about": {**about, "versions": versions()}, **summarize(rows)}
+    versions = {d.name: d.version for d in importlib.metadata.distributions() if d.name in _LIBRARIES}
+    results = {"about": {**about, "versions": versions}, **summarize(rows)}
     for task, entries in (more or {}).items():
         results["tasks"][task] |= entries
     for task, number in about.get("known_defects", {}).items():
@@ -145,80 +148,72 @@ def write_results(
             results["notes"].append(f"{task}: {number} of its problems are known to have a wrong accepted answer.")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=1, default=str, allow_nan=False) + "\n")
-    (folder / "summary.md").write_text(as_markdown(results))
+    heading = about.get("model", "Results")
+    (folder / "summary.md").write_text(as_markdown(heading, [_table(results), *results["notes"]]))
     return results
 
 
-def versions() -> dict[str, str]:
-    """Versions of the installed libraries that figures can depend on."""
-    return {d.name: d.version for d in importlib.metadata.distributions() if d.name in _LIBRARIES}
+def as_markdown(heading: str, blocks: Sequence[str | Table]) -> str:
+    """Paragraphs and tables below a heading."""
+    shown = [f"# {heading}"]
+    for block in blocks:
+        if isinstance(block, str):
+            shown.append(block)
+        else:
+            title, header, lines = block
+            rows = (header, ["---"] + ["---:"] * (len(header) - 1), *lines)
+            shown += [f"{title}:", "\n".join(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n\n".join(shown) + "\n"
 
 
-def as_markdown(results: dict[str, Any]) -> str:
-    """The table and the notes below it, with the model as a heading if there is one."""
-    title = [f"# {results['about']['model']}"] if "model" in results["about"] else []
-    return "\n\n".join([*title, markdown_table(*_table(results)), *results["notes"]]) + "\n"
-
-
-def markdown_table(header: list[str], lines: list[list[str]]) -> str:
-    """A table whose first column is text and whose others are numbers."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] + ["---:"] * (len(header) - 1), *lines))
-
-
-def rich_table(title: str, header: list[str], lines: list[list[str]], tasks: int) -> Any:
-    """The same for a terminal; lines after the first `tasks` are set apart. Narrow: 80 columns are common in logs."""
+def show(blocks: Sequence[str | Table], console: Any) -> None:
+    """The same on a rich console. Tables are narrow, as 80 columns are common in logs; the average is set apart."""
     from rich import box, table
 
-    shown = table.Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for i, name in enumerate(header):
-        shown.add_column(name, justify="right" if i else "left", no_wrap=i < 3)
-    for number, line in enumerate(lines, start=1):
-        shown.add_row(*line, end_section=number == tasks)
-    return shown
+    for block in blocks:
+        if isinstance(block, str):
+            console.print(block, highlight=False, markup=False)
+            continue
+        title, header, lines = block
+        shown = table.Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+        for i, name in enumerate(header):
+            shown.add_column(name, justify="right" if i else "left", no_wrap=i < 3)
+        for line in lines:
+            if line[0] == MACRO:
+                shown.add_section()
+            shown.add_row(*line)
+        console.print(shown)
 
 
 def print_table(results: dict[str, Any], console: Any) -> None:
     """Prints the table and the notes on a rich console."""
-    title = "accuracy with its 95 % interval, mean length in tokens"
-    console.print(rich_table(title, *_table(results), tasks=len(results["tasks"])))
-    console.print(*results["notes"], sep="\n", highlight=False, markup=False)
+    show([_table(results), *results["notes"]], console)
 
 
 def _summary(problems: Problems) -> dict[str, Any]:
-    correct_PS, answer_PS, length_PS = correct(problems), _answers(problems), lengths(problems)
     rows = [row for samples in problems.values() for row in samples]
+    correct_PS, length_PS = correct(problems), lengths(problems)
+    numbers: dict[Any, int] = {None: -1}
+    answers = (None if row["extracted"] is None else answer_key(row["extracted"]) for row in rows)
+    answer_PS = np.array([numbers.setdefault(answer, len(numbers)) for answer in answers]).reshape(correct_PS.shape)
     accuracy = share_interval(correct_PS.mean(axis=1))
     powers = [2**i for i in range(correct_PS.shape[1].bit_length())]
+    majority = {k: majority_at_k(answer_PS, correct_PS, k) for k in powers if k <= _MOST_VOTES}
     counts = Counter(row["status"] for row in rows)
     truncated = [row["truncated"] for row in rows]
-
-    def at_k(chance_P: Callable[[int], np.ndarray], most: int) -> dict[str, Any]:
-        return {str(k): asdict(share_interval(chance_P(k))) for k in powers if k <= most}
-
     return {
         "problems": len(problems),
         "samples_per_problem": correct_PS.shape[1],
         "accuracy": accuracy.value,
         "low": accuracy.low,
         "high": accuracy.high,
-        "pass_at_k": at_k(lambda k: pass_at_k(correct_PS, k), powers[-1]),
-        "maj_at_k": at_k(lambda k: majority_at_k(answer_PS, correct_PS, k), _MOST_VOTES),
+        "pass_at_k": {str(k): asdict(share_interval(pass_at_k(correct_PS, k))) for k in powers},
+        "maj_at_k": {str(k): asdict(share_interval(chance_P)) for k, chance_P in majority.items()},
         "length": None if length_PS is None else _length(length_PS, correct_PS == 1),
         "formatted": float(np.mean([row["formatted"] for row in rows])),
         "truncated": None if None in truncated else float(np.mean(truncated)),
         "verdicts": {verdict: counts[verdict] for verdict in VERDICTS},
     }
-
-
-def _answers(problems: Problems) -> np.ndarray:
-    """(problems, samples): the number of the answer among its problem's different ones, -1 for none."""
-
-    def numbered(samples: list[Row]) -> list[int]:
-        numbers: dict[Any, int] = {}
-        answers = [row["extracted"] for row in samples]
-        return [-1 if answer is None else numbers.setdefault(answer_key(answer), len(numbers)) for answer in answers]
-
-    return np.array([numbered(samples) for samples in problems.values()])
 
 
 def _length(length_PS: np.ndarray, correct_PS: np.ndarray) -> dict[str, Any]:
@@ -247,12 +242,12 @@ def _notes(tasks: dict[str, dict[str, Any]]) -> list[str]:
     return notes
 
 
-def _table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines: one a task, and the average. Columns in which no task has anything to say are left out."""
+def _table(results: dict[str, Any]) -> Table:
+    """A line a task, and the average. Columns in which no task has anything to say are left out."""
     tasks = list(results["tasks"].values())
     columns = {
         "task": list(results["tasks"]),
-        "problems": [_size(task) for task in tasks],
+        "problems": [times(task["problems"], task["samples_per_problem"]) for task in tasks],
         "accuracy, %": [_accuracy(task) for task in tasks],
         **dict(_at_k(tasks, name) for name in ("pass", "maj")),
         "length": [f"{task['length']['mean']:.0f}" if task["length"] else "" for task in tasks],
@@ -265,12 +260,13 @@ def _table(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     if macro := results["macro"]:
         last = {"task": MACRO, "problems": f"{macro['tasks']} tasks", "accuracy, %": _accuracy(macro)}
         lines.append([last.get(name, "") for name in columns])
-    return list(columns), lines
+    return "Accuracy with its 95 % interval, mean length in tokens", list(columns), lines
 
 
-def _size(task: dict[str, Any]) -> str:
-    samples = task["samples_per_problem"]
-    return str(task["problems"]) + (f" x {samples}" if samples > 1 else "")
+def times(problems: int, *samples: int) -> str:
+    """`30 x 4`, or `30` with one sample a problem; `30 x 1, 8` where two evaluations differ."""
+    counts = list(dict.fromkeys(samples))
+    return f"{problems} x {', '.join(map(str, counts))}" if counts != [1] else str(problems)
 
 
 def _accuracy(summary: dict[str, Any]) -> str:

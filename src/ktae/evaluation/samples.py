@@ -29,24 +29,25 @@ def grade_rows(
     Returns:
         New rows in the same order, and the seconds that each task took.
     """
-    graded: dict[int, dict[str, Any]] = {}
+    graded = [dict(row) for row in rows]
     seconds: dict[str, float] = {}
+    graders: dict[float | None, Grader] = {}
+    done = 0
     with ExitStack() as stack:
-        graders: dict[float | None, Grader] = {}
         for task in dict.fromkeys(row["task"] for row in rows):
             begun = time.perf_counter()
             tolerance = TASKS[task].relative_tolerance if task in TASKS else None
             if tolerance not in graders:
                 options = GradingOptions(relative_tolerance=tolerance)
                 graders[tolerance] = stack.enter_context(Grader(workers=workers, options=options))
-            indices = [i for i, row in enumerate(rows) if row["task"] == task]
-            for start in range(0, len(indices), _TOGETHER):
-                part = indices[start : start + _TOGETHER]
-                texts, answers = [rows[i]["completion"] for i in part], [rows[i]["answers"] for i in part]
-                for i, verdict in zip(part, graders[tolerance].grade(texts, answers), strict=True):
-                    formatted = extract_answer(rows[i]["completion"], ("box",)) is not None
-                    told = {"status": verdict.status, "extracted": verdict.extracted, "reason": verdict.reason}
-                    graded[i] = {**rows[i], "formatted": formatted, **told}
-                progress(len(graded))
+            of_task = [row for row in graded if row["task"] == task]
+            for start in range(0, len(of_task), _TOGETHER):
+                part = of_task[start : start + _TOGETHER]
+                texts, answers = [row["completion"] for row in part], [row["answers"] for row in part]
+                for row, verdict in zip(part, graders[tolerance].grade(texts, answers), strict=True):
+                    row["formatted"] = extract_answer(row["completion"], ("box",)) is not None
+                    row |= {"status": verdict.status, "extracted": verdict.extracted, "reason": verdict.reason}
+                done += len(part)
+                progress(done)
             seconds[task] = time.perf_counter() - begun
-    return [graded[i] for i in range(len(rows))], seconds
+    return graded, seconds

@@ -1,9 +1,9 @@
-"""What a sample of problems says about a benchmark: estimates with 95 % intervals, and comparisons.
+"""Estimates with 95 % intervals from a sample of problems, and tests of differences.
 
 Shape suffixes: _P problems, _S samples (completions) of a problem.
 
-The problems are what is drawn; a problem's samples are a cluster. All functions are deterministic, and the order of the
-problems does not matter. There is no bootstrap: it has no width when all problems have the same outcome. With 30
+Problems are the sampling unit; the samples of a problem are a cluster. All functions are deterministic, and the order
+of the problems does not matter. There is no bootstrap: it has no width when all problems have the same outcome. With 30
 problems of which 3 % are never solved and the others always, its intervals held the truth in 58 % of the simulated
 cases, and those below in 94 % (`tests/evaluation/test_statistics.py`).
 """
@@ -74,7 +74,8 @@ def share_interval(share_P: np.ndarray) -> Estimate:
 def mean_interval(value_P: np.ndarray) -> Estimate:
     """The mean of any quantity over problems, such as a length in tokens: Student's interval.
 
-    For lengths within a cap it held the truth at least as often as the percentile bootstrap in our simulations.
+    For lengths within a cap, skewed as they are, it held the truth in 91 % of 6,000 simulations with 30 problems and in
+    94 % with 100, the percentile bootstrap in 90 and 93 % (`tests/evaluation/test_statistics.py`).
 
     Raises:
         ValueError: there are fewer than two problems, which say nothing about the spread.
@@ -116,8 +117,8 @@ def paired_difference(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> Estima
     The interval is Wald's for the mean of the problems' differences, after two imaginary problems are added that differ
     by +s and -s with s^2 = (1/S + 1/S') / 2, which is four problems with chances of 1/2 for both. With one sample a
     problem s = 1, and this is the adjusted interval of Bonett and Price (Journal of Educational and Behavioral
-    Statistics 37, 2012), which adds 1 to each discordant count. The interval always has a width, but kinds of problem
-    that are rarer than one in the sample are beyond it.
+    Statistics 37, 2012), which adds 1 to each discordant count. The interval always has a width, but it knows nothing
+    of kinds of problem too rare for the sample.
 
     Args:
         correct_PS: (P, S) of 0 and 1.

@@ -78,7 +78,7 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, budget: int) -> list[l
             by itself gets a batch of its own.
 
     Returns:
-        The indices of each batch, the longest prompts first: what does not fit into memory shows at once.
+        The indices of each batch, longest prompts first, so that running out of memory shows at once.
     """
     batches: list[list[int]] = []
     widest = 0
@@ -177,10 +177,10 @@ class VllmBackend:
 
 
 def read_generation_config(config: Any, tokenizer: Any) -> tuple[list[int], dict[str, Any]]:
-    """What a checkpoint's generation settings are good for, and what of them is left out.
+    """Splits a checkpoint's generation settings into the ids that end a completion and the rest, which is not used.
 
-    A checkpoint can bring a temperature, a repetition penalty and more. None of it is used: two models would be decoded
-    differently, and greedy would not be greedy.
+    With a temperature or a repetition penalty of their own, two models would be decoded differently, and greedy would
+    not be greedy.
 
     Args:
         config: a `transformers.GenerationConfig`.
@@ -230,8 +230,7 @@ def generate(
         sampling: how; its own seed is not used.
         seeds: one a text.
         budget: tokens a batch may come to; see `plan_batches`.
-        done: texts that need nothing any more. A batch with others in it is generated whole all the same, since its
-            draws belong together.
+        done: texts that are complete. A batch with others in it is generated whole: its draws belong together.
 
     Yields:
         For each batch, the completions by the text's index, without those that are `done`.

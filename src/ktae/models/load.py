@@ -98,14 +98,14 @@ def resolve(path: str) -> str:
 
 
 def _is_hub_id(path: str) -> bool:
-    """Whether it can be NAME or OWNER/NAME on the hub. `runs/mine` is none where there is a folder `runs`."""
+    """Whether it can be NAME or OWNER/NAME on the hub. `runs/mine` is not one if there is a folder `runs`."""
     owner, slash, _ = path.partition("/")
     is_id = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path) is not None
     return is_id and not path.endswith(".gguf") and not (slash and Path(owner).is_dir())
 
 
 def check_available(path: str) -> None:
-    """Checks that a model can be loaded, as far as one request tells: transformers would try for a minute.
+    """Checks with one request at most that a model can be loaded; transformers would try for a minute.
 
     Raises:
         FileNotFoundError: see `resolve`; or a folder holds no model.
