@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 VERL := .venv-verl/bin
+CORE_TESTS := tests/estimators tests/kernels \
+	$(patsubst %,tests/test_%.py,advantages devices errors explanation golden properties rollout scores tensors units)
 
-.PHONY: quickstart test test-all test-verl lint format install docs docs-build wheel
+.PHONY: quickstart test test-all test-verl test-without-numba lint format install docs docs-build wheel
 
 # GRPO and GRPO+KTAE, in two forms, from the same small model, on CPU; the table and the picture land in runs/quickstart.
 quickstart: install
@@ -20,6 +22,10 @@ test-all: install .venv/.smollm2
 # The verl adapter through verl's own command line, on CPU.
 test-verl: .venv-verl/.installed
 	$(VERL)/python -m pytest tests/integrations/verl src/ktae/integrations/verl.py
+
+# The estimator with torch and numpy alone, in an environment without Numba.
+test-without-numba: .venv-core/.installed
+	.venv-core/bin/python -m pytest -m "not slow" -p no:cacheprovider $(CORE_TESTS)
 
 lint: install
 	$(BIN)/ruff check .
@@ -66,8 +72,8 @@ install: .venv/.installed
 	@touch $@
 
 # Dependency groups need pip 25.1.
-.venv-docs/.installed .venv-wheel/.installed: pyproject.toml constraints.txt
+.venv-docs/.installed .venv-wheel/.installed .venv-core/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check "pip>=25.1"
-	$(@D)/bin/pip install --quiet -c constraints.txt --group $(patsubst .venv-%,%,$(@D))
+	$(@D)/bin/pip install --quiet -c constraints.txt --group $(patsubst .venv-%,%,$(@D)) $(if $(filter .venv-core%,$@),-e .)
 	@touch $@

@@ -1,6 +1,6 @@
-"""Links that leave docs/ work on GitHub as they are; on the site they lead to the repository (`repo_url` in mkdocs.yml).
+"""Links that leave docs/ work on GitHub as they are; the site's lead to the repository (`repo_url` in mkdocs.yml).
 
-Pictures from outside are copied into the site instead. What is linked to must be there: a warning, and the strict build fails.
+Pictures from outside are copied into the site. What is linked to must be there, or the strict build fails.
 """
 
 import logging

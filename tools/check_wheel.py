@@ -1,4 +1,4 @@
-"""Installs the wheel in DIST into a new environment and uses it from another folder: `python tools/check_wheel.py DIST`.
+"""Installs the wheel in DIST into a new environment, and uses it elsewhere: `python tools/check_wheel.py DIST`.
 
 Also looks at what the wheel and the sdist hold. Needs pip and a package index; takes about a minute.
 """
@@ -12,12 +12,13 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = (
+DATA = {
     "ktae/chain/weights/model.safetensors",
     "ktae/train/assets/quickstart.yaml",
     "ktae/report/assets/page.css",
     "ktae/py.typed",
-)
+}
+BESIDE_SOURCES = ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "PKG-INFO", ".gitignore")
 LARGEST = 3_000_000  # bytes; the weights are 1.4 MB
 
 EXERCISE = """
@@ -45,21 +46,13 @@ def contents(dist: Path) -> Path:
     with tarfile.open(sdist) as archive:
         in_sdist = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     sources = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src/ktae").rglob("*.py")}
-    for missing in (sources | set(DATA)) - in_wheel, {f"src/{name}" for name in sources | set(DATA)} - in_sdist:
+    for missing in (sources | DATA) - in_wheel, {f"src/{name}" for name in sources | DATA} - in_sdist:
         assert not missing, f"not packed: {sorted(missing)}"
     metadata = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
     strange = {name for name in in_wheel if not name.startswith(("ktae/", f"{metadata}/")) or "__pycache__" in name}
-    allowed = (
-        "src/ktae/",
-        "pyproject.toml",
-        "README.md",
-        "LICENSE",
-        "CHANGELOG.md",
-        "CITATION.cff",
-        "PKG-INFO",
-        ".gitignore",
-    )
-    strange |= {name for name in in_sdist if not name.startswith(allowed) or "__pycache__" in name}
+    strange |= {
+        name for name in in_sdist if not name.startswith(("src/ktae/", *BESIDE_SOURCES)) or "__pycache__" in name
+    }
     assert not strange, f"packed, and should not be: {sorted(strange)}"
     for file in (wheel, sdist):
         assert file.stat().st_size < LARGEST, f"{file.name} has {file.stat().st_size} bytes"
@@ -86,7 +79,8 @@ def use(wheel: Path, folder: Path) -> None:
     assert run(python.parent / "ktae", "--version").split() == ["ktae", version]
     assert run(python, "-m", "ktae", "--version").split() == ["ktae", version]
     refused = run(python.parent / "ktae", "train", "quickstart", status=2)
-    assert "ktae[train]" in refused and len(refused.splitlines()) == 1, refused
+    assert "ktae[train]" in refused, refused
+    assert len(refused.splitlines()) == 1, refused
     print(refused.strip())
     install(f"{wheel}[fast]")
     print(run(python, "-I", "-W", "error", "-c", EXERCISE, "numba").strip())
