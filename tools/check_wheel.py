@@ -54,6 +54,9 @@ def contents(dist: Path) -> Path:
         name for name in in_sdist if not name.startswith(("src/ktae/", *BESIDE_SOURCES)) or "__pycache__" in name
     }
     assert not strange, f"packed, and should not be: {sorted(strange)}"
+    version = wheel.name.split("-")[1]
+    for name, line in (("CITATION.cff", f"version: {version}\n"), ("CHANGELOG.md", f"## {version} - ")):
+        assert line in (ROOT / name).read_text(), f"{name} has no line {line!r}"
     for file in (wheel, sdist):
         assert file.stat().st_size < LARGEST, f"{file.name} has {file.stat().st_size} bytes"
         print(file.name, f"{file.stat().st_size / 1e6:.1f} MB")
