@@ -34,7 +34,7 @@ for config in (ktae.KTAEConfig(), ktae.KTAEConfig.recommended()):
     value = ktae.key_token_values(*batch, config=config)
     assert (value[:, 2].sign() == torch.tensor([1, -1, -1, 1])).all() and not value[:, 0].any(), value
     advantages = ktae.ktae_advantages(*batch, config=config)
-    torch.testing.assert_close(advantages, ktae.rollout.grpo(*batch[2:])[:, None] + value)
+    torch.testing.assert_close(advantages, (ktae.rollout.grpo(*batch[2:])[:, None] + value).float())
 print("used", ktae.__file__, "with" if compiled else "without", "numba")
 """
 
