@@ -1,9 +1,11 @@
-# Everything runs in .venv, which the first target that needs it makes; verl's tests in .venv-verl.
+# Everything runs in .venv, which the first target that needs it makes; verl's tests, the site and the wheel in their own.
 PYTHON ?= python3
 BIN := .venv/bin
 VERL := .venv-verl/bin
+CORE_TESTS := tests/estimators tests/kernels \
+	$(patsubst %,tests/test_%.py,advantages devices errors explanation golden properties rollout scores tensors units)
 
-.PHONY: quickstart test test-all test-verl lint format install
+.PHONY: quickstart test test-all test-verl test-without-numba lint format install docs docs-build wheel
 
 # GRPO and GRPO+KTAE, in two forms, from the same small model, on CPU; the table and the picture land in runs/quickstart.
 quickstart: install
@@ -21,6 +23,10 @@ test-all: install .venv/.smollm2
 test-verl: .venv-verl/.installed
 	$(VERL)/python -m pytest tests/integrations/verl src/ktae/integrations/verl.py
 
+# The estimator with torch and numpy alone, in an environment without Numba.
+test-without-numba: .venv-core/.installed
+	.venv-core/bin/python -m pytest -m "not slow" -p no:cacheprovider $(CORE_TESTS)
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -29,6 +35,21 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The documentation site while you write, at http://127.0.0.1:8000.
+docs: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs serve
+
+# The same in build/site; a warning, a broken link or anchor included, is an error.
+docs-build: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
+
+# The sdist and the wheel in dist/, checked, and the wheel installed and used in a new environment.
+wheel: .venv-wheel/.installed
+	rm -rf dist
+	.venv-wheel/bin/python -m build
+	.venv-wheel/bin/twine check --strict dist/*
+	.venv-wheel/bin/python tools/check_wheel.py dist
 
 install: .venv/.installed
 
@@ -48,4 +69,11 @@ install: .venv/.installed
 	$(VERL)/pip install --quiet --disable-pip-version-check -c constraints-verl.txt -e ".[verl]" \
 		hypothesis math-verify pebble pyarrow pytest scipy \
 		cachetools fastapi msgspec pyzmq uvicorn
+	@touch $@
+
+# Dependency groups need pip 25.1.
+.venv-docs/.installed .venv-wheel/.installed .venv-core/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check "pip>=25.1"
+	$(@D)/bin/pip install --quiet -c constraints.txt --group $(patsubst .venv-%,%,$(@D)) $(if $(filter .venv-core%,$@),-e .)
 	@touch $@

@@ -110,7 +110,7 @@ class Batch:
         elif 2 * varied < groups:
             found["no signal"] = (
                 f"{groups - varied} of {groups} groups have rewards that are all equal, and teach nothing; choose "
-                "problems that the model solves sometimes (ktae data select), or use dynamic sampling"
+                "problems that the model solves sometimes (ktae eval -n 8 shows which), or use dynamic sampling"
             )
         if not mixed:
             return found
