@@ -8,8 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from ktae.grading.options import GradingOptions
-from ktae.grading.rules.aliases import align
-from ktae.grading.rules.names import base_name, letters, rename, same_name, with_parameter_of
+from ktae.grading.rules.names import align, base_name, letters, rename, same_name, with_parameter_of
 from ktae.grading.rules.notation import clean, spelling
 from ktae.grading.rules.numerals import parse_number, same_number
 from ktae.grading.rules.quantities import same_compound, same_digits, same_quantity, same_ratio, same_time

@@ -3,8 +3,15 @@
 import re
 from collections.abc import Callable
 
-from ktae.grading.rules.aliases import align, derivatives
-from ktae.grading.rules.names import is_name, letters, same_name, with_argument_of, with_parameter_of
+from ktae.grading.rules.names import (
+    align,
+    derivatives,
+    is_name,
+    letters,
+    same_name,
+    with_argument_of,
+    with_parameter_of,
+)
 from ktae.grading.rules.structure import FLIPPED, items, relation
 from ktae.grading.rules.symbolic import constant, same_equation, same_inequality, same_scaled_equation
 

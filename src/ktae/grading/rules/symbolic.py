@@ -5,15 +5,24 @@ what simplification leaves open, and refutes a wrong formula fast.
 """
 
 import logging
+import random
 import re
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+import sympy
+
 from ktae.extras import require
 from ktae.grading.rules.numerals import Number, parse_number, same_number
-from ktae.grading.rules.numeric import WIDE, agree, integer_points, points, ratio, value_at
 
+# Digits to which two formulas must agree, counted from the point for values above 1, and how many more are computed.
+_DIGITS = 25
+_GUARD_DIGITS = 15
+_MAX_DIGITS = 4000  # of the integer part of a value; larger ones are not compared
+_POINTS = 3
+_WIDE = 60  # points for what has steps or kinks
+_INTEGERS = 30
 _INTEGER_NAMES = frozenset("klmnKMN")
 # What the parser would misread, two numbers side by side among it.
 _UNREADABLE = re.compile(
@@ -58,7 +67,6 @@ def same_formula(prediction: str, answer: str, relative_tolerance: float | None 
     predicted, expected = parse(prediction), parse(answer)
     if predicted is None or expected is None:
         return False
-    sympy = require("sympy", "train")
     if isinstance(predicted, sympy.Expr) and isinstance(expected, sympy.Expr):
         written = parse_number(prediction), parse_number(answer)
         return _same_expression(predicted, expected, written, relative_tolerance)
@@ -76,7 +84,7 @@ def same_formula(prediction: str, answer: str, relative_tolerance: float | None 
 def constant(latex: str) -> Fraction | None:
     """The approximate value of a formula that is a real constant, None for any other."""
     expression = parse(latex)
-    if not isinstance(expression, require("sympy", "train").Expr) or expression.free_symbols:
+    if not isinstance(expression, sympy.Expr) or expression.free_symbols:
         return None
     number = _as_number(expression)
     return number.value if number else None
@@ -96,7 +104,6 @@ def same_inequality(prediction: tuple[str, str], answer: tuple[str, str]) -> boo
 
 def same_scaled_equation(prediction: tuple[str, str], answer: tuple[str, str], unknowns: set[str]) -> bool:
     """Whether two differential equations differ by a factor that is a product of other variables than these."""
-    sympy = require("sympy", "train")
     sides = [parse(side) for side in (*prediction, *answer)]
     if not all(isinstance(side, sympy.Expr) for side in sides):
         return False
@@ -109,7 +116,6 @@ def same_scaled_equation(prediction: tuple[str, str], answer: tuple[str, str], u
 
 def _factor(prediction: tuple[str, str], answer: tuple[str, str]) -> Any:
     """The factor between the differences of two equations' sides, None if it is no constant."""
-    sympy = require("sympy", "train")
     sides = [parse(side) for side in (*prediction, *answer)]
     if not all(isinstance(side, sympy.Expr) for side in sides):
         return None
@@ -117,13 +123,12 @@ def _factor(prediction: tuple[str, str], answer: tuple[str, str]) -> Any:
     symbols = above.free_symbols | below.free_symbols
     if not symbols or above.free_symbols != below.free_symbols:
         return None
-    return ratio(above, below, points(symbols))
+    return _ratio(above, below, _points(symbols))
 
 
 def _same_expression(
     predicted: Any, expected: Any, written: tuple[Number | None, Number | None], relative_tolerance: float | None
 ) -> bool:
-    sympy = require("sympy", "train")
     has_decimals = bool(predicted.atoms(sympy.Float) | expected.atoms(sympy.Float))
     slack = relative_tolerance if has_decimals else None
     predicted, expected = _exact(predicted), _exact(expected)
@@ -135,12 +140,12 @@ def _same_expression(
     if any(side.has(sympy.floor, sympy.ceiling, sympy.Mod) or _alternates(side) for side in (predicted, expected)):
         # For integers more is equal, as n - floor(n/2) and ceiling(n/2) are.
         are_integers = {symbol.name for symbol in symbols} <= _INTEGER_NAMES
-        where = integer_points(symbols) + ([] if are_integers else points(symbols, WIDE))
+        where = _integer_points(symbols) + ([] if are_integers else _points(symbols, _WIDE))
     elif any(side.has(sympy.Abs, sympy.sign, sympy.Max, sympy.Min) for side in (predicted, expected)):
-        where = points(symbols, WIDE, signed=True)
+        where = _points(symbols, _WIDE, signed=True)
     else:
-        where = points(symbols)
-    if agree(predicted, expected, where, slack):
+        where = _points(symbols)
+    if _agree(predicted, expected, where, slack):
         return True
     imaginary = {symbol: sympy.I for symbol in symbols if symbol.name == "i"}
     return bool(imaginary) and _same_expression(
@@ -152,7 +157,7 @@ def _same_constant(
     predicted: Any, expected: Any, written: tuple[Number | None, Number | None], slack: float | None
 ) -> bool:
     done = predicted.doit(), expected.doit()
-    exact = done[0] == done[1] if all(side.is_Rational for side in done) else agree(predicted, expected, [{}])
+    exact = done[0] == done[1] if all(side.is_Rational for side in done) else _agree(predicted, expected, [{}])
     if exact or written == (None, None):
         return exact
     # A decimal stands for the other, if that is not rational.
@@ -161,20 +166,18 @@ def _same_constant(
 
 
 def _as_number(side: Any) -> Number | None:
-    value = side if side.is_Rational else value_at(side, {}, 60)
+    value = side if side.is_Rational else _value_at(side, {}, 60)
     if value is None or not value.is_real:
         return None
     return Number(Fraction(value.p, value.q) if value.is_Rational else Fraction(str(value)))
 
 
 def _alternates(expression: Any) -> bool:
-    sympy = require("sympy", "train")
     return any(power.base == -1 for power in expression.atoms(sympy.Pow)) or expression.has(sympy.cos)
 
 
 def _exact(expression: Any) -> Any:
     """With decimals as the fractions that they spell, and function values such as f(x) as variables."""
-    sympy = require("sympy", "train")
     undefined = sympy.core.function.AppliedUndef
     names = {value: sympy.Symbol(str(value)) for value in expression.atoms(undefined)}
     decimals = {value: sympy.Rational(str(value)) for value in expression.atoms(sympy.Float)}
@@ -182,7 +185,6 @@ def _exact(expression: Any) -> Any:
 
 
 def _matrix(side: Any) -> Any:
-    sympy = require("sympy", "train")
     if isinstance(side, sympy.MatrixExpr):
         side = side.doit()
     return side if isinstance(side, sympy.MatrixBase) else None
@@ -199,3 +201,77 @@ def _verify(predicted: Any, expected: Any) -> bool:
         raise
     except Exception:  # sympy refuses many comparisons, such as of a set and a number
         return False
+
+
+def _value_at(expression: Any, point: dict[Any, Any], digits: int = _DIGITS + _GUARD_DIGITS) -> Any:
+    """The finite number that a sympy expression has at a point, None without one."""
+    # Exact fractions in exponents would be exact roots.
+    floats = {name: value if value.is_Integer else sympy.Float(value, digits + 20) for name, value in point.items()}
+    try:
+        value = sympy.N(expression.xreplace(floats), digits)
+    except (ArithmeticError, AttributeError, TypeError, ValueError, NotImplementedError):  # sympy has its limits
+        return None
+    return value if value.is_number and value.is_finite and not value.has(sympy.Function, sympy.Integral) else None
+
+
+def _agree(one: Any, other: Any, points: list[dict[Any, Any]], slack: float | None = None) -> bool:
+    """Whether two sympy expressions have the same value at each point, to 25 digits or to a share `slack`."""
+    return all(_agree_at(one, other, point, slack) for point in points)
+
+
+def _ratio(above: Any, below: Any, points: list[dict[Any, Any]]) -> Any:
+    """The quotient of two sympy expressions if it is the same number at each point, otherwise None."""
+    found = []
+    for point in points:
+        values = _value_at(above, point), _value_at(below, point)
+        if None in values or values[1] == 0:
+            return None
+        found.append(sympy.N(values[0] / values[1], _DIGITS + _GUARD_DIGITS))
+    return found[0] if all(_size(one - found[0]) <= 10.0**-_DIGITS * _size(one) for one in found) else None
+
+
+def _points(symbols: set[Any], number: int = _POINTS, signed: bool = False) -> list[dict[Any, Any]]:
+    """Random points, the same every time; the more there are, the further out they go."""
+    generator = random.Random(0)
+    signs = (1, -1) if signed else (1,)
+    return [
+        {
+            symbol: sympy.Rational(
+                generator.randint(300, 3000) * (1 + index // _POINTS) * generator.choice(signs), 1009
+            )
+            for symbol in sorted(symbols, key=str)
+        }
+        for index in range(number)
+    ]
+
+
+def _integer_points(symbols: set[Any]) -> list[dict[Any, Any]]:
+    """All small integers for one variable, random ones for several."""
+    if len(symbols) == 1:
+        return [{symbol: sympy.Integer(n) for symbol in symbols} for n in range(1, _INTEGERS)]
+    generator = random.Random(0)
+    return [
+        {symbol: sympy.Integer(generator.randrange(1, _INTEGERS)) for symbol in sorted(symbols, key=str)}
+        for _ in range(5 * _INTEGERS)
+    ]
+
+
+def _agree_at(one: Any, other: Any, point: dict[Any, Any], slack: float | None) -> bool:
+    values = _value_at(one, point), _value_at(other, point)
+    if None in values:
+        return False
+    size = max(map(_size, values))
+    if slack is None and size > 1:
+        # To 25 digits 2^1009 is its own neighbour.
+        digits = int(sympy.log(size, 10)) + 1
+        if digits > _MAX_DIGITS:
+            return False
+        values = tuple(_value_at(side, point, _DIGITS + _GUARD_DIGITS + digits) for side in (one, other))
+        size = sympy.Integer(1)
+    if 0 in values:  # what is left of a sum that cancels
+        return bool(size < sympy.Float(10) ** -(_DIGITS + 10))
+    return None not in values and bool(_size(values[0] - values[1]) <= size * (slack or sympy.Float(10) ** -_DIGITS))
+
+
+def _size(value: Any) -> Any:
+    return sympy.N(sympy.Abs(value), 15)
