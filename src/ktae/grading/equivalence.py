@@ -1,7 +1,7 @@
-"""Whether two answers mean the same.
+"""Whether two answers mean the same; `docs/grading.md` lists the rules with examples.
 
-Texts, numbers, units, lists, brackets and relations are taken apart here, by rules that say what may differ; what is
-left are formulas, for math-verify's parser and sympy. `docs/grading.md` lists the rules with examples.
+Texts, numbers, units, lists, brackets and relations are taken apart here. What is left are formulas, for math-verify's
+parser and sympy.
 """
 
 import re
@@ -12,9 +12,9 @@ from ktae.grading.rules.names import align, base_name, letters, rename, same_nam
 from ktae.grading.rules.notation import clean, spelling
 from ktae.grading.rules.numerals import parse_number, same_number
 from ktae.grading.rules.quantities import same_compound, same_digits, same_quantity, same_ratio, same_time
-from ktae.grading.rules.relations import approximation, as_set, assignment, is_consistent, same_relation
+from ktae.grading.rules.relations import as_set, assignment, is_consistent, same_relation
 from ktae.grading.rules.structure import Bracketed, bracketed, items, relation, split, without_braces
-from ktae.grading.rules.symbolic import same_formula
+from ktae.grading.rules.symbolic import constant, same_formula
 from ktae.grading.rules.words import same_choice, same_text, unwrapped
 
 # Longer answers are equal to their own spelling only.
@@ -200,7 +200,9 @@ class _Comparison:
             return True
         if not is_consistent(prediction):
             return False
-        if (near := approximation(prediction)) is not None and self.same(near, answer):
+        sides, signs = relation(prediction)
+        is_rounded = r"\approx" in signs and constant(sides[signs.index(r"\approx")]) is not None
+        if is_rounded and self.same(sides[-1], answer):
             return True
         name, value = assignment(prediction)
         expected_name, expected_value = assignment(answer)
@@ -214,7 +216,6 @@ class _Comparison:
         if any(sets):
             return self._unions(sets[0] or prediction, sets[1] or answer)
         # A computation such as 6*7 = 42, or a value and its approximation; but no equation.
-        sides, signs = relation(prediction)
         if signs == [r"\approx"]:
             return self.same(sides[0], answer)
         return bool(signs) and set(signs) == {"="} and all(self.same(side, answer) for side in sides)

@@ -25,7 +25,7 @@ _NAME = re.compile(
     rf"|\(\s*{_ONE}(?:\s*,\s*{_ONE})*\s*\)"
 )
 # A function of a variable; in P(A) the argument says what is meant.
-_APPLIED = re.compile(r"(.*?)\s*\(\s*([a-z]|\\[a-z]+)\s*\)")
+_APPLIED = re.compile(r"^(.*?)\s*\(\s*([a-z]|\\[a-z]+)\s*\)$")
 _INDEX = re.compile(r"_\{\s*[0-9]+\s*\}")
 _LETTER = re.compile(r"\\text\{[^{}]*\}|_\{[a-z]{2,}\}|\\[a-zA-Z]+|[A-Za-z]")
 _MAX_LENGTH = 100
@@ -44,7 +44,6 @@ _NEWTON = re.compile(
 _LAGRANGE = re.compile(rf"(?P<function>{_VARIABLE})(?P<primes>'+|\s*\^\{{\s*(?:\\prime\s*)+\}})(?:\s*\(\s*[a-z]\s*\))?")
 _OF_TIME = re.compile(rf"({_VARIABLE})\s*\(\s*[tx]\s*\)")
 _WORDY_INDEX = re.compile(r"(?P<base>\\[a-zA-Z]+|[a-zA-Z])_\{(?P<index>[a-zA-Z]{2,})\}")
-_INDEXED_CONSTANT = re.compile(r"(?<![A-Za-z\\])([cCK])_\{[0-9]\}")
 _INITIAL = re.compile(r"(?P<name>\\d?dot\{\s*[a-z]\s*\}|[a-zA-Z])\s*\(\s*0\s*\)")
 
 
@@ -66,10 +65,7 @@ def same_name(first: str, second: str) -> bool:
     (True, True, True, False)
     """
     first, second = (re.sub(r"\s+", "", name) for name in (first, second))
-    if first == second:
-        return True
-    applied = [_APPLIED.fullmatch(name) for name in (first, second)]
-    if len({match[1] if match else name for match, name in zip(applied, (first, second), strict=True)}) == 1:
+    if first == second or _APPLIED.sub(r"\1", first) == _APPLIED.sub(r"\1", second):
         return True
     if "y" in (first, second) and any(re.fullmatch(r"[fgh]\(x\)", name) for name in (first, second)):
         return True
@@ -123,11 +119,9 @@ def align(prediction: str, answer: str) -> tuple[str, str]:
     ('D_{1x} = I_{0} x', 'D_{1x} = I_{0} x')
     """
     prediction, answer = _with_derivatives(prediction, answer)
-    for one, other in ((0, 1), (1, 0)):
-        pair = [prediction, answer]
-        pair[one] = _without_wordy_index(pair[one], pair[other])
-        pair[one] = _with_initial_value(pair[one], pair[other])
-        prediction, answer = pair
+    for rule in (_without_wordy_index, _with_initial_value):
+        prediction = rule(prediction, answer)
+        answer = rule(answer, prediction)
     return _with_constant_of(prediction, answer), answer
 
 
@@ -189,9 +183,6 @@ def _with_initial_value(text: str, model: str) -> str:
 
 def _with_constant_of(text: str, model: str) -> str:
     """The constant of integration, once added or the factor of what is added, as the other answer calls it."""
-    indexed = _INDEXED_CONSTANT.findall(text)
-    if len(indexed) == 1 and not _INDEXED_CONSTANT.search(model):
-        text = _INDEXED_CONSTANT.sub(r"\1", text)
     present, expected = letters(text), letters(model)
     own, other = {*present} - {*expected}, {*expected} - {*present}
     if not len(own) == len(other) == 1 or not own | other <= set("cCK"):

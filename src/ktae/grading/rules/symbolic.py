@@ -60,9 +60,8 @@ def parse(latex: str) -> Any:
 def same_formula(prediction: str, answer: str, relative_tolerance: float | None = None) -> bool:
     """Whether two cleaned formulas are equal: numbers, expressions, matrices, or sets.
 
-    Variables mean themselves. Roots and logarithms are taken for positive variables, and `i` also for the imaginary
-    unit. Decimals are exact, except one that alone is compared with a constant, see `same_number`; and with a
-    tolerance they may be off by it.
+    Roots and logarithms are taken for positive variables, and `i` also for the imaginary unit. Decimals are exact, but
+    for the tolerance and for one that alone is compared with a constant, see `same_number`.
     """
     predicted, expected = parse(prediction), parse(answer)
     if predicted is None or expected is None:
@@ -70,11 +69,10 @@ def same_formula(prediction: str, answer: str, relative_tolerance: float | None 
     if isinstance(predicted, sympy.Expr) and isinstance(expected, sympy.Expr):
         written = parse_number(prediction), parse_number(answer)
         return _same_expression(predicted, expected, written, relative_tolerance)
-    matrices = tuple(_matrix(side) for side in (predicted, expected))
-    if None not in matrices:
-        return matrices[0].shape == matrices[1].shape and all(
-            _same_expression(one, other, (None, None), relative_tolerance)
-            for one, other in zip(matrices[0], matrices[1], strict=True)
+    sides = [side.doit() if isinstance(side, sympy.MatrixExpr) else side for side in (predicted, expected)]
+    if all(isinstance(side, sympy.MatrixBase) for side in sides):
+        return sides[0].shape == sides[1].shape and all(
+            _same_expression(*pair, (None, None), relative_tolerance) for pair in zip(*sides, strict=True)
         )
     if isinstance(predicted, sympy.Set) and isinstance(expected, sympy.Set):
         return _verify(predicted, expected)
@@ -90,16 +88,17 @@ def constant(latex: str) -> Fraction | None:
     return number.value if number else None
 
 
-def same_equation(prediction: tuple[str, str], answer: tuple[str, str]) -> bool:
-    """Whether two equations, as their two sides, differ by a constant factor."""
-    factor = _factor(prediction, answer)
-    return factor is not None and bool(factor != 0)
-
-
-def same_inequality(prediction: tuple[str, str], answer: tuple[str, str]) -> bool:
-    """Whether two inequalities of the same direction, as their two sides, differ by a positive factor."""
-    factor = _factor(prediction, answer)
-    return factor is not None and factor.is_real and bool(factor > 0)
+def same_up_to_factor(prediction: tuple[str, str], answer: tuple[str, str], positive: bool) -> bool:
+    """Whether the differences of two statements' two sides have a constant ratio, for inequalities a positive one."""
+    sides = [parse(side) for side in (*prediction, *answer)]
+    if not all(isinstance(side, sympy.Expr) for side in sides):
+        return False
+    above, below = (_exact(sides[k]) - _exact(sides[k + 1]) for k in (0, 2))
+    symbols = above.free_symbols | below.free_symbols
+    if not symbols or above.free_symbols != below.free_symbols:
+        return False
+    factor = _ratio(above, below, _points(symbols))
+    return factor is not None and bool(factor.is_real and factor > 0 if positive else factor != 0)
 
 
 def same_scaled_equation(prediction: tuple[str, str], answer: tuple[str, str], unknowns: set[str]) -> bool:
@@ -112,18 +111,6 @@ def same_scaled_equation(prediction: tuple[str, str], answer: tuple[str, str], u
         return False
     names = {re.sub(r"[\W_]", "", symbol.name) for symbol in factor.free_symbols}
     return not any(unknown.startswith(name) or unknown.endswith(name) for name in names for unknown in unknowns)
-
-
-def _factor(prediction: tuple[str, str], answer: tuple[str, str]) -> Any:
-    """The factor between the differences of two equations' sides, None if it is no constant."""
-    sides = [parse(side) for side in (*prediction, *answer)]
-    if not all(isinstance(side, sympy.Expr) for side in sides):
-        return None
-    above, below = (_exact(sides[k]) - _exact(sides[k + 1]) for k in (0, 2))
-    symbols = above.free_symbols | below.free_symbols
-    if not symbols or above.free_symbols != below.free_symbols:
-        return None
-    return _ratio(above, below, _points(symbols))
 
 
 def _same_expression(
@@ -145,7 +132,7 @@ def _same_expression(
         where = _points(symbols, _WIDE, signed=True)
     else:
         where = _points(symbols)
-    if _agree(predicted, expected, where, slack):
+    if all(_agree(predicted, expected, point, slack) for point in where):
         return True
     imaginary = {symbol: sympy.I for symbol in symbols if symbol.name == "i"}
     return bool(imaginary) and _same_expression(
@@ -157,7 +144,7 @@ def _same_constant(
     predicted: Any, expected: Any, written: tuple[Number | None, Number | None], slack: float | None
 ) -> bool:
     done = predicted.doit(), expected.doit()
-    exact = done[0] == done[1] if all(side.is_Rational for side in done) else _agree(predicted, expected, [{}])
+    exact = done[0] == done[1] if all(side.is_Rational for side in done) else _agree(predicted, expected, {}, None)
     if exact or written == (None, None):
         return exact
     # A decimal stands for the other, if that is not rational.
@@ -184,12 +171,6 @@ def _exact(expression: Any) -> Any:
     return expression.xreplace(names).xreplace(decimals)
 
 
-def _matrix(side: Any) -> Any:
-    if isinstance(side, sympy.MatrixExpr):
-        side = side.doit()
-    return side if isinstance(side, sympy.MatrixBase) else None
-
-
 def _verify(predicted: Any, expected: Any) -> bool:
     # It warns that its timeouts are off, which is what we want.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
@@ -214,11 +195,6 @@ def _value_at(expression: Any, point: dict[Any, Any], digits: int = _DIGITS + _G
     return value if value.is_number and value.is_finite and not value.has(sympy.Function, sympy.Integral) else None
 
 
-def _agree(one: Any, other: Any, points: list[dict[Any, Any]], slack: float | None = None) -> bool:
-    """Whether two sympy expressions have the same value at each point, to 25 digits or to a share `slack`."""
-    return all(_agree_at(one, other, point, slack) for point in points)
-
-
 def _ratio(above: Any, below: Any, points: list[dict[Any, Any]]) -> Any:
     """The quotient of two sympy expressions if it is the same number at each point, otherwise None."""
     found = []
@@ -234,15 +210,11 @@ def _points(symbols: set[Any], number: int = _POINTS, signed: bool = False) -> l
     """Random points, the same every time; the more there are, the further out they go."""
     generator = random.Random(0)
     signs = (1, -1) if signed else (1,)
-    return [
-        {
-            symbol: sympy.Rational(
-                generator.randint(300, 3000) * (1 + index // _POINTS) * generator.choice(signs), 1009
-            )
-            for symbol in sorted(symbols, key=str)
-        }
-        for index in range(number)
-    ]
+
+    def coordinate(index: int) -> Any:
+        return sympy.Rational(generator.randint(300, 3000) * (1 + index // _POINTS) * generator.choice(signs), 1009)
+
+    return [{symbol: coordinate(index) for symbol in sorted(symbols, key=str)} for index in range(number)]
 
 
 def _integer_points(symbols: set[Any]) -> list[dict[Any, Any]]:
@@ -256,7 +228,8 @@ def _integer_points(symbols: set[Any]) -> list[dict[Any, Any]]:
     ]
 
 
-def _agree_at(one: Any, other: Any, point: dict[Any, Any], slack: float | None) -> bool:
+def _agree(one: Any, other: Any, point: dict[Any, Any], slack: float | None) -> bool:
+    """Whether two sympy expressions have the same value at a point, to 25 digits or to a share `slack`."""
     values = _value_at(one, point), _value_at(other, point)
     if None in values:
         return False
