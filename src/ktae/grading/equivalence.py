@@ -172,14 +172,7 @@ class _Comparison:
         has_roles = [None not in side and len({base_name(name) for name in side if name}) > 1 for side in names]
         if ordered or (any(has_roles) and not all(has_roles)):
             return all(self.same(one, other) for one, other in zip(listed, expected, strict=True))
-        left = list(expected)
-        for item in sorted(listed, key=lambda item: item not in expected):  # those spelled alike first
-            candidates = sorted(left, key=lambda other: other != item)
-            found = next((other for other in candidates if self._item(item, other)), None)
-            if found is None:
-                return False
-            left.remove(found)
-        return True
+        return _are_paired(listed, expected, self._item)
 
     def _item(self, item: str, other: str) -> bool:
         if item.startswith(r"\{") != other.startswith(r"\{"):
@@ -249,16 +242,8 @@ class _Comparison:
         parts, expected = (
             split(text.replace(r"\mathbb{R}", r"(-\infty,\infty)"), (r"\cup",))[0] for text in (prediction, answer)
         )
-        if len(parts) == len(expected) and "" not in (*parts, *expected):
-            left = list(expected)
-            for part in parts:
-                found = next((other for other in left if self._groups(part, other)), None)
-                if found is None:
-                    break
-                left.remove(found)
-            if not left:
-                return True
-        return same_formula(prediction, answer)
+        may_be_paired = len(parts) == len(expected) and "" not in (*parts, *expected)
+        return (may_be_paired and _are_paired(parts, expected, self._groups)) or same_formula(prediction, answer)
 
 
 # A kind of answer, and how two answers are compared if they are of that kind. The first that decides counts: a rule
@@ -278,6 +263,17 @@ KINDS: dict[str, Callable[[_Comparison, str, str], bool | None]] = {
     "tuple, interval or set": _Comparison._groups,
     "formula": lambda self, prediction, answer: same_formula(*align(prediction, answer), self.tolerance),
 }
+
+
+def _are_paired(listed: Sequence[str], expected: Sequence[str], same: Callable[[str, str], bool | None]) -> bool:
+    """Whether each item of a list is the same as another one of the other list."""
+    left = list(expected)
+    for item in sorted(listed, key=lambda item: item not in expected):  # those spelled alike first
+        found = next((other for other in sorted(left, key=lambda other: other != item) if same(item, other)), None)
+        if found is None:
+            return False
+        left.remove(found)
+    return True
 
 
 def _expanded(text: str) -> list[str]:
