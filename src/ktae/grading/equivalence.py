@@ -1,21 +1,20 @@
-"""Whether two answers mean the same.
+"""Whether two answers mean the same; `docs/grading.md` lists the rules with examples.
 
-Texts, numbers, units, lists, brackets and relations are taken apart here, by rules that say what may differ; what is
-left are formulas, for math-verify's parser and sympy. `docs/grading.md` lists the rules with examples.
+Texts, numbers, units, lists, brackets and relations are taken apart here. What is left are formulas, for math-verify's
+parser and sympy.
 """
 
 import re
 from collections.abc import Callable, Sequence
 
 from ktae.grading.options import GradingOptions
-from ktae.grading.rules.aliases import align
-from ktae.grading.rules.names import base_name, letters, rename, same_name, with_parameter_of
+from ktae.grading.rules.names import align, base_name, letters, rename, same_name, with_parameter_of
 from ktae.grading.rules.notation import clean, spelling
 from ktae.grading.rules.numerals import parse_number, same_number
 from ktae.grading.rules.quantities import same_compound, same_digits, same_quantity, same_ratio, same_time
-from ktae.grading.rules.relations import approximation, as_set, assignment, is_consistent, same_relation
+from ktae.grading.rules.relations import as_set, assignment, is_consistent, same_relation
 from ktae.grading.rules.structure import Bracketed, bracketed, items, relation, split, without_braces
-from ktae.grading.rules.symbolic import same_formula
+from ktae.grading.rules.symbolic import constant, same_formula
 from ktae.grading.rules.words import same_choice, same_text, unwrapped
 
 # Longer answers are equal to their own spelling only.
@@ -173,14 +172,7 @@ class _Comparison:
         has_roles = [None not in side and len({base_name(name) for name in side if name}) > 1 for side in names]
         if ordered or (any(has_roles) and not all(has_roles)):
             return all(self.same(one, other) for one, other in zip(listed, expected, strict=True))
-        left = list(expected)
-        for item in sorted(listed, key=lambda item: item not in expected):  # those spelled alike first
-            candidates = sorted(left, key=lambda other: other != item)
-            found = next((other for other in candidates if self._item(item, other)), None)
-            if found is None:
-                return False
-            left.remove(found)
-        return True
+        return _are_paired(listed, expected, self._item)
 
     def _item(self, item: str, other: str) -> bool:
         if item.startswith(r"\{") != other.startswith(r"\{"):
@@ -201,7 +193,9 @@ class _Comparison:
             return True
         if not is_consistent(prediction):
             return False
-        if (near := approximation(prediction)) is not None and self.same(near, answer):
+        sides, signs = relation(prediction)
+        is_rounded = r"\approx" in signs and constant(sides[signs.index(r"\approx")]) is not None
+        if is_rounded and self.same(sides[-1], answer):
             return True
         name, value = assignment(prediction)
         expected_name, expected_value = assignment(answer)
@@ -215,7 +209,6 @@ class _Comparison:
         if any(sets):
             return self._unions(sets[0] or prediction, sets[1] or answer)
         # A computation such as 6*7 = 42, or a value and its approximation; but no equation.
-        sides, signs = relation(prediction)
         if signs == [r"\approx"]:
             return self.same(sides[0], answer)
         return bool(signs) and set(signs) == {"="} and all(self.same(side, answer) for side in sides)
@@ -249,16 +242,8 @@ class _Comparison:
         parts, expected = (
             split(text.replace(r"\mathbb{R}", r"(-\infty,\infty)"), (r"\cup",))[0] for text in (prediction, answer)
         )
-        if len(parts) == len(expected) and "" not in (*parts, *expected):
-            left = list(expected)
-            for part in parts:
-                found = next((other for other in left if self._groups(part, other)), None)
-                if found is None:
-                    break
-                left.remove(found)
-            if not left:
-                return True
-        return same_formula(prediction, answer)
+        may_be_paired = len(parts) == len(expected) and "" not in (*parts, *expected)
+        return (may_be_paired and _are_paired(parts, expected, self._groups)) or same_formula(prediction, answer)
 
 
 # A kind of answer, and how two answers are compared if they are of that kind. The first that decides counts: a rule
@@ -278,6 +263,17 @@ KINDS: dict[str, Callable[[_Comparison, str, str], bool | None]] = {
     "tuple, interval or set": _Comparison._groups,
     "formula": lambda self, prediction, answer: same_formula(*align(prediction, answer), self.tolerance),
 }
+
+
+def _are_paired(listed: Sequence[str], expected: Sequence[str], same: Callable[[str, str], bool | None]) -> bool:
+    """Whether each item of a list is the same as another one of the other list."""
+    left = list(expected)
+    for item in sorted(listed, key=lambda item: item not in expected):  # those spelled alike first
+        found = next((other for other in sorted(left, key=lambda other: other != item) if same(item, other)), None)
+        if found is None:
+            return False
+        left.remove(found)
+    return True
 
 
 def _expanded(text: str) -> list[str]:

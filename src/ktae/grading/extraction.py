@@ -104,19 +104,8 @@ def extract_answer(text: str, order: Sequence[str] = EXTRACTION) -> str | None:
         order: where to look, as `GradingOptions.extraction`.
 
     Returns:
-        The first answer that one of these places has.
-
-        * "final": the formula or number that "the final answer is" announces behind the last box.
-        * "box": the content of the last complete, non-empty ``\boxed{...}`` or ``\fbox{...}``, or of several that are
-          enumerated.
-        * "tag": what is inside the last ``<answer>...</answer>``.
-        * "phrase": what the last "the answer is" or `####` announces.
-        * "whole": the text, if it is a formula or one word.
-        * "expression": the last formula, or number outside one.
-        * "number": the last number, with sign, fraction, exponent and percent sign, but without currency and thousands
-          separators.
-
-        None when there is no answer, or when the only box is cut off: what it shows is the beginning of an answer.
+        The first answer that one of these places has; None when there is none, or when the only box is cut off: what it
+        shows is the beginning of an answer.
 
     >>> extract_answer(r"So \boxed{\frac{1}{2}}, not 3."), extract_answer(r"either \boxed{1} or \boxed{2}")
     ('\\frac{1}{2}', '1, 2')
@@ -130,11 +119,9 @@ def extract_answer(text: str, order: Sequence[str] = EXTRACTION) -> str | None:
     for place in order:
         if place == "box":
             answer, cut_off = _box(text)
-            if answer is None and cut_off:
-                return None
         else:
-            answer = _PLACES[place](text)
-        if answer is not None:
+            answer, cut_off = _PLACES[place](text), False
+        if answer is not None or cut_off:
             return answer
     return None
 
@@ -320,11 +307,4 @@ def _written(match: re.Match[str]) -> str:
     return written + (f" {match['scale'].strip()}" if match["scale"] else "")
 
 
-_PLACES = {
-    "final": _final,
-    "tag": _tag,
-    "phrase": _phrase,
-    "whole": _whole,
-    "expression": _expression,
-    "number": _number,
-}
+_PLACES = {place.__name__[1:]: place for place in (_final, _tag, _phrase, _whole, _expression, _number)}

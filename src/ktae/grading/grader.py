@@ -3,12 +3,10 @@
     with Grader() as grader:
         verdicts = grader.grade([r"Hence \\boxed{1/2}.", "It costs $1,234."], [r"\\frac12", ["1233", 1235]])
 
-The symbolic comparison runs in worker processes, each item with its own deadline, for two reasons. A model's
-answer can hang it or exhaust the memory (power towers, factorials), and only a process can be stopped from
-outside. And math-verify's own timeouts rest on signals, which work in a main thread only. What cannot hang, the
-extraction and the comparison of strings and plain numbers, is decided without a worker.
-
-Which answers are equal, and how that was measured, is in `docs/grading.md`.
+The symbolic comparison runs in worker processes, each item with its own deadline: a model's answer can hang it or
+exhaust the memory (power towers, factorials), and only a process can be stopped from outside. What cannot hang, the
+extraction and the comparison of strings and plain numbers, is decided without a worker. `docs/grading.md` says which
+answers are equal, and how that was measured.
 """
 
 import multiprocessing.context
@@ -57,14 +55,12 @@ class Verdict:
 class _WorkerProcess(multiprocessing.context.SpawnProcess):
     """A spawned process that does not import the script that was started.
 
-    By default it would, to find functions defined there. A training script imports torch, and without an
-    ``if __name__ == "__main__"`` guard it would start to train in every worker. Forking instead is no way out:
-    the threads torch keeps in the parent can hold locks.
+    By default it would, and without an ``if __name__ == "__main__"`` guard a training script would start to train in
+    every worker. Forking is no way out: the threads torch keeps in the parent can hold locks.
     """
 
     # multiprocessing has no option for it, but looks the script up in `sys.modules`. For the milliseconds of a
     # start other threads see the empty module too; nothing but pickling a function of the script looks there.
-
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
         main = sys.modules["__main__"]
@@ -85,8 +81,7 @@ def _start_worker(memory: int) -> None:
     if sys.platform == "linux":
         import resource
 
-        # Address space is what Linux lets a process limit. The cap is relative to the present size because
-        # imported libraries count too; past it the allocation fails, as a MemoryError or by ending the worker.
+        # Linux limits address space, in which imported libraries count too. Past the cap allocations fail.
         with open("/proc/self/statm") as statm:
             size = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (size + memory, size + memory))
@@ -190,8 +185,7 @@ class Grader:
 
     def _judge_in_workers(self, jobs: set[_Job]) -> dict[_Job, Verdict]:
         verdicts: dict[_Job, Verdict] = {}
-        # The pool copes with workers that hang or die at work. It breaks down when one dies in between; then
-        # what has no verdict yet gets one more chance, in a new pool.
+        # The pool breaks down when a worker dies between jobs; what has no verdict yet then gets a new pool, once.
         for _ in range(2):
             waiting = jobs - verdicts.keys()
             if not waiting:

@@ -116,8 +116,8 @@ _REWRITES = [
         (r"\\(?:rbrace|\})", r"\\}"),
         (r"\\[lr]?[vV]ert(?![a-z])|\\mid(?![a-z])", "|"),
         (r"\\bigcup(?![a-z])", r"\\cup"),
-        (r"\\(?:wedge)(?![a-zA-Z])", r"\\land"),
-        (r"\\(?:vee)(?![a-zA-Z])", r"\\lor"),
+        (r"\\wedge(?![a-zA-Z])", r"\\land"),
+        (r"\\vee(?![a-zA-Z])", r"\\lor"),
         (r"\\text\{\s*all reals?(?: numbers)?\s*\}|^\s*all reals?(?: numbers)?\s*$", r"\\mathbb{R}"),
         (
             r"\\(begin|end)\s*\{(?:[bBp]?(?:small)?matrix|array)\*?\}(?:\s*\[[lcr]\]|\s*\{[lcr|\s]*\})?",

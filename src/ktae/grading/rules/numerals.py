@@ -76,16 +76,14 @@ def parse_number(text: str) -> Number | None:
         exponent = int(match["e"] or match["power"] or match["round"] or match["alone"] or 0)
         if abs(exponent) > _MAX_EXPONENT:
             return None
-        sign = -1 if match[1] == "-" else 1
         if match["alone"]:
-            return Number(sign * Fraction(10) ** exponent)
+            return Number(Fraction(f"{match[1]}1e{exponent}"))
         digits = re.sub("[, ]", "", match["digits"])
         whole, point, decimals = digits.partition(".")
         scientific = bool(match["e"] or match["power"] or match["round"])
         place = Fraction(10) ** (exponent - len(decimals)) if decimals or scientific else Fraction(0)
-        value = sign * Fraction(int(whole + decimals or "0")) * Fraction(10) ** (exponent - len(decimals))
         significant = (whole + decimals).lstrip("0") if point or scientific else whole.strip("0")
-        return Number(value, place, len(significant), scientific)
+        return Number(Fraction(f"{match[1]}{digits}e{exponent}"), place, len(significant), scientific)
     if match := _REPEATING.fullmatch(text):
         whole, start = match[2] or "0", match[3]
         period = match[4] or match[5] or match[9] or match[6] + match[7] + match[8]
@@ -102,12 +100,11 @@ def parse_number(text: str) -> Number | None:
 
 
 def same_number(prediction: Number, answer: Number, relative_tolerance: float | None = None) -> bool:
-    r"""Whether two numbers written out are the same.
+    """Whether two numbers written out are the same.
 
-    Integers, fractions and decimals are exact, with two exceptions. A decimal of at least 6 significant digits may be
-    the rounding of a fraction: 0.333333 is 1/3, and 0.33 is not. And an answer in scientific notation states its
-    significant digits (at least 2): 4.57e-24 is 4.6e-24, which was rounded, and 4.5e-24 or 5e-24 is not. An integer is
-    no rounding of anything.
+    They are exact, with two exceptions. A decimal of at least 6 significant digits may be the rounding of a fraction:
+    0.333333 is 1/3, and 0.33 is not. And an answer in scientific notation states its significant digits (at least 2):
+    4.57e-24 is 4.6e-24, which was rounded, and 4.5e-24 or 5e-24 is not. An integer is no rounding of anything.
 
     Args:
         prediction: a number.

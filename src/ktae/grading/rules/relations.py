@@ -3,10 +3,17 @@
 import re
 from collections.abc import Callable
 
-from ktae.grading.rules.aliases import align, derivatives
-from ktae.grading.rules.names import is_name, letters, same_name, with_argument_of, with_parameter_of
+from ktae.grading.rules.names import (
+    align,
+    derivatives,
+    is_name,
+    letters,
+    same_name,
+    with_argument_of,
+    with_parameter_of,
+)
 from ktae.grading.rules.structure import FLIPPED, items, relation
-from ktae.grading.rules.symbolic import constant, same_equation, same_inequality, same_scaled_equation
+from ktae.grading.rules.symbolic import constant, same_scaled_equation, same_up_to_factor
 
 _ASSIGNS = {"=", r"\in", r"\approx", r"\equiv"}
 # |x - 3|, as in inequalities.
@@ -31,17 +38,6 @@ def assignment(text: str) -> tuple[str | None, str]:
         return None, text
     exact = signs.index(r"\approx") if r"\approx" in signs else len(signs)
     return sides[0], sides[exact or -1]
-
-
-def approximation(text: str) -> str | None:
-    r"""Of a value and its approximation, as in `x = \sqrt 2 \approx 1.41`, the latter if it is near; otherwise None."""
-    sides, signs = relation(text)
-    if r"\approx" not in signs[1:] and not (signs == [r"\approx"] and not is_name(sides[0])):
-        return None
-    exact, near = constant(sides[signs.index(r"\approx")]), constant(sides[-1])
-    if exact is None or near is None or abs(exact - near) > _APPROXIMATION * abs(exact):
-        return None
-    return sides[-1]
 
 
 def is_consistent(text: str) -> bool:
@@ -108,12 +104,9 @@ def _range(statement: str) -> tuple[str, str, str, str, str] | None:
 
 
 def same_relation(prediction: str, answer: str, compare: Callable[[str, str], bool]) -> bool:
-    """Whether two statements, each with an equals sign or the like, are the same.
+    """Whether two cleaned statements, each with an equals sign or the like, are the same.
 
-    Args:
-        prediction: a cleaned answer.
-        answer: the accepted one.
-        compare: whether two answers that are no statements are the same.
+    `compare` says whether two answers that are no statements are.
     """
     name, value = assignment(prediction)
     expected_name, expected_value = assignment(answer)
@@ -125,24 +118,19 @@ def same_relation(prediction: str, answer: str, compare: Callable[[str, str], bo
         return False  # 2x = 6 is still to be solved
     prediction, answer = align(prediction, answer)
     (sides, signs), (expected, expected_signs) = relation(prediction), relation(answer)
-    if len(sides) != len(expected):
-        return False
     if signs != expected_signs:
         sides, signs = sides[::-1], [FLIPPED.get(sign, sign) for sign in signs[::-1]]
-        if signs != expected_signs:
-            return False
+    if signs != expected_signs:
+        return False
     if all(compare(one, other) for one, other in zip(sides, expected, strict=True)):
         return True
     if len(sides) > 2:
         return False
     pair, expected_pair = (sides[0], sides[1]), (expected[0], expected[1])
-    if signs[0] in ("<", ">", r"\le", r"\ge"):
-        return same_inequality(pair, expected_pair)
-    if signs[0] not in ("=", r"\ne"):
+    if signs[0] not in FLIPPED:
         return False
-    if same_equation(pair, expected_pair):
+    if same_up_to_factor(pair, expected_pair, positive=signs[0] not in ("=", r"\ne")):
         return True
     unknowns = derivatives(prediction)
-    if not unknowns or unknowns != derivatives(answer):
-        return False
-    return same_scaled_equation(pair, expected_pair, unknowns)
+    is_differential = signs == ["="] and unknowns and unknowns == derivatives(answer)
+    return bool(is_differential) and same_scaled_equation(pair, expected_pair, unknowns)

@@ -27,14 +27,10 @@ def split(text: str, separators: tuple[str, ...]) -> tuple[list[str], list[str]]
     """
     parts, found, depth, start = [], [], 0, 0
     for token in _TOKEN.finditer(text):
-        name = token[0]
-        if name in _OPENING or name.startswith(r"\begin"):
-            depth += 1
-        elif name in _CLOSING or name.startswith(r"\end"):
-            depth -= 1
-        elif depth == 0 and name in separators:
+        depth += _step(token[0])
+        if depth == 0 and token[0] in separators:
             parts.append(text[start : token.start()].strip())
-            found.append(name)
+            found.append(token[0])
             start = token.end()
     parts.append(text[start:].strip())
     return parts, found
@@ -57,9 +53,7 @@ def without_braces(text: str) -> str:
 
 
 def items(text: str) -> list[str]:
-    """The items of an enumeration: what commas, semicolons, "and" and "or" separate. One item if it is none.
-
-    Groups of the same size between semicolons, or of equations, are tuples.
+    """The items of an enumeration: what commas, semicolons, "and" and "or" separate. Groups of equations are tuples.
 
     >>> items("1, 2 ; 3"), items("p=5,q=2 ; p=7,q=2"), items("1,234")
     (['1', '2', '3'], ['(p=5,q=2)', '(p=7,q=2)'], ['1,234'])
@@ -67,10 +61,9 @@ def items(text: str) -> list[str]:
     outer = [part for part in split(text, (";", r"\lor"))[0] if part]
     inner = [_at_commas(part) for part in outer]
     sizes = {len(parts) for parts in inner}
-    if len(outer) > 1 and len(sizes) == 1 and sizes != {1}:
-        groups_of_equations = all(len(relation(item)[1]) == 1 for parts in inner for item in parts)
-        if groups_of_equations:
-            return [f"({','.join(parts)})" for parts in inner]
+    are_equations = all(len(relation(item)[1]) == 1 for parts in inner for item in parts)
+    if len(outer) > 1 and len(sizes) == 1 and sizes != {1} and are_equations:
+        return [f"({','.join(parts)})" for parts in inner]
     return [item for parts in inner for item in parts]
 
 
@@ -87,7 +80,7 @@ def bracketed(text: str) -> Bracketed | None:
     if opening is None or closing is None or not _closes_at_end(text):
         return None
     inside = text[len(opening) : -len(closing)].strip()
-    if r"\langle" in (opening, *[closing]):
+    if r"\langle" in (opening, closing):
         opening, closing = "(", ")"
     return Bracketed(opening, closing, tuple(items(inside)) if inside else ())
 
@@ -96,13 +89,16 @@ def _closes_at_end(text: str) -> bool:
     """Whether the bracket that a text begins with is closed by its last token only."""
     depth = 0
     for token in _TOKEN.finditer(text):
-        if token[0] in _OPENING or token[0].startswith(r"\begin"):
-            depth += 1
-        elif token[0] in _CLOSING or token[0].startswith(r"\end"):
-            depth -= 1
-            if depth == 0:
-                return token.end() == len(text)
+        depth += _step(token[0])
+        if depth == 0 and _step(token[0]):
+            return token.end() == len(text)
     return False
+
+
+def _step(token: str) -> int:
+    """How many levels of brackets a token opens or closes."""
+    opens = token in _OPENING or token.startswith(r"\begin")
+    return opens - (token in _CLOSING or token.startswith(r"\end"))
 
 
 _THOUSANDS = re.compile(r"[-+]?(?:\\\$)?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")

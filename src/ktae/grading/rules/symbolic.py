@@ -4,16 +4,24 @@ Formulas with variables are compared where they are evaluated, at random points 
 what simplification leaves open, and refutes a wrong formula fast.
 """
 
-import logging
+import random
 import re
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+import sympy
+
 from ktae.extras import require
 from ktae.grading.rules.numerals import Number, parse_number, same_number
-from ktae.grading.rules.numeric import WIDE, agree, integer_points, points, ratio, value_at
 
+# Digits to which two formulas must agree, counted from the point for values above 1, and how many more are computed.
+_DIGITS = 25
+_GUARD_DIGITS = 15
+_MAX_DIGITS = 4000  # of the integer part of a value; larger ones are not compared
+_POINTS = 3
+_WIDE = 60  # points for what has steps or kinks
+_INTEGERS = 30
 _INTEGER_NAMES = frozenset("klmnKMN")
 # What the parser would misread, two numbers side by side among it.
 _UNREADABLE = re.compile(
@@ -51,52 +59,49 @@ def parse(latex: str) -> Any:
 def same_formula(prediction: str, answer: str, relative_tolerance: float | None = None) -> bool:
     """Whether two cleaned formulas are equal: numbers, expressions, matrices, or sets.
 
-    Variables mean themselves. Roots and logarithms are taken for positive variables, and `i` also for the imaginary
-    unit. Decimals are exact, except one that alone is compared with a constant, see `same_number`; and with a
-    tolerance they may be off by it.
+    Roots and logarithms are taken for positive variables, and `i` also for the imaginary unit. Decimals are exact, but
+    for the tolerance and for one that alone is compared with a constant, see `same_number`.
     """
     predicted, expected = parse(prediction), parse(answer)
     if predicted is None or expected is None:
         return False
-    sympy = require("sympy", "train")
     if isinstance(predicted, sympy.Expr) and isinstance(expected, sympy.Expr):
         written = parse_number(prediction), parse_number(answer)
         return _same_expression(predicted, expected, written, relative_tolerance)
-    matrices = tuple(_matrix(side) for side in (predicted, expected))
-    if None not in matrices:
-        return matrices[0].shape == matrices[1].shape and all(
-            _same_expression(one, other, (None, None), relative_tolerance)
-            for one, other in zip(matrices[0], matrices[1], strict=True)
+    sides: list[Any] = [side.doit() if isinstance(side, sympy.MatrixExpr) else side for side in (predicted, expected)]
+    if all(isinstance(side, sympy.MatrixBase) for side in sides):
+        return sides[0].shape == sides[1].shape and all(
+            _same_expression(one, other, (None, None), relative_tolerance) for one, other in zip(*sides, strict=True)
         )
     if isinstance(predicted, sympy.Set) and isinstance(expected, sympy.Set):
-        return _verify(predicted, expected)
+        return bool(_exact(predicted).doit() == _exact(expected).doit())
     return False
 
 
 def constant(latex: str) -> Fraction | None:
     """The approximate value of a formula that is a real constant, None for any other."""
     expression = parse(latex)
-    if not isinstance(expression, require("sympy", "train").Expr) or expression.free_symbols:
+    if not isinstance(expression, sympy.Expr) or expression.free_symbols:
         return None
     number = _as_number(expression)
     return number.value if number else None
 
 
-def same_equation(prediction: tuple[str, str], answer: tuple[str, str]) -> bool:
-    """Whether two equations, as their two sides, differ by a constant factor."""
-    factor = _factor(prediction, answer)
-    return factor is not None and bool(factor != 0)
-
-
-def same_inequality(prediction: tuple[str, str], answer: tuple[str, str]) -> bool:
-    """Whether two inequalities of the same direction, as their two sides, differ by a positive factor."""
-    factor = _factor(prediction, answer)
-    return factor is not None and factor.is_real and bool(factor > 0)
+def same_up_to_factor(prediction: tuple[str, str], answer: tuple[str, str], positive: bool) -> bool:
+    """Whether the differences of two statements' two sides have a constant ratio, for inequalities a positive one."""
+    sides = [parse(side) for side in (*prediction, *answer)]
+    if not all(isinstance(side, sympy.Expr) for side in sides):
+        return False
+    above, below = (_exact(sides[k]) - _exact(sides[k + 1]) for k in (0, 2))
+    symbols = above.free_symbols | below.free_symbols
+    if not symbols or above.free_symbols != below.free_symbols:
+        return False
+    factor = _ratio(above, below, _points(symbols))
+    return factor is not None and bool(factor.is_real and factor > 0 if positive else factor != 0)
 
 
 def same_scaled_equation(prediction: tuple[str, str], answer: tuple[str, str], unknowns: set[str]) -> bool:
     """Whether two differential equations differ by a factor that is a product of other variables than these."""
-    sympy = require("sympy", "train")
     sides = [parse(side) for side in (*prediction, *answer)]
     if not all(isinstance(side, sympy.Expr) for side in sides):
         return False
@@ -107,23 +112,9 @@ def same_scaled_equation(prediction: tuple[str, str], answer: tuple[str, str], u
     return not any(unknown.startswith(name) or unknown.endswith(name) for name in names for unknown in unknowns)
 
 
-def _factor(prediction: tuple[str, str], answer: tuple[str, str]) -> Any:
-    """The factor between the differences of two equations' sides, None if it is no constant."""
-    sympy = require("sympy", "train")
-    sides = [parse(side) for side in (*prediction, *answer)]
-    if not all(isinstance(side, sympy.Expr) for side in sides):
-        return None
-    above, below = (_exact(sides[k]) - _exact(sides[k + 1]) for k in (0, 2))
-    symbols = above.free_symbols | below.free_symbols
-    if not symbols or above.free_symbols != below.free_symbols:
-        return None
-    return ratio(above, below, points(symbols))
-
-
 def _same_expression(
     predicted: Any, expected: Any, written: tuple[Number | None, Number | None], relative_tolerance: float | None
 ) -> bool:
-    sympy = require("sympy", "train")
     has_decimals = bool(predicted.atoms(sympy.Float) | expected.atoms(sympy.Float))
     slack = relative_tolerance if has_decimals else None
     predicted, expected = _exact(predicted), _exact(expected)
@@ -135,12 +126,12 @@ def _same_expression(
     if any(side.has(sympy.floor, sympy.ceiling, sympy.Mod) or _alternates(side) for side in (predicted, expected)):
         # For integers more is equal, as n - floor(n/2) and ceiling(n/2) are.
         are_integers = {symbol.name for symbol in symbols} <= _INTEGER_NAMES
-        where = integer_points(symbols) + ([] if are_integers else points(symbols, WIDE))
+        where = _integer_points(symbols) + ([] if are_integers else _points(symbols, _WIDE))
     elif any(side.has(sympy.Abs, sympy.sign, sympy.Max, sympy.Min) for side in (predicted, expected)):
-        where = points(symbols, WIDE, signed=True)
+        where = _points(symbols, _WIDE, signed=True)
     else:
-        where = points(symbols)
-    if agree(predicted, expected, where, slack):
+        where = _points(symbols)
+    if all(_agree(predicted, expected, point, slack) for point in where):
         return True
     imaginary = {symbol: sympy.I for symbol in symbols if symbol.name == "i"}
     return bool(imaginary) and _same_expression(
@@ -152,7 +143,7 @@ def _same_constant(
     predicted: Any, expected: Any, written: tuple[Number | None, Number | None], slack: float | None
 ) -> bool:
     done = predicted.doit(), expected.doit()
-    exact = done[0] == done[1] if all(side.is_Rational for side in done) else agree(predicted, expected, [{}])
+    exact = done[0] == done[1] if all(side.is_Rational for side in done) else _agree(predicted, expected, {}, None)
     if exact or written == (None, None):
         return exact
     # A decimal stands for the other, if that is not rational.
@@ -161,41 +152,85 @@ def _same_constant(
 
 
 def _as_number(side: Any) -> Number | None:
-    value = side if side.is_Rational else value_at(side, {}, 60)
+    value = side if side.is_Rational else _value_at(side, {}, 60)
     if value is None or not value.is_real:
         return None
     return Number(Fraction(value.p, value.q) if value.is_Rational else Fraction(str(value)))
 
 
 def _alternates(expression: Any) -> bool:
-    sympy = require("sympy", "train")
     return any(power.base == -1 for power in expression.atoms(sympy.Pow)) or expression.has(sympy.cos)
 
 
 def _exact(expression: Any) -> Any:
     """With decimals as the fractions that they spell, and function values such as f(x) as variables."""
-    sympy = require("sympy", "train")
     undefined = sympy.core.function.AppliedUndef
     names = {value: sympy.Symbol(str(value)) for value in expression.atoms(undefined)}
     decimals = {value: sympy.Rational(str(value)) for value in expression.atoms(sympy.Float)}
     return expression.xreplace(names).xreplace(decimals)
 
 
-def _matrix(side: Any) -> Any:
-    sympy = require("sympy", "train")
-    if isinstance(side, sympy.MatrixExpr):
-        side = side.doit()
-    return side if isinstance(side, sympy.MatrixBase) else None
-
-
-def _verify(predicted: Any, expected: Any) -> bool:
-    # It warns that its timeouts are off, which is what we want.
-    logging.getLogger("math_verify").setLevel(logging.ERROR)
-    verify = require("math_verify", "train").verify
+def _value_at(expression: Any, point: dict[Any, Any], digits: int = _DIGITS + _GUARD_DIGITS) -> Any:
+    """The finite number that a sympy expression has at a point, None without one."""
+    # Exact fractions in exponents would be exact roots.
+    floats = {name: value if value.is_Integer else sympy.Float(value, digits + 20) for name, value in point.items()}
     try:
-        sets = expected.doit(), predicted.doit()
-        return verify(*sets, float_rounding=15, timeout_seconds=None, raise_on_error=True)
-    except (MemoryError, RecursionError):
-        raise
-    except Exception:  # sympy refuses many comparisons, such as of a set and a number
+        value = sympy.N(expression.xreplace(floats), digits)
+    except (ArithmeticError, AttributeError, TypeError, ValueError, NotImplementedError):  # sympy has its limits
+        return None
+    return value if value.is_number and value.is_finite and not value.has(sympy.Function, sympy.Integral) else None
+
+
+def _ratio(above: Any, below: Any, points: list[dict[Any, Any]]) -> Any:
+    """The quotient of two sympy expressions if it is the same number at each point, otherwise None."""
+    found = []
+    for point in points:
+        values = _value_at(above, point), _value_at(below, point)
+        if None in values or values[1] == 0:
+            return None
+        found.append(sympy.N(values[0] / values[1], _DIGITS + _GUARD_DIGITS))
+    return found[0] if all(_size(one - found[0]) <= 10.0**-_DIGITS * _size(one) for one in found) else None
+
+
+def _points(symbols: set[Any], number: int = _POINTS, signed: bool = False) -> list[dict[Any, Any]]:
+    """Random points, the same every time; the more there are, the further out they go."""
+    generator = random.Random(0)
+    signs = (1, -1) if signed else (1,)
+
+    def coordinate(index: int) -> Any:
+        return sympy.Rational(generator.randint(300, 3000) * (1 + index // _POINTS) * generator.choice(signs), 1009)
+
+    return [{symbol: coordinate(index) for symbol in sorted(symbols, key=str)} for index in range(number)]
+
+
+def _integer_points(symbols: set[Any]) -> list[dict[Any, Any]]:
+    """All small integers for one variable, random ones for several."""
+    if len(symbols) == 1:
+        return [{symbol: sympy.Integer(n) for symbol in symbols} for n in range(1, _INTEGERS)]
+    generator = random.Random(0)
+    return [
+        {symbol: sympy.Integer(generator.randrange(1, _INTEGERS)) for symbol in sorted(symbols, key=str)}
+        for _ in range(5 * _INTEGERS)
+    ]
+
+
+def _agree(one: Any, other: Any, point: dict[Any, Any], slack: float | None) -> bool:
+    """Whether two sympy expressions have the same value at a point, to 25 digits or to a share `slack`."""
+    values = _value_at(one, point), _value_at(other, point)
+    if None in values:
         return False
+    size = max(map(_size, values))
+    if slack is None and size > 1:
+        # To 25 digits 2^1009 is its own neighbour.
+        digits = int(sympy.log(size, 10)) + 1
+        if digits > _MAX_DIGITS:
+            return False
+        values = tuple(_value_at(side, point, _DIGITS + _GUARD_DIGITS + digits) for side in (one, other))
+        size = sympy.Integer(1)
+    if 0 in values:  # what is left of a sum that cancels
+        return bool(size < sympy.Float(10) ** -(_DIGITS + 10))
+    return None not in values and bool(_size(values[0] - values[1]) <= size * (slack or sympy.Float(10) ** -_DIGITS))
+
+
+def _size(value: Any) -> Any:
+    return sympy.N(sympy.Abs(value), 15)
