@@ -5,9 +5,9 @@ VERL := .venv-verl/bin
 CORE_TESTS := tests/estimators tests/kernels \
 	$(patsubst %,tests/test_%.py,advantages devices errors explanation golden properties rollout scores tensors units)
 
-.PHONY: quickstart test test-all test-verl test-without-numba lint format install docs docs-build wheel
+.PHONY: quickstart test test-all test-verl test-without-numba lint format install accelerator docs docs-build wheel
 
-# GRPO and GRPO+KTAE, in two forms, from the same small model, on CPU; the table and the picture land in runs/quickstart.
+# GRPO, and GRPO with the recommended key tokens, from the same small model, on CPU; table and picture land in runs/quickstart.
 quickstart: install
 	$(BIN)/ktae train quickstart
 
@@ -35,6 +35,10 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The estimator on whatever device torch finds, against the compiled path on the CPU; about five minutes.
+accelerator: install
+	$(BIN)/python benchmarks/accelerator.py --json benchmarks/accelerator.json
 
 # The documentation site while you write, at http://127.0.0.1:8000.
 docs: .venv-docs/.installed
