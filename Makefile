@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 VERL := .venv-verl/bin
 
-.PHONY: quickstart test test-all test-verl lint format install
+.PHONY: quickstart test test-all test-verl notebooks lint format install
 
 # GRPO and GRPO+KTAE, in two forms, from the same small model, on CPU; the table and the picture land in runs/quickstart.
 quickstart: install
@@ -16,6 +16,10 @@ test: install .venv/.smollm2
 test-all: install .venv/.smollm2
 	$(BIN)/python -m pytest -m slow
 	$(MAKE) test-verl
+
+# Runs docs/notebooks from top to bottom; what is stored in them stays.
+notebooks: install
+	$(BIN)/python -m pytest --nbmake docs/notebooks
 
 # The verl adapter through verl's own command line, on CPU.
 test-verl: .venv-verl/.installed
