@@ -19,7 +19,7 @@ test-all: install .venv/.smollm2
 
 # Runs docs/notebooks from top to bottom; what is stored in them stays.
 notebooks: install
-	$(BIN)/python -m pytest --nbmake docs/notebooks
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 docs/notebooks
 
 # The verl adapter through verl's own command line, on CPU.
 test-verl: .venv-verl/.installed
