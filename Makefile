@@ -5,7 +5,7 @@ VERL := .venv-verl/bin
 CORE_TESTS := tests/estimators tests/kernels \
 	$(patsubst %,tests/test_%.py,advantages devices errors explanation golden properties rollout scores tensors units)
 
-.PHONY: quickstart test test-all test-verl test-without-numba lint format install accelerator docs docs-build wheel
+.PHONY: quickstart test test-all test-verl test-without-numba notebooks lint format install accelerator docs docs-build wheel
 
 # GRPO, and GRPO with the recommended key tokens, from the same small model, on CPU; table and picture land in runs/quickstart.
 quickstart: install
@@ -18,6 +18,10 @@ test: install .venv/.smollm2
 test-all: install .venv/.smollm2
 	$(BIN)/python -m pytest -m slow
 	$(MAKE) test-verl
+
+# Runs docs/notebooks from top to bottom; what is stored in them stays.
+notebooks: install
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 docs/notebooks
 
 # The verl adapter through verl's own command line, on CPU.
 test-verl: .venv-verl/.installed

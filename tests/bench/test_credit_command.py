@@ -66,6 +66,14 @@ def test_a_source_has_the_same_numbers_whatever_is_measured_beside_it_and_contro
     assert next(row for row in alone[2:] if row["estimator"] == "surprise")["slip"][3:] == [0.0, 0.0, 0.0]
 
 
+def test_a_function_of_your_own_is_judged_as_the_same_one_by_name(tmp_path):
+    own = "ktae.bench.controls:position"
+    rows = bench(*TINY, "--estimators", f"position,{own}", tmp_path=tmp_path)
+    found = {(row["source"], row["estimator"]): row for row in rows[1:] if "estimator" in row}
+    for source in ("legs", "game24"):
+        assert found[source, own] == found[source, "position"] | {"estimator": own}
+
+
 def test_gradient_fidelity_is_a_table_of_its_own(tmp_path, monkeypatch, capsys):
     from ktae.bench import fidelity
 
@@ -83,6 +91,8 @@ def test_gradient_fidelity_is_a_table_of_its_own(tmp_path, monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["--sources", "legs,nothing"], "--sources: unknown nothing; there are chain, "),
+        (["--estimators", "nowhere:blame"], "estimator 'nowhere:blame': there is no module 'nowhere'"),
+        (["--sources", "legs:all"], "--sources: unknown legs:all"),
         (["--estimators", ","], "--estimators names none; there are ktae, "),
         (["--split", "test"], "--split must be one of explore, held-out, got 'test'"),
         (["--groups", "0"], "--groups must be at least 1, got 0"),

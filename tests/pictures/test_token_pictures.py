@@ -1,5 +1,7 @@
 """The heat map shows every token on its ground and fills its width; key tokens stand where their table says."""
 
+import itertools
+
 import pytest
 
 pytest.importorskip("matplotlib")
@@ -53,6 +55,16 @@ def test_the_width_is_used(rows, words):
     assert 0.75 * width <= used or len(rows) == words == 1
     if len(rows) > 1:
         assert max(x for x, _ in tokens) >= width / 2
+
+
+def test_the_legend_is_short_and_does_not_overlap():
+    figure = draw_heatmap([TokenRow(["a", "b"], [-5.205561, 2.0], True, 1.0)], shown=8, lines=8)
+    _, tokens, _ = parts(figure)
+    legend = tokens[:5]
+    assert [text.strip().replace("\N{MINUS SIGN}", "-") for _, text in legend] == [
+        *("key-token value", "-5.21 blamed", "-2.6", "2.6", "credited 5.21")
+    ]
+    assert all(x + len(text) < after for (x, text), (after, _) in itertools.pairwise(legend))
 
 
 def test_what_is_left_out_is_said():

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ktae.extras import require
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = credit.add_argument
     add("--quick", action="store_true", help=f"{QUICK_GROUPS} groups a source instead of {GROUPS}: a minute or two")
     add("--sources", metavar="NAMES", help="only these, separated by commas")
-    add("--estimators", metavar="NAMES", help="only these, and the controls, separated by commas")
+    add("--estimators", metavar="NAMES", help="only these or functions, module:function, and the controls")
     add("--split", default="explore", help="explore (default) or held-out: choose on one, report the other")
     add("--groups", type=int, help=f"prompts of each source (default: {GROUPS})")
     add("--group-size", type=int, default=GROUP_SIZE, help=f"rollouts of each prompt (default: {GROUP_SIZE})")
@@ -42,9 +43,10 @@ def run(arguments: argparse.Namespace) -> Callable[[], None]:
     from ktae.bench.controls import ESTIMATORS
     from ktae.bench.show import as_markdown, print_results
     from ktae.bench.sources import SOURCES
+    from ktae.estimators import load_estimator
 
     sources = _names("--sources", arguments.sources, [*SOURCES, credit.FIDELITY])
-    estimators = _names("--estimators", arguments.estimators, list(ESTIMATORS))
+    estimators = _names("--estimators", arguments.estimators, list(ESTIMATORS), load_estimator)
     if arguments.split not in credit.SPLITS:
         raise ValueError(f"--split must be one of {', '.join(credit.SPLITS)}, got {arguments.split!r}")
     if arguments.quick and arguments.groups is not None:
@@ -70,11 +72,16 @@ def run(arguments: argparse.Namespace) -> Callable[[], None]:
     return benchmark
 
 
-def _names(option: str, given: str | None, known: list[str]) -> list[str]:
-    """The names given, all without any."""
+def _names(option: str, given: str | None, known: list[str], load: Callable[[str], Any] | None = None) -> list[str]:
+    """The names given, all without any; with `load` also import paths, which it takes."""
     names = known if given is None else list(dict.fromkeys(filter(None, given.split(","))))
     if not names:
         raise ValueError(f"{option} names none; there are {', '.join(known)}")
-    if unknown := [name for name in names if name not in known]:
+    unknown = [name for name in names if name not in known]
+    if load is not None:
+        for path in filter(lambda name: ":" in name, unknown):
+            load(path)
+        unknown = [name for name in unknown if ":" not in name]
+    if unknown:
         raise ValueError(f"{option}: unknown {', '.join(unknown)}; there are {', '.join(known)}")
     return names

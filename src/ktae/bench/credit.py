@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -12,7 +12,7 @@ from ktae.bench.controls import CONTROLS, ESTIMATORS, REFERENCE
 from ktae.bench.fidelity import fidelity
 from ktae.bench.labelled import LabelledRollouts
 from ktae.bench.sources import SOURCES
-from ktae.estimators import NEEDS, token_values
+from ktae.estimators import NEEDS, Estimator, load_estimator, token_values
 from ktae.seeds import derived_seed
 
 SPLITS = {"explore": 0, "held-out": 1}
@@ -26,7 +26,8 @@ def run(
 
     Args:
         sources: names of `SOURCES`, and `FIDELITY`.
-        estimators: names of `ESTIMATORS`; the controls are added to them.
+        estimators: names of `ESTIMATORS`, or import paths of functions of your own, `package.module:function`; the
+            controls are added to them.
         split: of `SPLITS`; no two share a draw. Choose on one and report the other.
         groups: prompts of each source; gradient fidelity takes a quarter as many batches, at least 2.
         group_size: rollouts of each prompt.
@@ -36,28 +37,34 @@ def run(
         Rows, as the JSON Lines of `ktae bench credit` holds them. First one with `about`, how the benchmark was run. Of
         each source one with `rollouts`, what they are like, then one an estimator: of each metric value, low, high,
         difference to the reference (to GRPO in `FIDELITY`), low, high. None stands for a number that cannot be given.
+
+    Raises:
+        ValueError: there is no such estimator.
     """
-    names = [name for name in ESTIMATORS if name in estimators or name in CONTROLS]
+    own = {name: load_estimator(name) for name in estimators if name not in ESTIMATORS}
+    chosen = {name: ESTIMATORS[name] for name in ESTIMATORS if name in estimators or name in CONTROLS} | own
     drawn = derived_seed(SPLITS[split], seed)
     about = {"split": split, "groups": groups, "group_size": group_size, "seed": seed, "reference": REFERENCE}
     about["versions"] = {package: version(package) for package in ("ktae", "torch", "numpy")}
     rows: list[dict[str, Any]] = [{"about": about}]
     for source in sources:
         if source == FIDELITY:
-            given = {name: ESTIMATORS[name] for name in names if NEEDS.get(name) != "states"}
+            given = {name: function for name, function in chosen.items() if NEEDS.get(name) != "states"}
             found = fidelity(given, max(groups // 4, 2), drawn)
             rows += [{"source": source, "estimator": name} | row for name, row in found.items()]
         else:
-            rows += _source(source, SOURCES[source](groups, group_size, drawn), names, drawn)
+            rows += _source(source, SOURCES[source](groups, group_size, drawn), chosen, drawn)
     return [{key: _plain(value) for key, value in row.items()} for row in rows]
 
 
-def _source(source: str, rollouts: LabelledRollouts, names: Sequence[str], seed: int) -> list[dict[str, Any]]:
+def _source(
+    source: str, rollouts: LabelledRollouts, estimators: Mapping[str, Estimator], seed: int
+) -> list[dict[str, Any]]:
     reference = metrics.group_sums(rollouts, token_values(ESTIMATORS[REFERENCE], rollouts))
     rows: list[dict[str, Any]] = [{"source": source, "rollouts": describe(rollouts)}]
-    for name in names:
+    for name, estimator in estimators.items():
         if name not in NEEDS or getattr(rollouts, NEEDS[name]) is not None:
-            sums = metrics.group_sums(rollouts, token_values(ESTIMATORS[name], rollouts))
+            sums = metrics.group_sums(rollouts, token_values(estimator, rollouts))
             found = {m: metrics.estimate(m, sums[m], reference[m], seed) for m in metrics.METRICS}
             rows.append({"source": source, "estimator": name} | found)
     return rows

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from ktae.bench.metrics import LOCALISATION, METRICS
 
@@ -55,7 +54,9 @@ def ranks(rows: Sequence[Row]) -> dict[str, list[float]]:
     by_metric = []
     for metric in LOCALISATION:
         values_SE = np.array([[row[name][metric][0] for name in names] for row in found.values()], dtype=float)
-        by_metric.append(rankdata(-values_SE, axis=1).mean(axis=0))
+        better_SEE, equal_SEE = (by(values_SE[:, None], values_SE[:, :, None]) for by in (np.greater, np.equal))
+        rank_SE = better_SEE.sum(axis=2) + (equal_SEE.sum(axis=2) + 1) / 2
+        by_metric.append(np.where(np.isnan(values_SE), np.nan, rank_SE).mean(axis=0))
     table_EM = np.stack([*by_metric, np.mean(by_metric, axis=0)], axis=1)
     return dict(zip(names, table_EM.tolist(), strict=True))
 

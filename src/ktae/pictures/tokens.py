@@ -64,14 +64,12 @@ def draw_heatmap(rollouts: Sequence[TokenRow], *, shown: int, lines: int) -> Any
     wide = _LEAST
     for rollout, wrapped, cut in (block for column in blocks for block in column):
         wide = max(wide, len(_heading(rollout, cut)), *(line[-1][0] + len(line[-1][1]) for line in wrapped if line))
-    legend = [
-        (0, "key-token value", 0.0),
-        (17, minus(f" {-scale:g} blamed "), -scale),
-        (29, minus(f" {-scale / 2:g} "), -scale / 2),
-        (37, f" {scale / 2:g} ", scale / 2),
-        (44, f" credited {scale:g} ", scale),
-    ]
-    across = max(len(columns) * (wide + _BETWEEN) - _BETWEEN, 58)
+    legend: Line = [(0, "key-token value", 0.0)]
+    for words, part in (("{} blamed", -1), ("{}", -0.5), ("{}", 0.5), ("credited {}", 1)):
+        column, text, _ = legend[-1]
+        shown_value = minus(words.format(f"{part * scale:.3g}"))
+        legend.append((column + len(text) + 1, f" {shown_value} ", part * scale))
+    across = max(len(columns) * (wide + _BETWEEN) - _BETWEEN, legend[-1][0] + len(legend[-1][1]))
     down = 2 + max(sum(_LEADING * (1 + len(wrapped)) + _GAP for _, wrapped, _ in column) for column in blocks)
     unit = _FONT / 72  # inches
     width, height = across * _ADVANCE * unit + 0.3, down * unit + 0.2
