@@ -13,9 +13,7 @@ from torch import Tensor
 from ktae.config import KTAEConfig
 from ktae.estimators import Estimator
 from ktae.integrations import lists
-from ktae.integrations.credit import TokenCredit, refuse_unless, rollout_means
-
-_GROUP_ESTIMATORS = ("rloo", "reinforce_baseline", "group_norm", "dr_grpo")
+from ktae.integrations.credit import TokenCredit, expect, rollout_means
 
 
 def install(config: KTAEConfig = KTAEConfig(), estimator: Estimator | str | None = None) -> None:  # noqa: B008 (frozen)
@@ -71,9 +69,6 @@ def add_values(experiences: list[Any], rewards: list[Tensor], group_size: int, c
 
 
 def _check(args: Any) -> None:
-    name, samples, loss = args.algo.advantage.estimator, args.rollout.n_samples_per_prompt, args.actor.policy_loss_type
-    refuse_unless(
-        name in _GROUP_ESTIMATORS, "--algo.advantage.estimator", f"one of {_GROUP_ESTIMATORS}", name, "it needs groups"
-    )
-    refuse_unless(samples > 1, "--rollout.n_samples_per_prompt", "at least 2", samples, "it needs groups")
-    refuse_unless(loss == "ppo", "--actor.policy_loss_type", "ppo", loss, "a sequence-level ratio averages advantages")
+    expect(args, "--algo.advantage.estimator", "it needs groups", "rloo", "reinforce_baseline", "group_norm", "dr_grpo")
+    expect(args, "--rollout.n_samples_per_prompt", "it needs several rollouts a prompt", other_than=1)
+    expect(args, "--actor.policy_loss_type", "a sequence-level ratio averages advantages", "ppo")

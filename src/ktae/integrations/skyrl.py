@@ -10,9 +10,7 @@ from typing import Any
 import torch
 
 from ktae.integrations import lists
-from ktae.integrations.credit import TokenCredit, refuse_unless, rollout_means
-
-_GROUP_ESTIMATORS = ("grpo", "rloo", "maxrl")
+from ktae.integrations.credit import TokenCredit, expect, rollout_means
 
 
 def with_credit(trainer: Any, credit: TokenCredit) -> Any:
@@ -57,23 +55,8 @@ def add_values(data: Any, credit: TokenCredit) -> None:
 
 
 def _check(cfg: Any) -> None:
-    part, name, algorithm = "trainer.algorithm", "advantage_estimator", cfg.trainer.algorithm
-    estimator, loss, steps = (
-        algorithm.advantage_estimator,
-        algorithm.policy_loss_type,
-        cfg.generator.step_wise_trajectories,
-    )
-    refuse_unless(
-        estimator in _GROUP_ESTIMATORS, f"{part}.{name}", f"one of {_GROUP_ESTIMATORS}", estimator, "it needs groups"
-    )
-    refuse_unless(
-        loss != "gspo", f"{part}.policy_loss_type", "another", loss, "a sequence-level ratio averages advantages"
-    )
-    refuse_unless(
-        not algorithm.use_kl_in_reward,
-        f"{part}.use_kl_in_reward",
-        False,
-        True,
-        "rewards decide which rollouts are correct",
-    )
-    refuse_unless(not steps, "generator.step_wise_trajectories", False, steps, "it splits a rollout over rows")
+    part = "trainer.algorithm"
+    expect(cfg, f"{part}.advantage_estimator", "it needs groups", "grpo", "rloo", "maxrl")
+    expect(cfg, f"{part}.policy_loss_type", "a sequence-level ratio averages advantages", other_than="gspo")
+    expect(cfg, f"{part}.use_kl_in_reward", "rewards decide which rollouts are correct", False)
+    expect(cfg, "generator.step_wise_trajectories", "it splits a rollout over rows", False)
