@@ -143,7 +143,7 @@ SEEN = []
 
 def own(rollouts):
     """Needs all that a trainer can give, and keeps it."""
-    rollouts.require("log_probs", "entropies", "states")
+    [rollouts.require(name) for name in ("log_probs", "entropies", "states")]
     SEEN.append(rollouts)
     return rollouts.entropies - rollouts.log_probs + rollouts.states * rollouts.mask
 

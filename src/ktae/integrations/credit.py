@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any, cast
 
@@ -148,22 +148,13 @@ def needs(estimator: Estimator, correct_above: float) -> tuple[str, ...]:
     Raises:
         ValueError, TypeError: it fails with all of them on a batch of four small rollouts; the message says how.
     """
-    margin = 1.0 + abs(correct_above)
     mask_NT = torch.tensor([[1, 1, 1], [1, 0, 1], [1, 1, 0], [1, 1, 1]])
-    given = {
-        "log_probs": -0.5 * mask_NT,
-        "entropies": 0.25 * mask_NT,
-        "states": torch.tensor([[0, 1, 2]] * 4),
-    }
-    tokens = (torch.tensor([[1, 2, 3], [1, 4, 2], [5, 2, 0], [5, 6, 6]]), mask_NT)
-    rewards_N = correct_above + margin * torch.tensor([1.0, -1.0, 1.0, torch.nan], dtype=torch.float64)
-
-    def call(optional: dict[str, Tensor]) -> None:
-        group_N = torch.tensor([7, 7, 3, 3])
-        token_values(estimator, Rollouts(*tokens, rewards_N, group_N, correct_above=correct_above, **optional))
-
+    given = {"log_probs": -0.5 * mask_NT, "entropies": 0.25 * mask_NT, "states": torch.tensor([[0, 1, 2]] * 4)}
+    token_ids_NT, group_N = torch.tensor([[1, 2, 3], [1, 4, 2], [5, 2, 0], [5, 6, 6]]), torch.tensor([7, 7, 3, 3])
+    margin_N = (1.0 + abs(correct_above)) * torch.tensor([1.0, -1.0, 1.0, torch.nan], dtype=torch.float64)
+    rollouts = Rollouts(token_ids_NT, mask_NT, correct_above + margin_N, group_N, correct_above=correct_above, **given)
     try:
-        call(given)
+        token_values(estimator, rollouts)
     except Exception as error:
         name = getattr(estimator, "__name__", type(estimator).__name__)
         raise ValueError(
@@ -172,7 +163,7 @@ def needs(estimator: Estimator, correct_above: float) -> tuple[str, ...]:
     needed = []
     for name in given:
         try:
-            call({other: value for other, value in given.items() if other != name})
+            token_values(estimator, replace(rollouts, **{name: None}))
         except Exception:
             needed.append(name)
     return tuple(needed)

@@ -49,7 +49,12 @@ def with_credit(trainer: Any, credit: TokenCredit, correctness_reward: str | Non
     class TokenTrainer(trainer):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            _check(self)
+            averages, split = "it averages the advantages of a rollout", "a process holds others' samples"
+            expect(self, "--importance_sampling_level", averages, "token", "sequence_token")
+            expect(self, "--loss_type", averages, other_than="real")
+            expect(self, "use_liger_loss", averages, False, option="--use_liger_kernel")
+            expect(self, "--off_policy_sequence_mask_delta", "it goes by a rollout's mean advantage", None)
+            expect(self, "template.sequence_parallel_size", split, 1, option="--sequence_parallel_size")
             names = list(self.reward_func_names)
             named = correctness_reward is not None or len(names) > 1
             if named and names.count(correctness_reward) != 1:
@@ -103,13 +108,3 @@ def add_to_advantages(batch: Any, values: list[list[float]]) -> None:
     advantages_BT = batch.advantages.clone()
     advantages_BT[mask_BT] += flat.to(advantages_BT.device)
     batch.advantages = advantages_BT
-
-
-def _check(trainer: Any) -> None:
-    averages = "it averages the advantages of a rollout"
-    expect(trainer, "--importance_sampling_level", averages, "token", "sequence_token")
-    expect(trainer, "--loss_type", averages, other_than="real")
-    expect(trainer, "use_liger_loss", averages, False, option="--use_liger_kernel")
-    expect(trainer, "--off_policy_sequence_mask_delta", "it goes by a rollout's mean advantage", None)
-    split, parallel = "a process holds other samples than it generated", "sequence_parallel_size"
-    expect(trainer, f"template.{parallel}", split, 1, option=f"--{parallel}")

@@ -48,7 +48,11 @@ def set_advantages(args: Any, rollout_data: dict[str, Any], data_parallel_group:
         ValueError: a setting that this hook cannot work with; the message names it.
     """
     credit = _credit(json.dumps(getattr(args, "ktae", None), sort_keys=True))
-    _check(args, credit)
+    expect(args, "--advantage-estimator", "its rewards are the advantages", "grpo")
+    expect(args, "--context-parallel-size", "a rank would hold parts of responses", 1)
+    if args.rewards_normalization:
+        why = "rewards are normalised in the group; --disable-rewards-normalization keeps them as they are"
+        expect(credit, "correct_above", why, 0)
     samples = [
         (tokens[len(tokens) - length :].tolist(), mask.tolist(), float(reward), index // args.n_samples_per_prompt)
         for tokens, length, mask, reward, index in zip(*(rollout_data[name] for name in _FIELDS), strict=True)
@@ -73,11 +77,3 @@ def set_advantages(args: Any, rollout_data: dict[str, Any], data_parallel_group:
 def _credit(settings: str) -> TokenCredit:
     """One a run: slime calls a function, which has no place for what lasts."""
     return from_settings(json.loads(settings), "ktae", trainer="slime's hook")[0]
-
-
-def _check(args: Any, credit: TokenCredit) -> None:
-    expect(args, "--advantage-estimator", "its rewards are the advantages", "grpo")
-    expect(args, "--context-parallel-size", "a rank would hold parts of responses", 1)
-    if args.rewards_normalization:
-        why = "rewards are normalised in the group; --disable-rewards-normalization keeps them as they are"
-        expect(credit, "correct_above", why, 0)
