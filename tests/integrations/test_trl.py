@@ -605,9 +605,9 @@ def model_tokens(rollouts):
     masks = []
     for ids in rollouts.ids:
         mask = [1] * len(ids)
-        for start in range(1, len(ids) - 3):
-            if ids[start : start + 4] == turn and ids[start - 1] in (IDS[tiny.EOS], IDS[tiny.STOP]):
-                mask[start : start + 4] = [0] * 4
+        for first in range(1, len(ids) - 3):
+            if ids[first : first + 4] == turn and ids[first - 1] in (IDS[tiny.EOS], IDS[tiny.STOP]):
+                mask[first : first + 4] = [0] * 4
         masks.append(mask)
     return masks
 
