@@ -169,7 +169,7 @@ def test_an_estimator_by_import_path_gets_the_policys_own(tmp_path, settings):
     entropies = -(log_p.exp() * log_p).sum(dim=2) * mask
     torch.testing.assert_close(given.log_probs, log_probs, rtol=0, atol=1e-5)
     torch.testing.assert_close(given.entropies, entropies, rtol=0, atol=1e-5)
-    assert_same(given.rollout_advantages, rollouts.rollout_advantages)
+    assert_same(given.rollout_advantages.float(), rollouts.rollout_advantages)
     for prompt, row, states in zip(rollouts.prompts, rollouts.ids, given.states.tolist(), strict=True):
         assert states[: len(row)] == [100 * len(prompt) + place for place in range(len(row))]
     assert_same(batch["advantages"], expected(rollouts, entropies - log_probs + given.states * mask))
