@@ -15,6 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "integrations.md"
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
+@pytest.mark.slow
 def test_a_trainer_of_ones_own(tmp_path):
     (code,) = [code for code in SNIPPETS if "lists.advantages" in code]
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)

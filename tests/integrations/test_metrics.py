@@ -19,7 +19,7 @@ ADVANTAGES = torch.tensor([0.5, -1.0, -0.5, 0.25, 0.0])
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [3, 0, 4, 2, 1]])
-@pytest.mark.parametrize(("scale", "share"), [(1.0, 2 / 7), (-0.3, 4 / 7)])
+@pytest.mark.parametrize(("scale", "share"), [(1.0, 2 / 7), (0.3, 4 / 7)])
 def test_each_metric_by_hand(order, scale, share):
     """Row order and the groups' numbers do not matter; a key token is one above half the scale."""
     ids = torch.zeros(5, 2, dtype=torch.long)

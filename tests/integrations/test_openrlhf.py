@@ -11,7 +11,7 @@ import torch
 
 import ktae
 from ktae.integrations.credit import TokenCredit
-from ktae.integrations.openrlhf import add_values, with_credit
+from ktae.integrations.openrlhf import with_credit
 
 CONFIG = ktae.KTAEConfig(scale=0.5)
 GROUP = 4
@@ -79,12 +79,24 @@ def values_by_hand(experiences, rewards):
     return [part[:, : experience.action_mask.shape[1]] for part, experience in zip(parts, experiences, strict=True)]
 
 
+class Maker:
+    """In place of OpenRLHF's, where it is not installed: every rollout's advantage is 0.25."""
+
+    def __init__(self, args):
+        self.args = args
+
+    def compute_advantages_and_returns(self, experiences):
+        for experience in experiences:
+            experience.advantages = torch.full(experience.action_mask.shape, 0.25)
+            experience.rewards -= 1  # as a length penalty does
+        return experiences
+
+
 def test_values_are_added_where_the_action_mask_is_one():
-    experiences = batch(SimpleNamespace)
-    rewards = [experience.rewards for experience in experiences]
-    for experience in experiences:
-        experience.advantages = torch.full(experience.action_mask.shape, 0.25)
-    add_values(experiences, rewards, GROUP, TokenCredit(CONFIG))
+    rewards = [experience.rewards for experience in batch(SimpleNamespace)]
+    experiences = with_credit(Maker, TokenCredit(CONFIG))(arguments()).compute_advantages_and_returns(
+        batch(SimpleNamespace)
+    )
     wanted = values_by_hand(experiences, rewards)
     assert (torch.cat([value.flatten() for value in wanted]).abs() > 0.2).any()
     for experience, value in zip(experiences, wanted, strict=True):
@@ -142,16 +154,11 @@ def test_through_openrlhfs_own_computation(openrlhf, estimator):
         torch.testing.assert_close(after.returns, before.returns)
 
 
-class Maker:
-    def __init__(self, args):
-        self.args = args
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"estimator": "gae"}, "--algo.advantage.estimator must be one of .* got 'gae'"),
-        ({"samples": 1}, "--rollout.n_samples_per_prompt must be at least 2 .* got 1"),
+        ({"samples": 1}, "--rollout.n_samples_per_prompt must be another .* got 1: it needs several"),
         ({"loss": "gspo"}, "--actor.policy_loss_type must be ppo .* got 'gspo'"),
     ],
 )

@@ -1,12 +1,10 @@
 """slime's hook on its data structures, groups split over two processes. slime itself (Megatron, GPUs) is not run."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import TWO, start
 from slime_worker import PROMPT, SAMPLES, arguments, batch
 from torch.nn.utils.rnn import pad_sequence
 
@@ -31,18 +29,11 @@ def values_by_hand(whole, **config):
 def parts(tmp_path_factory):
     """What two processes made of their shares."""
     folder = tmp_path_factory.mktemp("slime")
-    launch = ["torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
-    result = subprocess.run(
-        [sys.executable, "-m", *launch, str(Path(__file__).with_name("slime_worker.py")), str(folder)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert result.returncode == 0, result.stderr
+    start([*TWO, Path(__file__).with_name("slime_worker.py"), folder])
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_groups_split_over_processes_get_the_values_of_whole_groups(parts):
     whole = batch()
     value_NT = values_by_hand(whole, scale=0.5)
@@ -94,7 +85,8 @@ def test_the_data_parallel_group_is_megatrons():
         ({"advantage_estimator": "gspo"}, "--advantage-estimator must be grpo .* got 'gspo'"),
         ({"context_parallel_size": 2}, "--context-parallel-size must be 1 .* got 2"),
         ({"ktae": {"correct_above": 0.5}}, "correct_above must be 0 .* got 0.5"),
-        ({"ktae": {"scale": "much"}}, "scale must be a finite number"),
+        ({"ktae": {"scale": "much"}}, "ktae.scale must be a finite number"),
+        ({"ktae": {"scael": 2}}, "ktae.scael is unknown; ktae may hold preset, estimator, fisher_weight"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes, message):

@@ -2,11 +2,7 @@
 
 import logging
 import math
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,9 +16,10 @@ pytest.importorskip("trl")
 import pandas
 import tiny
 from datasets import Dataset
+from processes import ONE, start
 from tiny import IDS, RecordedGRPO, Recorder, build, has_a, key_values, quick, replay  # noqa: F401 (quick is a fixture)
 
-from ktae.estimators import Rollouts
+from ktae.estimators import Rollouts, load_estimator
 from ktae.integrations.metrics import Batch
 from ktae.integrations.trl import TokenAdvantageTrainer
 
@@ -143,7 +140,7 @@ SEEN = []
 
 def own(rollouts):
     """Needs all that a trainer can give, and keeps it."""
-    rollouts.require("log_probs", "entropies", "states")
+    [rollouts.require(name) for name in ("log_probs", "entropies", "states")]
     SEEN.append(rollouts)
     return rollouts.entropies - rollouts.log_probs + rollouts.states * rollouts.mask
 
@@ -172,10 +169,46 @@ def test_an_estimator_by_import_path_gets_the_policys_own(tmp_path, settings):
     entropies = -(log_p.exp() * log_p).sum(dim=2) * mask
     torch.testing.assert_close(given.log_probs, log_probs, rtol=0, atol=1e-5)
     torch.testing.assert_close(given.entropies, entropies, rtol=0, atol=1e-5)
-    assert_same(given.rollout_advantages, rollouts.rollout_advantages)
+    assert_same(given.rollout_advantages.float(), rollouts.rollout_advantages)
     for prompt, row, states in zip(rollouts.prompts, rollouts.ids, given.states.tolist(), strict=True):
         assert states[: len(row)] == [100 * len(prompt) + place for place in range(len(row))]
     assert_same(batch["advantages"], expected(rollouts, entropies - log_probs + given.states * mask))
+
+
+@pytest.mark.parametrize("name", ["back_off", "prefix_tree", "entropy_weighting", "turn_groups"])
+def test_named_estimators_train(tmp_path, name):
+    """Through `KTAETrainer`'s base: what is added is the estimator's values of the same rollouts."""
+    given = {}
+    estimator = load_estimator(name)
+
+    class Noted(RecordedToken):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            run = self.credit.estimator
+
+            def noted(rollouts):
+                given["rollouts"] = rollouts
+                return run(rollouts)
+
+            self.credit.estimator = noted
+
+    trainer = trained(build(tmp_path, Noted, advantages=name, states=place))
+    (rollouts,) = trainer.rollouts
+    value = estimator(given["rollouts"])
+    assert value.any()
+    assert_same(rollouts.batch["advantages"], expected(rollouts, value))
+    assert (weights(trainer) - flat(tiny.model().parameters())).abs().max() > 0
+    assert (given["rollouts"].entropies is not None) == (name == "entropy_weighting")
+
+
+def test_key_tokens_within_states(tmp_path):
+    """A state that tells the places apart changes the values to those of the core with the same states."""
+    (rollouts,) = trained(build(tmp_path, states=lambda rollout: range(len(rollout["token_ids"])))).rollouts
+    places = torch.arange(max(map(len, rollouts.ids))).expand(len(rollouts.ids), -1)
+    key = key_values(rollouts.ids, rollouts.rewards[:, 0], G, states=places)
+    assert informative(key)
+    assert (key - key_values(rollouts.ids, rollouts.rewards[:, 0], G)).abs().max() > 0.1
+    assert_same(rollouts.batch["advantages"], expected(rollouts, key))
 
 
 def shapeless(rollouts):
@@ -572,9 +605,9 @@ def model_tokens(rollouts):
     masks = []
     for ids in rollouts.ids:
         mask = [1] * len(ids)
-        for start in range(1, len(ids) - 3):
-            if ids[start : start + 4] == turn and ids[start - 1] in (IDS[tiny.EOS], IDS[tiny.STOP]):
-                mask[start : start + 4] = [0] * 4
+        for first in range(1, len(ids) - 3):
+            if ids[first : first + 4] == turn and ids[first - 1] in (IDS[tiny.EOS], IDS[tiny.STOP]):
+                mask[first : first + 4] = [0] * 4
         masks.append(mask)
     return masks
 
@@ -676,14 +709,7 @@ def test_completions_table(tmp_path, capsys):
 # Other packages: each in an interpreter of its own
 
 
-def python(code, *paths):
-    paths = [*map(str, paths), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
+@pytest.mark.slow
 def test_unsloth_is_refused(tmp_path):
     package = tmp_path / "unsloth"
     package.mkdir()
@@ -697,12 +723,13 @@ try:
 except RuntimeError as error:
     print(error)
 """
-    message = python(code, tmp_path)
+    message = start([*ONE, "-c", code], tmp_path)
     assert "do not work with Unsloth" in message
     assert "each token would get another token's credit" in message
     assert "Train without importing unsloth" in message
 
 
+@pytest.mark.slow
 def test_without_trl():
     """The core needs neither TRL nor transformers; the integration says what to install."""
     code = """
@@ -721,6 +748,6 @@ try:
 except ImportError as error:
     print(error)
 """
-    imported, message = python(code).splitlines()
+    imported, message = start([*ONE, "-c", code]).splitlines()
     assert imported == "set()"
     assert 'pip install "ktae[train]"' in message

@@ -1,8 +1,5 @@
 """KTAETrainer on two processes: groups straddle them, and their completions have unequal widths."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +10,12 @@ pytest.importorskip("trl")
 
 import pandas
 import tiny
+from processes import TWO, start
 from tiny import quick  # noqa: F401 (a fixture)
 from trl_worker import CASES, OWN, train
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers"),
     pytest.mark.filterwarnings("ignore:You are using 'rollout_func', which is an experimental feature:UserWarning"),
     pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs the gloo backend"),
@@ -29,21 +28,7 @@ WORKER = Path(__file__).with_name("trl_worker.py")
 def folder(tmp_path_factory):
     """Where two processes left what they did."""
     folder = tmp_path_factory.mktemp("processes")
-    # --standalone picks a free port.
-    paths = [str(WORKER.parents[1]), os.environ.get("PYTHONPATH")]  # where tiny.py is
-    launch = ["torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
-    agent = subprocess.Popen(
-        [sys.executable, "-m", *launch, str(WORKER), str(folder)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        output, _ = agent.communicate(timeout=240)
-    finally:
-        agent.terminate()  # which, unlike kill, ends the workers too; nothing happens where it is done already
-    assert agent.returncode == 0, output
+    start([*TWO, WORKER, folder])
     return folder
 
 

@@ -33,7 +33,7 @@ CASES[OWN] = {"per_device_train_batch_size": 6, "num_generations": 4, "max_steps
 
 def own(rollouts):
     """A token's entropy beside the mean over all rollouts' tokens, and its state."""
-    rollouts.require("entropies", "states")
+    [rollouts.require(name) for name in ("entropies", "states")]
     mean = (rollouts.entropies * rollouts.mask).sum() / rollouts.mask.sum()
     return (rollouts.entropies - mean + 0.01 * rollouts.states) * rollouts.mask
 

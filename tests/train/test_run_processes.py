@@ -1,15 +1,14 @@
 """Training on two processes comes to the same weights as on one: dynamic sampling, KTAE, penalty and all."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 pytest.importorskip("trl")
+
+from processes import ONE, TWO, start
 
 from ktae.files.json_lines import read
 
@@ -18,28 +17,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs the gloo backend"),
 ]
-ONE = [sys.executable]
-# --standalone picks a free port.
-TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
-
-
-def start(command, **options):
-    """Runs a command that may have children of its own; what it printed, or a failed assertion."""
-    paths = [str(WORKER.parents[1]), os.environ.get("PYTHONPATH", "")]
-    process = subprocess.Popen(
-        command,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **options,
-    )
-    try:
-        output, _ = process.communicate(timeout=240)
-    finally:
-        process.terminate()  # which, unlike kill, ends the workers too; nothing happens where it is done already
-    assert process.returncode == 0, output
-    return output
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +24,7 @@ def trained(tmp_path_factory):
     """What each process ended with: alone, and the first and the second of two."""
     folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
     for launch, folder in zip((ONE, TWO), folders, strict=True):
-        start([*launch, str(WORKER), str(folder)])
+        start([*launch, WORKER, folder])
     alone, pair = folders
     return torch.load(alone / "0.pt"), torch.load(pair / "0.pt"), torch.load(pair / "1.pt")
 

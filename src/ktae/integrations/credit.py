@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, replace
+from operator import attrgetter
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +21,9 @@ logger = logging.getLogger("ktae")
 States = Callable[[Mapping[str, Any]], Sequence[int]]
 """The state in which each token of a rollout was chosen, from the rollout: a mapping with `token_ids`, `mask` and what
 else the trainer knows of it. As many integers as token ids."""
+
+
+PRESETS = {"paper": KTAEConfig, "released": KTAEConfig.released, "recommended": KTAEConfig.recommended}
 
 
 def choose(config: KTAEConfig, estimator: Estimator | str | None) -> Estimator:
@@ -104,28 +108,53 @@ class TokenCredit:
         return value_NT
 
 
+def from_settings(
+    settings: Any, name: str, *, gives: Sequence[str] = (), trainer: str
+) -> tuple[TokenCredit, States | None]:
+    """What the configuration of a trainer asks for.
+
+    Args:
+        settings: None, or a mapping of fields of `KTAEConfig`, `preset` ("paper", "released" or "recommended"), which
+            the fields override, `estimator` (a name or an import path) and `states` (an import path).
+        name: what the user calls them, such as `algorithm.ktae`.
+        gives, trainer: see `TokenCredit`. With "states" among `gives` they are given if the settings name them.
+
+    Raises:
+        ValueError, TypeError: a key is unknown or a value is out of range; the message names `NAME.KEY`.
+    """
+    known = ["preset", "estimator", *(["states"] if "states" in gives else []), *(f.name for f in fields(KTAEConfig))]
+    if not isinstance(settings, Mapping | None):
+        raise TypeError(f"{name} must hold some of {', '.join(known)}; got {settings!r}")
+    found = dict(settings or {})
+    for key in found:
+        if key not in known:
+            raise ValueError(f"{name}.{key} is unknown; {name} may hold {', '.join(known)}")
+    preset, estimator, states = found.pop("preset", "paper"), found.pop("estimator", None), found.pop("states", None)
+    if preset not in PRESETS:
+        raise ValueError(f"{name}.preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+    if states is not None and ":" not in str(states):
+        raise ValueError(f"{name}.states must be an import path package.module:function, got {states!r}")
+    given = [field for field in gives if field != "states" or states]
+    try:
+        credit = TokenCredit(PRESETS[preset](**found), estimator, gives=given, trainer=trainer)
+        return credit, cast(States, load_estimator(states)) if states else None
+    except (TypeError, ValueError) as error:  # its message begins with the field's name
+        raise type(error)(f"{name}.{error}") from error
+
+
 def needs(estimator: Estimator, correct_above: float) -> tuple[str, ...]:
     """Which of log_probs, entropies and states the estimator cannot do without, found by leaving each out.
 
     Raises:
         ValueError, TypeError: it fails with all of them on a batch of four small rollouts; the message says how.
     """
-    margin = 1.0 + abs(correct_above)
     mask_NT = torch.tensor([[1, 1, 1], [1, 0, 1], [1, 1, 0], [1, 1, 1]])
-    given = {
-        "log_probs": -0.5 * mask_NT,
-        "entropies": 0.25 * mask_NT,
-        "states": torch.tensor([[0, 1, 2]] * 4),
-    }
-    tokens = (torch.tensor([[1, 2, 3], [1, 4, 2], [5, 2, 0], [5, 6, 6]]), mask_NT)
-    rewards_N = correct_above + margin * torch.tensor([1.0, -1.0, 1.0, torch.nan], dtype=torch.float64)
-
-    def call(optional: dict[str, Tensor]) -> None:
-        group_N = torch.tensor([7, 7, 3, 3])
-        token_values(estimator, Rollouts(*tokens, rewards_N, group_N, correct_above=correct_above, **optional))
-
+    given = {"log_probs": -0.5 * mask_NT, "entropies": 0.25 * mask_NT, "states": torch.tensor([[0, 1, 2]] * 4)}
+    token_ids_NT, group_N = torch.tensor([[1, 2, 3], [1, 4, 2], [5, 2, 0], [5, 6, 6]]), torch.tensor([7, 7, 3, 3])
+    margin_N = (1.0 + abs(correct_above)) * torch.tensor([1.0, -1.0, 1.0, torch.nan], dtype=torch.float64)
+    rollouts = Rollouts(token_ids_NT, mask_NT, correct_above + margin_N, group_N, correct_above=correct_above, **given)
     try:
-        call(given)
+        token_values(estimator, rollouts)
     except Exception as error:
         name = getattr(estimator, "__name__", type(estimator).__name__)
         raise ValueError(
@@ -134,7 +163,7 @@ def needs(estimator: Estimator, correct_above: float) -> tuple[str, ...]:
     needed = []
     for name in given:
         try:
-            call({other: value for other, value in given.items() if other != name})
+            token_values(estimator, replace(rollouts, **{name: None}))
         except Exception:
             needed.append(name)
     return tuple(needed)
@@ -162,7 +191,18 @@ def rollout_means(advantage_NT: Tensor, mask_NT: Tensor) -> Tensor:
     return (advantage_NT * mask_NT).sum(dim=1) / mask_NT.sum(dim=1).clamp(min=1)
 
 
-def refuse_unless(fits: bool, setting: str, expected: Any, met: Any, why: str) -> None:
-    """Raises a ValueError about a setting of the trainer's with which tokens would not get their own credit."""
-    if not fits:
-        raise ValueError(f"{setting} must be {expected} for token-level credit, got {met!r}: {why}")
+def expect(holder: Any, name: str, why: str, *allowed: Any, other_than: Any = ..., option: str | None = None) -> None:
+    """Raises a ValueError if a trainer has a setting with which tokens would not get their own credit.
+
+    Args:
+        holder: what has the setting: arguments, a configuration, a trainer.
+        name: the path of attributes to it, also written as an option: `--advantage-estimator`.
+        why: what goes wrong otherwise.
+        allowed: the values that it may have; or
+        other_than: the one that it may not have.
+        option: its name for the user, if that is another.
+    """
+    met = attrgetter(name.lstrip("-").replace("-", "_"))(holder)
+    if met not in allowed if allowed else met == other_than:
+        wanted = "another" if not allowed else allowed[0] if len(allowed) == 1 else f"one of {allowed}"
+        raise ValueError(f"{option or name} must be {wanted} for token-level credit, got {met!r}: {why}")

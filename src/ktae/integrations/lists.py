@@ -58,10 +58,10 @@ def advantages(
     >>> advantages([[5, 7], [5, 9, 5]], None, [1.0, 0.0], ["question 1", "question 1"], rollout_advantages=[1, -1])
     [[1.0, 2.0], [-1.0, -2.0, -1.0]]
     """
-    batch = Batch(token_ids, masks, rewards, groups, config.correct_above, rollout_advantages, **optional)
+    given = token_ids, masks, rewards, groups, rollout_advantages
+    batch = Batch(*given, correct_above=config.correct_above, **optional)
     rollouts = batch.rollouts
     value_BT = token_values(choose(config, estimator), rollouts)
-    assert rollouts.rollout_advantages is not None
     return batch.ragged((rollouts.rollout_advantages.float()[:, None] + value_BT) * rollouts.mask)
 
 
@@ -82,21 +82,13 @@ def values(
     >>> values([[5, 7], [5, 9, 5]], [[1, 1], [1, 1, 0]], [1.0, 0.0], [0, 0])
     [[0.0, 1.0], [0.0, -1.0, 0.0]]
     """
-    batch = Batch(token_ids, masks, rewards, groups, config.correct_above, **optional)
+    batch = Batch(token_ids, masks, rewards, groups, correct_above=config.correct_above, **optional)
     return batch.ragged(token_values(choose(config, estimator), batch.rollouts))
 
 
-def of_run(
-    credit: TokenCredit,
-    token_ids: _Rows,
-    masks: _Rows | None,
-    rewards: _Rows,
-    groups: _Rows,
-    rollout_advantages: _Rows,
-    **optional: _Rows | None,
-) -> list[list[float]]:
-    """`values` of one batch of a run, with its warnings, for the adapters."""
-    batch = Batch(token_ids, masks, rewards, groups, credit.correct_above, rollout_advantages, **optional)
+def of_run(credit: TokenCredit, *rollouts: Any, **optional: _Rows | None) -> list[list[float]]:
+    """`values` of one batch of a run, with its warnings, for the adapters. Arguments as those of `Batch`."""
+    batch = Batch(*rollouts, correct_above=credit.correct_above, **optional)
     return batch.ragged(credit(batch.rollouts))
 
 
@@ -109,8 +101,9 @@ class Batch:
         masks: _Rows | None,
         rewards: _Rows,
         groups: _Rows,
-        correct_above: float = 0.0,
         rollout_advantages: _Rows | None = None,
+        *,
+        correct_above: float = 0.0,
         **optional: _Rows | None,
     ) -> None:
         ids = [_row("token_ids", row, values) for row, values in enumerate(token_ids)]
@@ -118,12 +111,8 @@ class Batch:
         rewards_B = _numbers("rewards", rewards, len(ids))
         if rollout_advantages is not None:
             rollout_advantages = _numbers("rollout_advantages", rollout_advantages, len(ids))
-            unusable = (~rollout_advantages.isfinite() & ~rewards_B.isnan()).nonzero()
-            if len(unusable):
-                row = int(unusable[0])
-                raise ValueError(
-                    f"rollout_advantages must be finite numbers, got {rollout_advantages[row]} at index {row}"
-                )
+            for row in (~rollout_advantages.isfinite() & ~rewards_B.isnan()).nonzero().flatten().tolist():
+                raise ValueError(f"rollout_advantages must be finite, got {rollout_advantages[row]} at index {row}")
             rollout_advantages = rollout_advantages.masked_fill(rewards_B.isnan(), 0.0)
         self.rollouts = Rollouts(
             self._padded("token_ids", ids).long(),

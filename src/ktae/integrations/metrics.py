@@ -37,38 +37,28 @@ class Batch:
     rollouts: Rollouts
     scale: float | None = None
 
-    @property
-    def _rewards_N(self) -> Tensor:
-        """In their own precision, in which `correct_above` is compared: float32's 0.1 is not above 0.1."""
-        rewards_N = self.rollouts.rewards
-        return rewards_N if rewards_N.is_floating_point() else rewards_N.double()
+    @cached_property
+    def _bounds(self) -> tuple[Tensor, Tensor]:
+        """(G,) lowest and highest reward of each group; inf and -inf if none is scored."""
+        scored_N, group_N = self.rollouts.scored_B, self.rollouts.group_B
+        low_G = torch.full((int(group_N.max()) + 1,), torch.inf, dtype=torch.float64, device=group_N.device)
+        group, reward = group_N[scored_N], self.rollouts.rewards[scored_N].double()
+        return low_G.scatter_reduce(0, group, reward, "amin"), (-low_G).scatter_reduce(0, group, reward, "amax")
 
     @cached_property
-    def _bounds(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(G,) lowest and highest reward of each group (inf, -inf if none is scored), (N,) the groups' numbers."""
-        rewards_N = self._rewards_N
-        groups, index_N = torch.unique(self.rollouts.group_ids, return_inverse=True)
-        low_G = torch.full((len(groups),), torch.inf, dtype=rewards_N.dtype, device=rewards_N.device)
-        scored_N = ~rewards_N.isnan()
-        index, rewards = index_N[scored_N], rewards_N[scored_N]
-        return (
-            low_G.scatter_reduce(0, index, rewards, "amin"),
-            (-low_G).scatter_reduce(0, index, rewards, "amax"),
-            index_N,
-        )
+    def _mixed(self) -> int:
+        """The number of groups with both outcomes."""
+        return len(self.rollouts.group_B[self.rollouts.mixed_B].unique())
 
     @cached_property
-    def _mixed_G(self) -> Tensor:
-        low_G, high_G, _ = self._bounds
-        return (low_G <= self.rollouts.correct_above) & (high_G > self.rollouts.correct_above)
+    def _counted_NT(self) -> Tensor:
+        return self.rollouts.counted_BT & self.rollouts.mixed_B[:, None]
 
     @cached_property
     def _sizes(self) -> tuple[Tensor, Tensor]:
         """Mean absolute value and mean absolute rollout advantage of the tokens in groups with both outcomes."""
-        assert self.rollouts.rollout_advantages is not None
-        counted_NT = (self.rollouts.mask != 0) & self._mixed_G[self._bounds[2]][:, None]
-        advantage_NT = self.rollouts.rollout_advantages[:, None].expand(counted_NT.shape)
-        return self.value_NT.abs()[counted_NT].mean(), advantage_NT.abs()[counted_NT].mean()
+        advantage_NT = self.rollouts.rollout_advantages[:, None].expand(self._counted_NT.shape)
+        return self.value_NT.abs()[self._counted_NT].mean(), advantage_NT.abs()[self._counted_NT].mean()
 
     def metrics(self) -> dict[str, float]:
         """A value for each name of docs/metrics.md; NaN where there is nothing to average.
@@ -80,26 +70,25 @@ class Batch:
         {'abs_value_correct': 0.375, 'abs_value_incorrect': 0.375, 'mixed_group_share': 1.0, 'value_ratio': 0.375,
          'key_token_share': 0.5}
         """
-        size_NT, rewards_N = self.value_NT.abs(), self.rollouts.rewards
-        generated_NT = self.rollouts.mask != 0
-        correct_N, incorrect_N = rewards_N > self.rollouts.correct_above, rewards_N <= self.rollouts.correct_above
+        size_NT, generated_NT = self.value_NT.abs(), self.rollouts.mask != 0
+        correct_N, scored_N = self.rollouts.correct_B, self.rollouts.scored_B
         value, advantage = self._sizes
         metrics = {
             "abs_value_correct": size_NT[generated_NT & correct_N[:, None]].mean().item(),
-            "abs_value_incorrect": size_NT[generated_NT & incorrect_N[:, None]].mean().item(),
-            "mixed_group_share": self._mixed_G.float().mean().item(),
+            "abs_value_incorrect": size_NT[generated_NT & (scored_N & ~correct_N)[:, None]].mean().item(),
+            "mixed_group_share": self._mixed / len(self._bounds[0]),
             "value_ratio": (value / advantage).item() if advantage else math.nan,
         }
         if self.scale is not None:
-            metrics["key_token_share"] = (size_NT[generated_NT] > abs(self.scale) / 2).float().mean().item()
+            metrics["key_token_share"] = (size_NT[generated_NT] > self.scale / 2).float().mean().item()
         return metrics
 
     def traps(self) -> dict[str, str]:
         """What in this batch costs a run its signal: the trap's name, and a line with what to change."""
-        low_G, high_G, index_N = self._bounds
-        groups, varied, mixed = len(low_G), int((high_G > low_G).sum()), int(self._mixed_G.sum())
+        low_G, high_G = self._bounds
+        groups, varied, mixed = len(low_G), int((high_G > low_G).sum()), self._mixed
         found: dict[str, str] = {}
-        alone = int((torch.bincount(index_N) == 1).sum())
+        alone = int((self.rollouts.group_B.bincount() == 1).sum())
         if 2 * alone > groups:
             found["groups of one"] = (
                 f"{alone} of {groups} groups have a single rollout, which nothing can be compared with; sample several "
@@ -115,8 +104,7 @@ class Batch:
         if not mixed:
             return found
 
-        value, advantage = (float(size) for size in self._sizes)
-        counted_NT = (self.rollouts.mask != 0) & self._mixed_G[index_N][:, None]
+        (value, advantage), counted_NT = map(float, self._sizes), self._counted_NT
         if value == 0:
             found["zero"] = (
                 f"the values of all {int(counted_NT.sum())} tokens in {mixed} groups with both outcomes are 0, so that "
@@ -133,7 +121,7 @@ class Batch:
                 )
             )
         if self.scale and counted_NT.any():
-            saturated = float((self.value_NT.abs()[counted_NT] > _SATURATED * abs(self.scale)).float().mean())
+            saturated = float((self.value_NT.abs()[counted_NT] > _SATURATED * self.scale).float().mean())
             if saturated > 0.5:
                 found["saturated"] = (
                     f"{saturated:.0%} of the tokens in groups with both outcomes have a value beyond {_SATURATED:g} of "
@@ -144,9 +132,8 @@ class Batch:
 
     def _one_outcome(self, varied: int, groups: int) -> str:
         """The threshold between two rewards that gives the most groups both outcomes; the widest gap among equals."""
-        low_G, high_G, _ = self._bounds
-        rewards = self._rewards_N
-        values = rewards[~rewards.isnan()].unique()
+        low_G, high_G = self._bounds
+        values = self.rollouts.rewards[self.rollouts.scored_B].double().unique()
         between = (values[1:] + values[:-1]) / 2
         mixed = ((low_G <= between[:, None]) & (high_G > between[:, None])).sum(dim=1)
         best = int(torch.where(mixed == mixed.max(), values.diff(), -1.0).argmax())

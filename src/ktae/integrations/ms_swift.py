@@ -17,7 +17,7 @@ import torch
 from ktae.config import KTAEConfig
 from ktae.estimators import Estimator
 from ktae.integrations import lists
-from ktae.integrations.credit import TokenCredit, refuse_unless, rollout_means
+from ktae.integrations.credit import TokenCredit, expect, rollout_means
 
 _IGNORED = -100  # the label of a token that is not trained on
 
@@ -49,7 +49,12 @@ def with_credit(trainer: Any, credit: TokenCredit, correctness_reward: str | Non
     class TokenTrainer(trainer):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            _check(self)
+            averages, split = "it averages the advantages of a rollout", "a process holds others' samples"
+            expect(self, "--importance_sampling_level", averages, "token", "sequence_token")
+            expect(self, "--loss_type", averages, other_than="real")
+            expect(self, "use_liger_loss", averages, False, option="--use_liger_kernel")
+            expect(self, "--off_policy_sequence_mask_delta", "it goes by a rollout's mean advantage", None)
+            expect(self, "template.sequence_parallel_size", split, 1, option="--sequence_parallel_size")
             names = list(self.reward_func_names)
             named = correctness_reward is not None or len(names) > 1
             if named and names.count(correctness_reward) != 1:
@@ -103,18 +108,3 @@ def add_to_advantages(batch: Any, values: list[list[float]]) -> None:
     advantages_BT = batch.advantages.clone()
     advantages_BT[mask_BT] += flat.to(advantages_BT.device)
     batch.advantages = advantages_BT
-
-
-def _check(trainer: Any) -> None:
-    level, loss = trainer.importance_sampling_level, trainer.loss_type
-    delta, parallel = trainer.off_policy_sequence_mask_delta, trainer.template.sequence_parallel_size
-    averages = "it averages the advantages of a rollout"
-    refuse_unless(level != "sequence", "--importance_sampling_level", "token or sequence_token", level, averages)
-    refuse_unless(loss != "real", "--loss_type", "another", loss, averages)
-    refuse_unless(not trainer.use_liger_loss, "--use_liger_kernel", False, trainer.use_liger_loss, averages)
-    refuse_unless(
-        delta is None, "--off_policy_sequence_mask_delta", "left out", delta, "it goes by a rollout's mean advantage"
-    )
-    refuse_unless(
-        parallel == 1, "--sequence_parallel_size", 1, parallel, "a process holds other samples than it generated"
-    )

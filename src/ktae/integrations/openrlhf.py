@@ -8,14 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ktae.config import KTAEConfig
 from ktae.estimators import Estimator
 from ktae.integrations import lists
-from ktae.integrations.credit import TokenCredit, refuse_unless, rollout_means
-
-_GROUP_ESTIMATORS = ("rloo", "reinforce_baseline", "group_norm", "dr_grpo")
+from ktae.integrations.credit import TokenCredit, expect, rollout_means
 
 
 def install(config: KTAEConfig = KTAEConfig(), estimator: Estimator | str | None = None) -> None:  # noqa: B008 (frozen)
@@ -27,53 +24,41 @@ def install(config: KTAEConfig = KTAEConfig(), estimator: Estimator | str | None
 
 
 def with_credit(maker: Any, credit: TokenCredit) -> Any:
-    """A subclass of OpenRLHF's experience maker that adds the estimator's values to the advantages."""
+    """A subclass of OpenRLHF's experience maker that adds the estimator's values where the action mask is 1.
+
+    Its constructor raises ValueError for a setting that erases or distorts token-level credit.
+    """
 
     class TokenExperienceMaker(maker):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            _check(self.args)
+            groups, loss = ("rloo", "reinforce_baseline", "group_norm", "dr_grpo"), "--actor.policy_loss_type"
+            expect(self.args, "--algo.advantage.estimator", "it needs groups", *groups)
+            expect(self.args, "--rollout.n_samples_per_prompt", "it needs several rollouts a prompt", other_than=1)
+            expect(self.args, loss, "a sequence-level ratio averages advantages", "ppo")
 
         def compute_advantages_and_returns(self, experiences: list[Any]) -> list[Any]:
-            rewards = [experience.rewards.clone() for experience in experiences]  # length penalties will change them
-            experiences = super().compute_advantages_and_returns(experiences)
-            add_values(experiences, rewards, self.args.rollout.n_samples_per_prompt, credit)
-            return experiences
+            """An experience has the last tokens of `sequences` (B, T) in `action_mask` (B, A), A < T, and in `index`
+            the B places of its rollouts in the batch, where groups are consecutive."""
+            rewards = torch.cat([part.rewards for part in experiences])  # length penalties will change theirs
+            parts = super().compute_advantages_and_returns(experiences)
+            optional = {}
+            if "log_probs" in credit.needs:
+                optional["log_probs"] = [row for part in parts for row in part.action_log_probs]
+            values = iter(
+                lists.of_run(
+                    credit,
+                    [ids for part in parts for ids in part.sequences[:, -part.action_mask.shape[1] :]],
+                    [mask for part in parts for mask in part.action_mask],
+                    rewards.tolist(),
+                    [place // self.args.rollout.n_samples_per_prompt for part in parts for place in part.index],
+                    torch.cat([rollout_means(part.advantages, part.action_mask) for part in parts]),
+                    **optional,
+                )
+            )
+            for part in parts:
+                rows = [next(values) for _ in part.index]
+                part.advantages = part.advantages + torch.tensor(rows, device=part.advantages.device)
+            return parts
 
     return TokenExperienceMaker
-
-
-def add_values(experiences: list[Any], rewards: list[Tensor], group_size: int, credit: TokenCredit) -> None:
-    """Adds values to `experience.advantages`, (B, A), where the action mask is 1.
-
-    Args:
-        experiences: the whole batch in any division: `sequences` (B, T) whose last A tokens are those of `action_mask`
-            (B, A), and `index`, the B places of the rollouts in the batch, groups being consecutive.
-        rewards: for each experience (B,) the outcome rewards.
-        group_size: rollouts a prompt.
-        credit: the run's estimator.
-    """
-    optional = {"log_probs": "action_log_probs"} if "log_probs" in credit.needs else {}
-    values = iter(
-        lists.of_run(
-            credit,
-            [ids for part in experiences for ids in part.sequences[:, -part.action_mask.shape[1] :]],
-            [mask for part in experiences for mask in part.action_mask],
-            torch.cat(rewards).tolist(),
-            [place // group_size for part in experiences for place in part.index],
-            torch.cat([rollout_means(part.advantages, part.action_mask) for part in experiences]),
-            **{name: [row for part in experiences for row in getattr(part, field)] for name, field in optional.items()},
-        )
-    )
-    for part in experiences:
-        rows = [next(values) for _ in part.index]
-        part.advantages = part.advantages + torch.tensor(rows, device=part.advantages.device)
-
-
-def _check(args: Any) -> None:
-    name, samples, loss = args.algo.advantage.estimator, args.rollout.n_samples_per_prompt, args.actor.policy_loss_type
-    refuse_unless(
-        name in _GROUP_ESTIMATORS, "--algo.advantage.estimator", f"one of {_GROUP_ESTIMATORS}", name, "it needs groups"
-    )
-    refuse_unless(samples > 1, "--rollout.n_samples_per_prompt", "at least 2", samples, "it needs groups")
-    refuse_unless(loss == "ppo", "--actor.policy_loss_type", "ppo", loss, "a sequence-level ratio averages advantages")

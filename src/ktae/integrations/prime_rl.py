@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
 from typing import Any
 
 from ktae.config import KTAEConfig
@@ -23,40 +23,30 @@ def install(config: KTAEConfig = KTAEConfig(), estimator: Estimator | str | None
 
 
 def with_credit(algorithm: Any, credit: TokenCredit) -> Any:
-    """A subclass of a prime-rl algorithm whose `score_group` adds values to the advantages it assigned."""
+    """A subclass of a prime-rl algorithm whose `score_group` adds values to the advantages it assigned.
+
+    A rollout is a trace with its reward; its tokens are the sampled ones of the nodes that have advantages, in order.
+    Traces without advantages (failed, not trainable) are left out.
+    """
 
     class TokenAlgorithm(algorithm):
         async def score_group(self, episodes: list[Any]) -> None:
             await super().score_group(episodes)
-            add_values([trace for episode in episodes for trace in episode.traces], credit)
+            traces = [trace for episode in episodes for trace in episode.traces]
+            credited = [(trace, [node for node in trace.nodes if node.advantages]) for trace in traces]
+            credited = [(trace, nodes) for trace, nodes in credited if nodes]
+            if not credited:
+                return
+            values = lists.of_run(
+                credit,
+                [[i for node in nodes for i in itertools.compress(node.token_ids, node.mask)] for _, nodes in credited],
+                None,
+                [trace.reward for trace, _ in credited],
+                ["group"] * len(credited),
+                [nodes[0].advantages[0] for _, nodes in credited],
+            )
+            for (_, nodes), rest in zip(credited, map(iter, values), strict=True):
+                for node in nodes:
+                    node.advantages = [advantage + next(rest) for advantage in node.advantages]
 
     return TokenAlgorithm
-
-
-def add_values(traces: Iterable[Any], credit: TokenCredit) -> None:
-    """Adds values to the advantages of one group's traces.
-
-    A rollout is a trace with its reward. Its tokens are the sampled ones of the nodes that have advantages, in order.
-
-    Args:
-        traces: of `verifiers.v1`. Traces without advantages (failed, not trainable) are left out.
-        credit: the run's estimator.
-    """
-    credited = [(trace, [node for node in trace.nodes if node.advantages]) for trace in traces]
-    credited = [(trace, nodes) for trace, nodes in credited if nodes]
-    if not credited:
-        return
-    values = lists.of_run(
-        credit,
-        [
-            [token for node in nodes for token, sampled in zip(node.token_ids, node.mask, strict=True) if sampled]
-            for _, nodes in credited
-        ],
-        None,
-        [trace.reward for trace, _ in credited],
-        ["group"] * len(credited),
-        [nodes[0].advantages[0] for _, nodes in credited],
-    )
-    for (_, nodes), rest in zip(credited, map(iter, values), strict=True):
-        for node in nodes:
-            node.advantages = [advantage + next(rest) for advantage in node.advantages]

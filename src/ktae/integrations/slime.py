@@ -16,9 +16,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ktae.config import KTAEConfig
 from ktae.integrations import lists
-from ktae.integrations.credit import TokenCredit, refuse_unless
+from ktae.integrations.credit import TokenCredit, expect, from_settings
 
 _FIELDS = ("tokens", "response_lengths", "loss_masks", "rewards", "sample_indices")
 
@@ -38,8 +37,8 @@ def set_advantages(args: Any, rollout_data: dict[str, Any], data_parallel_group:
     is the higher one; otherwise when its reward is greater than `correct_above`.
 
     Args:
-        args: slime's arguments. `args.ktae`, which `--custom-config-path` can set, holds the fields of `KTAEConfig` and
-            `estimator`, a name or an import path.
+        args: slime's arguments. `args.ktae`, which `--custom-config-path` can set, holds the fields of `KTAEConfig`,
+            `preset` and `estimator` (see `from_settings`).
         rollout_data: lists over this rank's samples: `tokens` (prompt and response), `response_lengths`, `loss_masks`
             (one entry a response token), `rewards`, `sample_indices` (consecutive in a group). "advantages" and
             "returns" are set to lists of float32 tensors, one entry a response token, on the devices of `loss_masks`.
@@ -48,8 +47,12 @@ def set_advantages(args: Any, rollout_data: dict[str, Any], data_parallel_group:
     Raises:
         ValueError: a setting that this hook cannot work with; the message names it.
     """
-    credit = _credit(json.dumps(getattr(args, "ktae", None) or {}, sort_keys=True))
-    _check(args, credit)
+    credit = _credit(json.dumps(getattr(args, "ktae", None), sort_keys=True))
+    expect(args, "--advantage-estimator", "its rewards are the advantages", "grpo")
+    expect(args, "--context-parallel-size", "a rank would hold parts of responses", 1)
+    if args.rewards_normalization:
+        why = "rewards are normalised in the group; --disable-rewards-normalization keeps them as they are"
+        expect(credit, "correct_above", why, 0)
     samples = [
         (tokens[len(tokens) - length :].tolist(), mask.tolist(), float(reward), index // args.n_samples_per_prompt)
         for tokens, length, mask, reward, index in zip(*(rollout_data[name] for name in _FIELDS), strict=True)
@@ -73,20 +76,4 @@ def set_advantages(args: Any, rollout_data: dict[str, Any], data_parallel_group:
 @functools.cache
 def _credit(settings: str) -> TokenCredit:
     """One a run: slime calls a function, which has no place for what lasts."""
-    fields = json.loads(settings)
-    estimator = fields.pop("estimator", None)
-    return TokenCredit(KTAEConfig(**fields), estimator, trainer="slime's hook")
-
-
-def _check(args: Any, credit: TokenCredit) -> None:
-    estimator, parallel = args.advantage_estimator, args.context_parallel_size
-    refuse_unless(estimator == "grpo", "--advantage-estimator", "grpo", estimator, "its rewards are the advantages")
-    refuse_unless(parallel == 1, "--context-parallel-size", 1, parallel, "a rank would hold parts of responses")
-    above = credit.correct_above
-    refuse_unless(
-        above == 0 or not args.rewards_normalization,
-        "correct_above",
-        0,
-        above,
-        "rewards are normalised in the group; --disable-rewards-normalization keeps them as they are",
-    )
+    return from_settings(json.loads(settings), "ktae", trainer="slime's hook")[0]

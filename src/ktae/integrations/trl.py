@@ -21,7 +21,7 @@ from torch import Tensor
 from ktae.config import KTAEConfig
 from ktae.estimators import Estimator, Rollouts
 from ktae.extras import require
-from ktae.integrations.credit import States, TokenCredit, choose, state_rows
+from ktae.integrations.credit import States, TokenCredit, choose, rollout_means, state_rows
 
 require("trl", extra="train")
 
@@ -67,10 +67,8 @@ class CorrectnessTrainer(GRPOTrainer):
         self._correctness_column = _correctness_column(self.reward_func_names, correctness_reward)
         self.correct_above = correct_above
 
-    def _calculate_rewards(
-        self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list[list[int]]
-    ) -> Tensor:
-        self.latest_rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+    def _calculate_rewards(self, *rollouts: Any) -> Tensor:
+        self.latest_rewards = super()._calculate_rewards(*rollouts)
         return self.latest_rewards
 
 
@@ -138,12 +136,10 @@ class TokenAdvantageTrainer(CorrectnessTrainer):
         self._tool_mask = generated[2]
         return generated
 
-    def _calculate_rewards(
-        self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list[list[int]]
-    ) -> Tensor:
+    def _calculate_rewards(self, *rollouts: Any) -> Tensor:
         """Keeps what the estimator needs: the rewards of all processes and this one's rollouts."""
-        rewards_NF = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        self._scored = rewards_NF[:, self._correctness_column], inputs, completions, completion_ids_list
+        rewards_NF = super()._calculate_rewards(*rollouts)
+        self._scored = rewards_NF[:, self._correctness_column], rollouts
         return rewards_NF
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -153,7 +149,7 @@ class TokenAdvantageTrainer(CorrectnessTrainer):
         start = time.perf_counter()
         ids_BT = batch["completion_ids"]
         rows, width = ids_BT.shape
-        rewards_N, scored, completions, ids = self._scored
+        rewards_N, (scored, _, completions, ids) = self._scored
 
         # Not the batch's masks: mask_truncated_completions has zeroed them for truncated rollouts, which still say
         # which tokens go with failure.
@@ -194,8 +190,7 @@ class TokenAdvantageTrainer(CorrectnessTrainer):
         metrics = self.credit.metrics | {"seconds": time.perf_counter() - start}
         for name, value in metrics.items():  # TRL leaves NaN out of its averages
             self._metrics["train" if training else "eval"][f"ktae/{name}"].append(value)
-        means_N = value_NT.sum(dim=1) / rollouts_N.mask.sum(dim=1).clamp(min=1)
-        self._logs["extra"][self.value_column].extend(means_N.tolist())
+        self._logs["extra"][self.value_column].extend(rollout_means(value_NT, rollouts_N.mask).tolist())
         return batch
 
     def _policy(self, batch: dict[str, Any], inside_BT: Tensor) -> dict[str, Tensor]:

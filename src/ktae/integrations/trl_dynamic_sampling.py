@@ -15,7 +15,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, cast
 
@@ -35,15 +35,14 @@ logger = logging.getLogger("ktae")
 
 @dataclass
 class _Rollout:
-    """One row of what TRL's `_generate` returns, and what belongs to it."""
+    """Its problem, its entries of the lists that TRL's `_generate` returns first, and what reward functions logged.
+
+    The lists: prompt ids, completion ids, tool mask, completion, log-probabilities; None where TRL's is None.
+    """
 
     problem: dict[str, Any]
-    prompt_ids: list[int]
-    completion_ids: list[int]
-    tool_mask: list[int] | None
-    completion: Any
-    logprobs: Any
-    logged: dict[str, Any] = field(default_factory=dict)
+    generated: list[Any]
+    logged: dict[str, Any]
 
 
 class DynamicSamplingTrainer(CorrectnessTrainer):
@@ -105,20 +104,12 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
     def _generate(self, prompts: list) -> tuple:
         if self._chosen is None:
             return super()._generate(prompts)
-        rows, _ = self._chosen
+        columns = zip(*(rollout.generated for rollout in self._chosen[0]), strict=True)
+        return *(None if column[0] is None else list(column) for column in columns), {}, None, []
 
-        def column(name: str) -> list | None:
-            values = [getattr(row, name) for row in rows]
-            return None if values[0] is None else values
-
-        prompt_ids, completion_ids = column("prompt_ids"), column("completion_ids")
-        return prompt_ids, completion_ids, column("tool_mask"), column("completion"), column("logprobs"), {}, None, []
-
-    def _calculate_rewards(
-        self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list[list[int]]
-    ) -> Tensor:
+    def _calculate_rewards(self, *rollouts: Any) -> Tensor:
         if self._chosen is None:
-            return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            return super()._calculate_rewards(*rollouts)
         _, self.latest_rewards = self._chosen
         return self.latest_rewards
 
@@ -173,7 +164,8 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
     def _round(self, inputs: list[dict[str, Any]]) -> tuple[list[_Rollout], Tensor]:
         """Samples and scores one round; the rollouts and rewards of all processes, group by group."""
         prompts = [row["prompt"] for row in inputs]
-        prompt_ids, completion_ids, tool_mask, completions, logprobs, fields, _, _ = self._generate(prompts)
+        *columns, fields, _, _ = self._generate(prompts)
+        _, completion_ids, _, completions, _ = columns
         for name, values in fields.items():  # columns that a rollout_func adds for the reward functions
             for index, row in enumerate(inputs):
                 row[name] = values[index] if isinstance(values, list) else values
@@ -182,13 +174,9 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
         self._pending_extra_logs.clear()
         rollouts = [
             _Rollout(
-                problem=row,
-                prompt_ids=prompt_ids[index],
-                completion_ids=completion_ids[index],
-                tool_mask=None if tool_mask is None else tool_mask[index],
-                completion=completions[index],
-                logprobs=None if logprobs is None else logprobs[index],
-                logged={name: values[index] for name, values in logged.items()},
+                row,
+                [None if column is None else column[index] for column in columns],
+                {name: values[index] for name, values in logged.items()},
             )
             for index, row in enumerate(inputs)
         ]

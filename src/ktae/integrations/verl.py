@@ -13,23 +13,21 @@ verl's. Written for verl 0.9.1.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ktae.config import KTAEConfig
-from ktae.estimators import Rollouts, load_estimator
+from ktae.estimators import Rollouts
 from ktae.extras import require
-from ktae.integrations.credit import States, TokenCredit, refuse_unless, rollout_means, state_rows
+from ktae.integrations.credit import States, TokenCredit, expect, from_settings, rollout_means, state_rows
 
 try:
     require("verl", extra="verl")
@@ -47,8 +45,6 @@ except Exception as error:
     )
     raise
 
-PRESETS = {"paper": KTAEConfig, "released": KTAEConfig.released, "recommended": KTAEConfig.recommended}
-
 VERLS_NAMES = {"log_probs": "old_log_probs", "entropies": "entropy"}
 
 
@@ -60,7 +56,9 @@ class _KeyTokenValues:
 
     def __init__(self, config: DictConfig) -> None:
         self.credit, self.states = token_credit(config)
-        refuse_averaging_losses(config)
+        loss = "actor_rollout_ref.actor.policy_loss.loss_mode"
+        if OmegaConf.select(config, loss):
+            expect(config, loss, "it averages the advantages of a rollout", other_than="geo_mean")
         # verl looks up buffers and settings by the trainer's name: an unknown one gets the asynchronous buffer.
         config.trainer.v1.trainer_mode = self.mode
         super().__init__(config)  # type: ignore[call-arg]
@@ -138,46 +136,17 @@ def token_credit(config: DictConfig) -> tuple[TokenCredit, States | None]:
         ValueError, TypeError: a key is unknown or a value is out of range; the message names `algorithm.ktae.KEY`.
     """
     settings = config.algorithm.get("ktae")
-    settings = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else settings
-    known = ["preset", "estimator", "states", *(field.name for field in dataclasses.fields(KTAEConfig))]
-    if not isinstance(settings, Mapping | None):
-        raise TypeError(f"algorithm.ktae must hold some of {', '.join(known)}; got {settings!r}")
-    fields = {str(key): value for key, value in (settings or {}).items()}
-    for key in fields:
-        if key not in known:
-            raise ValueError(f"algorithm.ktae.{key} is unknown; algorithm.ktae may hold {', '.join(known)}")
-    preset = fields.pop("preset", "paper")
-    estimator, states = fields.pop("estimator", None), fields.pop("states", None)
-    if preset not in PRESETS:
-        raise ValueError(f"algorithm.ktae.preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-    gives = ["log_probs", *(["states"] if states else [])]
+    settings = OmegaConf.to_container(settings, resolve=True) if OmegaConf.is_config(settings) else settings
+    gives = ["log_probs", "states"]
     if not OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
         gives.append("entropies")  # verl computes them with the old log-probabilities
-    try:
-        ktae = dataclasses.replace(PRESETS[preset](), **fields)
-        credit = TokenCredit(ktae, estimator, gives=gives, trainer="verl with these settings")
-    except (TypeError, ValueError) as error:  # its message begins with the field's name
-        raise type(error)(f"algorithm.ktae.{error}") from error
-    if states and ":" not in states:
-        raise ValueError(f"algorithm.ktae.states must be an import path package.module:function, got {states!r}")
-    return credit, cast(States, load_estimator(states)) if states else None
-
-
-def refuse_averaging_losses(config: DictConfig) -> None:
-    """Raises ValueError if the policy loss of verl's whole configuration erases token-level credit."""
-    name = "actor_rollout_ref.actor.policy_loss.loss_mode"
-    loss_mode = OmegaConf.select(config, name)
-    refuse_unless(loss_mode != "geo_mean", name, "another", loss_mode, "it averages the advantages of a rollout")
+    return from_settings(settings, "algorithm.ktae", gives=gives, trainer="verl with these settings")
 
 
 def one_row_a_rollout(keys: list[str]) -> None:
-    """Checks that no rollout is spread over several rows.
+    """Raises a ValueError if a rollout is spread over several rows: their keys, UID_SESSION_INDEX, differ in the index.
 
-    Args:
-        keys: verl's, `UID_SESSION_INDEX`; the index counts the outputs of one rollout's agent loop.
-
-    Raises:
-        ValueError: two keys differ in the index alone.
+    The index counts the outputs of one rollout's agent loop.
     """
     rows = Counter(key.rpartition("_")[0] for key in keys)
     session, number = rows.most_common(1)[0]
@@ -204,13 +173,11 @@ def token_advantages(
 
     Args:
         credit: the run's estimator.
-        advantage_BT: (B, T) float, verl's.
-        mask_BT: (B, T) of 0 and 1; 1 marks the tokens that are trained on.
-        ids_BT: (B, T) integers, the responses.
-        generated_BT: (B, T) of 0 and 1; 1 marks the tokens that the policy generated.
-        rewards_B: (B,) float, one outcome reward a rollout.
-        uids: B, equal for the rollouts of one prompt.
-        is_padding: B, True for rows that verl added to fill the batch.
+        advantage_BT, mask_BT: verl's advantages; 1 marks the tokens that are trained on.
+        ids_BT, generated_BT: the responses; 1 marks the tokens that the policy generated.
+        rewards_B: one outcome reward a rollout.
+        uids: equal for the rollouts of one prompt.
+        is_padding: True for rows that verl added to fill the batch.
         **optional: (B, T) each: log_probs, entropies, states.
 
     Returns:

@@ -7,7 +7,7 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw
 
 def later_is_better(rollouts):
     """An estimator of the tests' own: 0.1 times the state, for a policy that is uncertain."""
-    rollouts.require("entropies", "log_probs", "states")
+    [rollouts.require(name) for name in ("log_probs", "entropies", "states")]
     inside = rollouts.mask != 0
     assert (rollouts.entropies[inside] > 0).all()
     assert (rollouts.log_probs[inside] < 0).all()

@@ -197,7 +197,7 @@ def test_an_estimator_and_states_by_import_path():
         ({"preset": "best"}, r"algorithm\.ktae\.preset must be one of paper, released, recommended, got 'best'"),
         ({"context": -1}, r"algorithm\.ktae\.context must be an integer in 0\.\.64, got -1"),
         ({"scale": "big"}, r"algorithm\.ktae\.scale must be a finite number .*, got 'big'"),
-        ({"exclude_token_ids": 5}, r"algorithm\.ktae\.exclude_token_ids must hold integers, got 5"),
+        ({"exclude_token_ids": 5}, r"algorithm\.ktae\.exclude_token_ids must be a sequence of integers, got 5"),
         ("recommended", r"algorithm\.ktae must hold some of preset, .*; got 'recommended'"),
         (["preset"], r"algorithm\.ktae must hold some of preset, .*; got \['preset'\]"),
         ({"estimator": "nothing"}, r"algorithm\.ktae\.estimator must be one of .* got 'nothing'"),

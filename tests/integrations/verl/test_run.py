@@ -15,6 +15,8 @@ pytest.importorskip("verl.protocol", reason="verl is not installed; `make test-v
 
 import launch
 
+pytestmark = pytest.mark.slow
+
 KTAE_SYNC = ("trainer.v1.trainer_mode=ktae_sync", "algorithm.adv_estimator=grpo")
 SETTINGS = ("+algorithm.ktae.information_gain_weight=2", "+algorithm.ktae.exclude_token_ids=[3,257]")
 ORACLE = {"information_gain_weight": 2.0, "exclude_token_ids": (3, 257)}
