@@ -94,8 +94,7 @@ def test_the_settings_of_an_algorithm(load):
     )
     assert recipe.key_tokens("grpo+ktae") == KTAEConfig(scale=0.25, correct_above=0.5)
     in_context = recipe.key_tokens("dapo+ktae_context")
-    assert (in_context.compare, in_context.context) == ("context", 2)
-    assert (in_context.correct_above, in_context.exclude_token_ids) == (0.5, (3,))
+    assert (in_context.context, in_context.correct_above, in_context.exclude_token_ids) == (2, 0.5, (3,))
     assert in_context.scale == KTAEConfig.recommended().scale
 
 

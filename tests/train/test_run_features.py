@@ -132,8 +132,8 @@ def _logits(model, ids):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--algorithm", "grpo"], r"--algorithm must be one of \['dapo+ktae'\], got 'grpo'"),
-        (["--step", "3"], r"--step must be a checkpoint of dapo+ktae, one of \[2, 4\], got 3"),
+        (["--algorithm", "grpo"], r"--algorithm must be one of \['dapo\+ktae'\], got 'grpo'"),
+        (["--step", "3"], r"--step must be a checkpoint of dapo\+ktae, one of \[2, 4\], got 3"),
         (["--out", "."], r"\. exists; give another --out"),
     ],
 )

@@ -182,7 +182,7 @@ def test_what_a_resumed_run_reads_is_counted_against_what_it_must_be(finished, t
     corrupt(out / "metrics.jsonl")
     corrupt(out / "provenance.jsonl")
     (out / "grpo+ktae" / "model" / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"grpo+ktae/model is damaged: model\.safetensors has 0 bytes, "):
+    with pytest.raises(ValueError, match=r"grpo\+ktae/model is damaged: model\.safetensors has 0 bytes, "):
         export(out, tmp_path / "model", algorithm="grpo+ktae")
     (out / "grpo+ktae" / "checkpoint-4" / "optimizer.pt").write_bytes(b"")
     (out / "grpo+ktae" / "checkpoint-4" / "complete").rename(out / "grpo+ktae" / "checkpoint-4" / "unfinished")

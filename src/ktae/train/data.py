@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Any
 
 from ktae.chain import problems as chain
-from ktae.extras import require
+from ktae.extras import did_you_mean, require
 from ktae.train.recipe import FILES, Data
 
 
@@ -97,12 +96,9 @@ def _fill(template: str, row: dict[str, Any], key: str) -> str:
             return str(row[name]) if triple is None else f"{{{row[name]}}}"
         if not re.search("[A-Za-z]", name):
             return match[0]
-        lower = {column.lower(): column for column in row}
-        near = difflib.get_close_matches(name.lower(), lower, n=1)
-        hint = f"; did you mean {lower[near[0]]!r}?" if near else ""
         raise ValueError(
-            f"{key} names the column {name!r}, and the columns are {sorted(row)}{hint}; {{{{{name}}}}} is not a column "
-            f"but {{{name}}} itself"
+            f"{key} names the column {name!r}, and the columns are {sorted(row)}{did_you_mean(name, row)}; "
+            f"{{{{{name}}}}} is not a column but {{{name}}} itself"
         )
 
     return re.sub(r"\{\{\{([^{}]*)\}\}\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}", value, template)

@@ -1,10 +1,10 @@
-"""Rollouts as lists of judged words, their spelling in coarser or finer tokens, and the tensors made of them."""
+"""Rollouts as lists of judged words, and the tensors made of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -21,8 +21,6 @@ class WordRollout:
         correct: whether its answer is right.
         words: the completion.
         labels: one a word.
-        right_words: at the place of a slip in `words`, what would not have been one. May leave out words that begin
-            otherwise than the slip.
         ended: whether the completion came to its end; False if a length limit cut it off.
         entropies: of the policy, one a word, and one more where the completion ended; empty if there is no policy.
         true_advantages: one a word, NaN where it was not measured; empty if it was measured nowhere.
@@ -32,55 +30,9 @@ class WordRollout:
     correct: bool
     words: Sequence[str]
     labels: Sequence[Label]
-    right_words: dict[int, Sequence[str]] = field(default_factory=dict)
     ended: bool = True
     entropies: Sequence[float] = ()
     true_advantages: Sequence[float] = ()
-
-
-def respell(rollout: WordRollout, spell: Callable[[str], list[str]]) -> WordRollout:
-    """The rollout in finer tokens; entropies and true advantages are left out.
-
-    Of a slip, only the first token from which on no right word can come of it is one still: of 58 that should be 51,
-    the 8. What precedes it in the word is right, what follows is propagated.
-
-    Args:
-        rollout: a rollout with `right_words`.
-        spell: the tokens of a word.
-    """
-    words, labels = [], []
-    for i, (word, label) in enumerate(zip(rollout.words, rollout.labels, strict=True)):
-        parts = spell(word)
-        part_labels = [label] * len(parts)
-        if label is Label.SLIP:
-            spellings = [spell(right) for right in rollout.right_words.get(i, ())]
-            right = max((_common_prefix(parts, spelling) for spelling in spellings), default=0)
-            part_labels = [Label.RIGHT] * right + [Label.SLIP] + [Label.PROPAGATED] * (len(parts) - right - 1)
-        words += parts
-        labels += part_labels
-    return replace(rollout, words=words, labels=labels, right_words={}, entropies=(), true_advantages=())
-
-
-def merge(rollout: WordRollout, spans: Sequence[tuple[int, int]]) -> WordRollout:
-    """The rollout in coarser tokens; entropies and true advantages are left out.
-
-    Args:
-        rollout: any rollout.
-        spans: (start, end) of the words that become one token, in order and without overlap. The token's label is the
-            worst of its words'.
-    """
-    ends = dict(spans)
-    words, labels = [], []
-    i = 0
-    while i < len(rollout.words):
-        end = ends.get(i, i + 1)
-        words.append(" ".join(rollout.words[i:end]))
-        labels.append(max(rollout.labels[i:end], key=_WORST_LAST.index))
-        i = end
-    return replace(rollout, words=words, labels=labels, right_words={}, entropies=(), true_advantages=())
-
-
-_WORST_LAST = (Label.OTHER, Label.RIGHT, Label.PROPAGATED, Label.SLIP)
 
 
 def assemble(rollouts: Sequence[WordRollout]) -> LabelledRollouts:
@@ -107,8 +59,3 @@ def assemble(rollouts: Sequence[WordRollout]) -> LabelledRollouts:
         entropies=entropies if all(r.entropies for r in rollouts) else None,
         true_advantages=advantages if any(r.true_advantages for r in rollouts) else None,
     )
-
-
-def _common_prefix(a: Sequence[str], b: Sequence[str]) -> int:
-    """How many elements `a` and `b` have in common at their beginnings, at most all but the last of `a`."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a) - 1, len(b)))
