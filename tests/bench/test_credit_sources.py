@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ktae.bench.labelled import WordRollout, assemble
 from ktae.bench.sources import SOURCES, chain, chain_teacher, game24
-from ktae.bench.sources.words import WordRollout, assemble
 from ktae.chain.labels import Label
 from ktae.chain.model import MAX_COMPLETION
 from ktae.chain.problems import MODULUS, WORDS

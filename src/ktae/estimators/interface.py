@@ -92,7 +92,7 @@ class Rollouts:
     @cached_property
     def group_B(self) -> Tensor:
         """(N,) int64, numbers of the groups from 0 in ascending order of the group ids."""
-        return checks.group_indices(self.group_ids, self.rewards)[0]
+        return checks.group_indices(self.group_ids, self.rewards).to(self.rewards.device)
 
     @cached_property
     def mixed_B(self) -> Tensor:

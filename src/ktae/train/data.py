@@ -8,7 +8,8 @@ from typing import Any
 
 from ktae.chain import problems as chain
 from ktae.extras import did_you_mean, require
-from ktae.train.recipe import FILES, Data
+from ktae.files.rows import SUFFIXES, read_rows, without_malformed
+from ktae.train.recipe import Data
 
 
 def load_data(data: Data, seed: int) -> tuple[Any, Any]:
@@ -25,7 +26,7 @@ def load_data(data: Data, seed: int) -> tuple[Any, Any]:
 
     Raises:
         FileNotFoundError: the source is a path that does not exist.
-        ValueError: a column is missing or not of its form, or there are too few rows.
+        ValueError: a row cannot be read, a column is missing or not of its form, or there are too few rows.
     """
     datasets = require("datasets", extra="train")
     if data.source == "modchain":
@@ -50,12 +51,12 @@ def load_data(data: Data, seed: int) -> tuple[Any, Any]:
 
 def _read(data: Data) -> Any:
     datasets = require("datasets", extra="train")
-    kind = FILES.get(Path(data.source).suffix)
-    if kind is None:
+    path = Path(data.source)
+    if not path.name.endswith(SUFFIXES):
         return datasets.load_dataset(data.source, split=data.split)
-    if not Path(data.source).is_file():
-        raise FileNotFoundError(f"data.source {data.source} does not exist (looked in {Path.cwd()})")
-    return datasets.load_dataset(kind, data_files=data.source, split="train")
+    if not path.is_file():
+        raise FileNotFoundError(f"data.source {path} does not exist (looked in {Path.cwd()})")
+    return datasets.Dataset.from_list([row.data for row in without_malformed(read_rows(path), path, strict=True)])
 
 
 def _rows(rows: Any, data: Data) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
-from typing import Any
 
 from ktae.extras import require
 from ktae.models.load import load_model
@@ -49,7 +48,10 @@ def export(
     unfinished = out.with_name(out.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     if merge_lora:
-        _merged(recipe, source, unfinished)
+        require("peft", extra="train")
+        policy, tokenizer = load_model(recipe.model, source)
+        policy.merge_and_unload().save_pretrained(unfinished)  # pyright: ignore[reportCallIssue] (an adapted model)
+        tokenizer.save_pretrained(unfinished)
     else:
         shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns(*TRAINING_STATE))
     unfinished.rename(out)
@@ -68,14 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the command."""
-    export(
-        arguments.folder,
-        arguments.out,
-        algorithm=arguments.algorithm,
-        step=arguments.step,
-        merge_lora=arguments.merge_lora,
-    )
-    print(f"{arguments.out} is ready for from_pretrained")
+    given = arguments
+    export(given.folder, given.out, algorithm=given.algorithm, step=given.step, merge_lora=given.merge_lora)
+    print(f"{given.out} is ready for from_pretrained")
 
 
 def _source(run: Path, recipe: Recipe, algorithm: str | None, step: int | None) -> Path:
@@ -93,11 +90,3 @@ def _source(run: Path, recipe: Recipe, algorithm: str | None, step: int | None) 
     if step not in there:
         raise ValueError(f"--step must be a checkpoint of {algorithm}, one of {list(there)}, got {step}")
     return there[step]
-
-
-def _merged(recipe: Recipe, adapters: Path, out: Path) -> None:
-    require("peft", extra="train")
-    policy, tokenizer = load_model(recipe.model, adapters)
-    merged: Any = policy.merge_and_unload()
-    merged.save_pretrained(out)
-    tokenizer.save_pretrained(out)

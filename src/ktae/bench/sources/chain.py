@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from ktae.bench.labelled import LabelledRollouts
-from ktae.bench.sources.words import WordRollout, assemble
+from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
 from ktae.chain import problems as chain
 from ktae.chain.labels import label_steps
 from ktae.chain.problems import NUMBERS, Problem

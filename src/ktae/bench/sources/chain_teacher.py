@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from ktae.bench.labelled import LabelledRollouts
-from ktae.bench.sources.words import WordRollout, assemble
+from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
 from ktae.chain import problems as chain
 from ktae.chain.labels import Label
 from ktae.seeds import derived_seed

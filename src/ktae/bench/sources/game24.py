@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
 
-from ktae.bench.labelled import LabelledRollouts
-from ktae.bench.sources.words import WordRollout, assemble
+from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
 from ktae.chain.labels import Label
 from ktae.seeds import derived_seed
 

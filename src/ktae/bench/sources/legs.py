@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ktae.bench.labelled import LabelledRollouts
-from ktae.bench.sources.words import WordRollout, assemble
+from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
 from ktae.chain.labels import Label
 from ktae.extras import require
 from ktae.seeds import derived_seed
