@@ -23,7 +23,7 @@ seeds = st.integers(0, 2**32 - 1)
 @cache
 def drawn(name):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chain, "CONTINUATIONS", 2)  # they take long, and are looked at elsewhere
+        patch.setattr(chain, "GROUPS_PER_MEASURED", 1000)  # true advantages take long, and are looked at elsewhere
         return SOURCES[name](24, 16, 11)
 
 
@@ -133,6 +133,7 @@ def chance_of_being_right(problem, words, samples):
     return right / samples
 
 
+@pytest.mark.slow
 def test_true_advantages_are_differences_of_chances():
     chains = chain._sampled(8, 4, 3, (4, 5, 6))
     measured = chain._with_true_advantages(chains[:2], 3)
@@ -152,7 +153,8 @@ def test_true_advantages_are_differences_of_chances():
     assert compared == 2
 
 
-def test_every_eighth_group_is_measured():
+def test_every_eighth_group_is_measured(monkeypatch):
+    monkeypatch.setattr(chain, "CONTINUATIONS", 2)
     rollouts = SOURCES["chain"](8, 4, 3)
     measured_B = (~rollouts.true_advantages.isnan()).any(dim=1)
     assert rollouts.group_ids[measured_B].unique().tolist() == [7]

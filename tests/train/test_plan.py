@@ -161,6 +161,7 @@ def test_a_threshold_that_splits_nothing_is_an_error_or_said(
     assert ("would split them" in err + plan) == (expected is not None)
 
 
+@pytest.mark.slow
 def test_as_many_processes_as_the_environment_says(tmp_path):
     result = subprocess.run(
         [sys.executable, "-m", "ktae.cli", "train", "quickstart", "--dry-run", "--batch.per_device", "4"],

@@ -104,6 +104,7 @@ def planned(tmp_path_factory):
     return {name: (plan, json.loads(settings)) for name, (plan, settings) in zip(ALL, printed, strict=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_a_dry_run_for_eight_processes(planned, name):
     parameters = "7,615,616,512" if "7b" in name else "1,543,714,304"
@@ -118,6 +119,7 @@ def test_a_dry_run_for_eight_processes(planned, name):
         assert words in planned[name][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAPER)
 def test_what_trl_makes_of_them_on_eight_gpus(planned, name):
     made, dapo = planned[name][1], "dapo" in name

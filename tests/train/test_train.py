@@ -169,6 +169,7 @@ def corrupt(path):
     path.write_bytes(b"".join(lines)[:-5])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers")
 def test_what_a_resumed_run_reads_is_counted_against_what_it_must_be(finished, tmp_path, monkeypatch, capsys):
     uninterrupted, _ = finished

@@ -102,8 +102,8 @@ class Show(TrainerCallback):
     def _strongest(self, ids_T: Any, values_T: Any, mask_T: Any) -> str:
         inside_T = mask_T.bool()
         texts = self._tokenizer.texts(ids_T[inside_T].tolist(), None)
-        value_of = dict(zip(texts, values_T[inside_T].tolist(), strict=True))
-        strongest = sorted(value_of.items(), key=lambda item: -abs(item[1]))[:_KEY_TOKENS]
+        tokens = sorted(zip(texts, values_T[inside_T].tolist(), strict=True), key=lambda token: abs(token[1]))
+        strongest = sorted(dict(tokens).items(), key=lambda token: -abs(token[1]))[:_KEY_TOKENS]  # each text once
         return "  ".join(f"{value:+.2f} {text!r}" for text, value in strongest if value)
 
 
