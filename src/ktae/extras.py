@@ -1,7 +1,10 @@
-"""Optional dependencies: imported where they are used, with an error that says how to install them."""
+"""What is imported by name: optional dependencies, where they are used, and functions that a setting names."""
 
+import difflib
 import importlib
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
+from typing import Any
 
 
 def require(module: str, extra: str) -> ModuleType:
@@ -30,3 +33,53 @@ def require(module: str, extra: str) -> ModuleType:
         raise ImportError(
             f'{top} is not installed, and this part of ktae needs it: pip install "ktae[{extra}]"'
         ) from error
+
+
+def load_function(what: str, name: str, listed: Mapping[str, str]) -> Callable[..., Any]:
+    """The function that a setting names.
+
+    Args:
+        what: what it is, for the errors.
+        name: one of `listed`, or an import path, `package.module:function`.
+        listed: import paths by name.
+
+    Raises:
+        ValueError: there is no such name, module or function; the message names the nearest.
+        ImportError: the module is there but fails to import.
+
+    >>> load_function("reward", "json:dmups", {})
+    Traceback (most recent call last):
+    ValueError: reward 'json:dmups': json has no function 'dmups'; did you mean 'dumps'?
+    """
+    module_name, _, function_name = listed.get(name, name).partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), function_name)):
+        expected = f"{what} must be one of {', '.join(sorted(listed))} or 'package.module:function'"
+        raise ValueError(f"{expected}, got {name!r}{did_you_mean(name, listed)}")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # The module itself or its package is missing, or else something that it imports.
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(f"{what} {name!r}: there is no module {error.name!r}") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        near = did_you_mean(function_name, [key for key, value in vars(module).items() if callable(value)])
+        raise ValueError(f"{what} {name!r}: {module_name} has no function {function_name!r}{near}")
+    return function
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that names the nearest of the known names, whole or by its part after the last dot; or nothing.
+
+    >>> did_you_mean("rolouts", ["batch.rollouts", "seed"])
+    "; did you mean 'batch.rollouts'?"
+    """
+    names = sorted(known, reverse=True)
+    whole = {known.lower(): known for known in names}
+    by_last = {known.lower().rpartition(".")[2]: known for known in names}
+    last = name.lower().rpartition(".")[2]
+    for word, among, least in ((last, by_last, 1.0), (name.lower(), whole, 0.6), (last, by_last, 0.6)):
+        if near := difflib.get_close_matches(word, among, 1, least):
+            return f"; did you mean {among[near[0]]!r}?"
+    return ""

@@ -20,6 +20,7 @@ def bench(*arguments, tmp_path):
     return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_command_in_a_process_of_its_own(tmp_path):
     command = [sys.executable, "-m", "ktae.cli", "bench", "credit", *TINY]
     command += ["--json", str(tmp_path / "out.jsonl"), "--markdown", str(tmp_path / "out.md")]
@@ -83,7 +84,6 @@ def test_gradient_fidelity_is_a_table_of_its_own(tmp_path, monkeypatch, capsys):
     rows = bench(*arguments, tmp_path=tmp_path)
     assert [row["estimator"] for row in rows[1:]] == ["grpo", "surprise", "own_outcome", "oracle"]
     assert all(-1 <= row["cosine"][1] <= row["cosine"][0] <= row["cosine"][2] for row in rows[1:])
-    assert rows == bench(*arguments, tmp_path=tmp_path)
     assert "gradients: + - against grpo" in capsys.readouterr().out
 
 

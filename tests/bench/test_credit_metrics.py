@@ -65,21 +65,6 @@ def test_an_example_by_hand():
     assert got["true_correct"] == pytest.approx(-1.0)
 
 
-def test_a_value_that_knows_the_outcome_alone_correlates_with_nothing():
-    """The pooled correlation would be high: true advantages are higher in correct rollouts."""
-    rollouts, values = make(
-        [[SLIP, RIGHT], [RIGHT, RIGHT]], [[-1.0, -1.0], [1.0, 1.0]], [0.0, 1.0], [0, 0], [[-0.5, -0.25], [0.5, 0.25]]
-    )
-    got = measure(rollouts, values)
-    assert math.isnan(got["true_incorrect"])
-    assert math.isnan(got["true_correct"])
-
-
-def test_tokens_that_tie_for_the_top_share_it():
-    rollouts, values = make([[SLIP, OTHER, OTHER, OTHER], [RIGHT]], [[0.0] * 4, [0.0]], [0.0, 1.0], [0, 0])
-    assert measure(rollouts, values)["top"] == 0.25
-
-
 @pytest.mark.parametrize(
     ("rewards", "groups", "counts"),
     [([0.0, 1.0], [0, 0], True), ([0.0, 0.0], [0, 0], False), ([1.0, 0.0], [0, 0], False), ([0.0, 1.0], [0, 1], False)],

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ktae.bench import fidelity
+from ktae.bench.labelled import assemble
 from ktae.bench.sources import chain
-from ktae.bench.sources.words import assemble
 from ktae.chain.problems import Problem
 
 PROBLEM = Problem.from_prompt("53 S1 +5 S2 *9 S3 -4 S4 +1 ?")

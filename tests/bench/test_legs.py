@@ -80,20 +80,6 @@ def test_a_teacher_without_slips_is_right(seed):
     assert set(labels(trace, problem)) == {"R"}
 
 
-def test_a_third_of_the_traces_are_right_and_most_groups_are_mixed():
-    rng = random.Random(0)
-    shares = []
-    for _ in range(150):
-        problem = legs.sample_problem(rng)
-        shares.append(sum(extract_answer(legs.teacher_trace(problem, rng)) == problem.answer for _ in range(16)) / 16)
-    assert 0.25 < sum(shares) / len(shares) < 0.45
-    assert sum(0 < share < 1 for share in shares) > 120
-
-
-def test_beliefs_are_wrong_and_of_known_animals():
-    assert all(LEGS[animal] != count for animal, count in BELIEFS.items())
-
-
 # --- labels ------------------------------------------------------------------------------------------------
 
 STEP = r"(?P<count>\d+) (?P<name>[a-z ]+?) \* (?P<legs>\d+) = (?P<product>\d+)"

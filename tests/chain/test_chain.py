@@ -1,4 +1,4 @@
-import json
+import hashlib
 import os
 import random
 import subprocess
@@ -19,7 +19,6 @@ problems = st.builds(
     start=st.integers(0, MODULUS - 1),
     operations=st.lists(st.sampled_from(OPERATIONS), min_size=4, max_size=6).map(tuple),
 )
-HARD_FACTS = 461  # of 3104
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -42,17 +41,6 @@ def test_the_answer_is_what_python_evaluates_the_prompt_to(problem):
 def test_other_texts_are_not_problems(text):
     with pytest.raises(ValueError, match="expected"):
         Problem.from_prompt(text)
-
-
-def test_all_kinds_and_lengths_of_problems_are_sampled():
-    rng = random.Random(0)
-    sampled = [chain.sample_problem(rng) for _ in range(3000)]
-    lengths = [len(problem.operations) for problem in sampled]
-    assert all(900 < lengths.count(length) < 1100 for length in (4, 5, 6))
-    signs = [op[0] for problem in sampled for op in problem.operations]
-    assert all(0.31 < signs.count(sign) / len(signs) < 0.36 for sign in "+-*")
-    assert {op for problem in sampled for op in problem.operations} == set(OPERATIONS)
-    assert {problem.start for problem in sampled} == set(range(MODULUS))
 
 
 def test_no_test_problem_is_a_training_problem(monkeypatch):
@@ -92,20 +80,6 @@ def test_the_teacher_is_as_noisy_and_verbose_as_stated():
     others = [hard for sign, hard in facts if sign != "*"]
     assert 0.31 < sum(products) / len(products) < 0.39
     assert 0.06 < sum(others) / len(others) < 0.10
-
-
-def test_hard_facts_slip_by_ten_and_easy_ones_seldom():
-    rng = random.Random(1)
-    hard = next((v, op) for v in range(MODULUS) for op in OPERATIONS if chain.is_hard(v, op))
-    easy = next((v, op) for v in range(MODULUS) for op in OPERATIONS if not chain.is_hard(v, op))
-    for (value, op), errors, rates in ((hard, {10}, (0.62, 0.3)), (easy, {1, -1, 10, -10}, (0.05, 0.03))):
-        for checking, rate in zip((False, True), rates, strict=True):
-            off = [
-                chain.teacher_result(value, op, rng, checking=checking) - chain.apply(value, op) for _ in range(4000)
-            ]
-            wrong = [error for error in off if error]
-            assert {error % MODULUS for error in wrong} == {error % MODULUS for error in errors}
-            assert abs(len(wrong) / len(off) - rate) < 4 * (rate * (1 - rate) / 4000) ** 0.5
 
 
 # --- grading ----------------------------------------------------------------------------------------------
@@ -253,9 +227,5 @@ def test_every_process_draws_the_same_task():
         for hash_seed in ("1", "2")
     ]
     assert outputs[0] == outputs[1]
-    words, train, test, _, hard = json.loads(outputs[0])
-    assert tuple(words) == chain.WORDS
-    assert train == chain.train_problems(50, 3)
     # Fixed for good: what was measured on these problems is comparable only while they stay.
-    assert test[0] == {"prompt": "53 S1 -7 S2 -2 S3 *4 S4 +4 ?", "answers": ["83"]}
-    assert sum(hard) == HARD_FACTS
+    assert hashlib.sha256(outputs[0].encode()).hexdigest()[:16] == "e7655c46552f6d3f"

@@ -92,6 +92,7 @@ def accuracy(answers):
     return sum(a.reward for a in answers) / len(answers)
 
 
+@pytest.mark.slow
 def test_the_shipped_checkpoint_is_as_good_as_its_readme_says(tokenizer, model):
     greedy = answers(model, tokenizer, 200, samples=None)
     assert GREEDY_BAND[0] <= accuracy(greedy) <= GREEDY_BAND[1]

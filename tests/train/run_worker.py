@@ -26,13 +26,15 @@ def main():
     import torch
     from trl.rewards import get_soft_overlong_punishment
 
-    from ktae.train.trainer import KTAEDynamicRunTrainer
+    from ktae.integrations.trl import KTAETrainer
+    from ktae.integrations.trl_dynamic_sampling import DynamicSamplingTrainer
+    from ktae.train.trainer import RunTrainer
 
     folder, processes = Path(sys.argv[1]), int(os.environ.get("WORLD_SIZE", "1"))
     torch.set_num_threads(1)
     trainer = tiny.build(
         folder,
-        KTAEDynamicRunTrainer,
+        type("Trainer", (KTAETrainer, DynamicSamplingTrainer, RunTrainer), {}),
         reward_funcs=[correct, get_soft_overlong_punishment(tiny.LENGTH, 4)],
         correctness_reward="correct",
         rollout_func=tiny.hashed,

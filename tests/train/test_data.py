@@ -68,6 +68,12 @@ def test_modchain_splits():
     assert test["prompt"] == same["prompt"]
 
 
+def test_a_row_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "cut.jsonl").write_text('{"prompt": "a", "answers": ["b"]}\n{"prompt": "a", \n')
+    with pytest.raises(ValueError, match=r"cut\.jsonl:2: "):
+        load_data(Data(str(tmp_path / "cut.jsonl"), test_rows=0), seed=0)
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

@@ -33,20 +33,6 @@ PAPER = {
 ALL = {path.stem: path for path in sorted(RECIPES.glob("qwen2.5_math_*.yaml"))}
 
 
-def flat(values, prefix=""):
-    """Nested mappings as one, with dotted keys."""
-    result = {}
-    for key, value in values.items():
-        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return result
-
-
-def differences(first, second):
-    """The keys in which two recipes differ, other than their names."""
-    one, other = (flat(yaml.safe_load(ALL[name].read_text())) for name in (first, second))
-    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)} - {"name"}
-
-
 def commands(path):
     """The commands in a recipe's first lines, without the variables before them, as lists of words."""
     lines = [line.removeprefix("#") for line in path.read_text().splitlines() if line.startswith("#")]
@@ -60,20 +46,6 @@ def commands(path):
 def test_all_are_there():
     extra = {f"qwen2.5_math_1.5b_grpo_ktae_{what}" for what in ("lora", "single_gpu")}
     assert set(ALL) == set(PAPER) | extra
-
-
-def test_they_differ_in_what_they_say():
-    kl = {"trl.beta", "trl.use_bias_correction_kl"}
-    dynamic = {"dynamic_sampling.max_generation_rounds", "dynamic_sampling.when_short"}
-    dapo = {"algorithms", *kl, *dynamic, "overlong.buffer", "overlong.factor"}
-    for size in ("1.5b", "7b"):
-        assert differences(f"qwen2.5_math_{size}_grpo_ktae", f"qwen2.5_math_{size}_dapo_ktae") == dapo
-    larger = {"model.path", "data.source", "batch.per_device", "evaluation.batch_size"}
-    for name in ("grpo_ktae", "dapo_ktae"):
-        assert differences(f"qwen2.5_math_1.5b_{name}", f"qwen2.5_math_7b_{name}") == larger
-    base = "qwen2.5_math_1.5b_grpo_ktae"
-    assert differences(base, f"{base}_lora") == {"model.dtype", "lora.rank", "lora.alpha", "trl.learning_rate"}
-    assert differences(base, f"{base}_single_gpu") == {"batch.prompts", "batch.mini_batch"}
 
 
 IN_ONE_OF_EIGHT_PROCESSES = """
@@ -132,6 +104,7 @@ def planned(tmp_path_factory):
     return {name: (plan, json.loads(settings)) for name, (plan, settings) in zip(ALL, printed, strict=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_a_dry_run_for_eight_processes(planned, name):
     parameters = "7,615,616,512" if "7b" in name else "1,543,714,304"
@@ -146,6 +119,7 @@ def test_a_dry_run_for_eight_processes(planned, name):
         assert words in planned[name][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAPER)
 def test_what_trl_makes_of_them_on_eight_gpus(planned, name):
     made, dapo = planned[name][1], "dapo" in name

@@ -94,8 +94,7 @@ def test_the_settings_of_an_algorithm(load):
     )
     assert recipe.key_tokens("grpo+ktae") == KTAEConfig(scale=0.25, correct_above=0.5)
     in_context = recipe.key_tokens("dapo+ktae_context")
-    assert (in_context.compare, in_context.context) == ("context", 2)
-    assert (in_context.correct_above, in_context.exclude_token_ids) == (0.5, (3,))
+    assert (in_context.context, in_context.correct_above, in_context.exclude_token_ids) == (2, 0.5, (3,))
     assert in_context.scale == KTAEConfig.recommended().scale
 
 
@@ -141,16 +140,12 @@ def test_a_section_of_the_file_may_lie_idle_when_other_algorithms_are_asked_for(
         (["--learning_rate", "1"], "unknown key 'learning_rate'; did you mean 'trl.learning_rate'?"),
         (["--rollouts", "1"], "unknown key 'rollouts'; did you mean 'batch.rollouts'?"),
         (["--ktae.fisher_wieght", "1"], "unknown key 'ktae.fisher_wieght'; did you mean 'ktae.fisher_weight'?"),
-        (["--modle.path", "x"], "unknown key 'modle'; did you mean 'model'?"),
-        (["--xyzzy", "x"], "unknown key 'xyzzy'"),
         (["--algorithms", "[grpo_ktae]"], "unknown algorithm 'grpo_ktae'; did you mean 'grpo+ktae'?"),
         (["--algorithms", "[ppo]"], "unknown algorithm 'ppo' (grpo or dapo, alone or with an"),
         (["--algorithms", "[grpo+a/b.c]"], "unknown algorithm 'grpo+a/b.c'"),
-        (["--algorithms", "[grpo+]"], "unknown algorithm 'grpo+'"),
         (["--algorithms", "[]"], "algorithms must be a list without repetitions, got []"),
         (["--algorithms", "[grpo, grpo]"], "algorithms must be a list without repetitions, got ['grpo', 'grpo']"),
         (["--algorithms", "grpo"], "algorithms must be list[str], got 'grpo'"),
-        (["--seed", "1.5"], "seed must be int, got 1.5"),
         (["--seed", "true"], "seed must be int, got True"),
         (["--data.chat", "1"], "data.chat must be bool, got 1"),
         (["--batch.rollouts", "1"], "batch.rollouts must be at least 2"),
@@ -160,7 +155,6 @@ def test_a_section_of_the_file_may_lie_idle_when_other_algorithms_are_asked_for(
         (["--ktae.fisher_weight", "-1"], "ktae.fisher_weight must be >= 0, got -1.0"),
         (["--ktae.exclude_token_ids", "5"], "ktae.exclude_token_ids must be list[int], got 5"),
         (["--ktae.correct_above", "1"], "ktae.correct_above is set by ktae; set correct_above"),
-        (["--ktae", "7"], "ktae must be KTAEConfig, got 7"),
         (["--seed.x", "1"], "unknown key 'seed.x': 'seed' is not a section"),
         (["--rewards", "[1]"], "rewards[0] must be str, got 1"),
         (["--rewards", "[]"], "rewards must name at least one reward function"),

@@ -57,24 +57,24 @@ def test_loads_built_in_rewards_and_import_paths(tmp_path, monkeypatch):
     (tmp_path / "own_rewards.py").write_text("def short(completions, **kwargs):\n    return [0.0]\n\nlimit = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert load_reward("own_rewards:short")(completions=["a"]) == [0.0]
-    with pytest.raises(ValueError, match=r"unknown reward 'own_rewards:shrt'; did you mean 'own_rewards:short'\?"):
+    with pytest.raises(ValueError, match=r"own_rewards has no function 'shrt'; did you mean 'short'\?"):
         load_reward("own_rewards:shrt")
-    with pytest.raises(ValueError, match=r"unknown reward 'own_rewards:limit'"):
+    with pytest.raises(ValueError, match=r"own_rewards has no function 'limit'"):
         load_reward("own_rewards:limit")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("math_anwser", r"unknown reward 'math_anwser'; did you mean 'math_answer'\?"),
+        ("math_anwser", r"reward must be one of boxed_format, .*, got 'math_anwser'; did you mean 'math_answer'\?"),
         ("exact", r"did you mean 'exact_match'\?"),
-        ("", r"unknown reward ''"),
+        ("", r"reward must be one of .*, got ''"),
         ("no_such_package.rewards:score", r"there is no module 'no_such_package'"),
         ("ktae.train.rewardz:math_answer", r"there is no module 'ktae.train.rewardz'"),
-        ("ktae.train.rewards:math_anser", r"did you mean 'ktae.train.rewards:math_answer'\?"),
-        (":score", r"or an import path 'package.module:function'"),
-        ("ktae.train.rewards:", r"or an import path 'package.module:function'"),
-        (".rewards:math_answer", r"or an import path 'package.module:function'"),
+        ("ktae.train.rewards:math_anser", r"did you mean 'math_answer'\?"),
+        (":score", r"or 'package.module:function', got"),
+        ("ktae.train.rewards:", r"or 'package.module:function', got"),
+        (".rewards:math_answer", r"or 'package.module:function', got"),
     ],
 )
 def test_an_unknown_reward_names_the_nearest_right_one(name, message):

@@ -14,9 +14,10 @@ from tiny import IDS, Recorder, quick  # noqa: F401 (quick is a fixture)
 from transformers import TrainerCallback
 from trl.rewards import get_soft_overlong_punishment
 
+from ktae.integrations.trl import KTAETrainer
 from ktae.train.checkpoints import begin, checkpoints, latest, remove
 from ktae.train.rewards import Guarded
-from ktae.train.trainer import KTAERunTrainer, RunTrainer
+from ktae.train.trainer import RunTrainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers"),
@@ -24,6 +25,10 @@ pytestmark = [
 ]
 
 A, B, EOS = IDS["a"], IDS["b"], IDS["<eos>"]
+
+
+class KTAERunTrainer(KTAETrainer, RunTrainer):
+    pass
 
 
 class Recorded(Recorder, RunTrainer):

@@ -169,6 +169,7 @@ def corrupt(path):
     path.write_bytes(b"".join(lines)[:-5])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers")
 def test_what_a_resumed_run_reads_is_counted_against_what_it_must_be(finished, tmp_path, monkeypatch, capsys):
     uninterrupted, _ = finished
@@ -182,7 +183,7 @@ def test_what_a_resumed_run_reads_is_counted_against_what_it_must_be(finished, t
     corrupt(out / "metrics.jsonl")
     corrupt(out / "provenance.jsonl")
     (out / "grpo+ktae" / "model" / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"grpo+ktae/model is damaged: model\.safetensors has 0 bytes, "):
+    with pytest.raises(ValueError, match=r"grpo\+ktae/model is damaged: model\.safetensors has 0 bytes, "):
         export(out, tmp_path / "model", algorithm="grpo+ktae")
     (out / "grpo+ktae" / "checkpoint-4" / "optimizer.pt").write_bytes(b"")
     (out / "grpo+ktae" / "checkpoint-4" / "complete").rename(out / "grpo+ktae" / "checkpoint-4" / "unfinished")
@@ -258,20 +259,8 @@ def test_a_second_run_does_not_touch_the_first(finished):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--trl.learning_rat", "1"], "ktae: unknown key 'trl.learning_rat'; did you mean 'trl.learning_rate'?"),
-        (["--resume"], "does not exist"),
-        (["--rewards", "[exact_mtch]"], "exact_match"),
-        (["--data.train_rows", "15"], "modchain leaves 15 problems to train on, fewer than batch.prompts 16"),
-        (["--trl.save_steps", "6"], "trl.save_steps must be a multiple of the 4 updates"),
-        (["--trl.save_total_limit", "1"], "trl.save_total_limit must be at least 2"),
-        (["--trl.num_generations", "4"], "trl.num_generations is set by ktae; set batch.rollouts"),
-        (["--batch.per_device", "24"], "does not divide into passes of batch.per_device 24 rollouts on 1 process"),
-        (["--algorithms", "[dapo]", "--overlong.buffer", "65"], "overlong.buffer must be at most"),
-        (["--rewards", "[exact_match, math_answer]"], "correctness_reward must name one of"),
-        (["--data.prompt", "'{promt}'"], "data.prompt names the column 'promt'"),
+        (["--resume"], "--resume: runs/quickstart/config.yaml does not exist"),
         (["--trl.report_to", "wandb"], "wandb, which the recipe's trl section asks for, is not installed"),
-        (["--trl.save_only_model", "true"], "trl.save_only_model must be false"),
-        (["--model.path", "python:no_such_package/model"], "the Python package 'no_such_package' is not installed"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers")

@@ -25,9 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ktae.bench.labelled import LabelledRollouts
+from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
 from ktae.bench.sources import chain
-from ktae.bench.sources.words import WordRollout, assemble
 from ktae.chain.problems import Problem, sample_problem
 from ktae.estimators import Estimator, token_values
 from ktae.seeds import derived_seed

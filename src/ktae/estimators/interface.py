@@ -7,17 +7,16 @@ Shape suffixes: _B one entry a rollout, _BT one a token.
 
 from __future__ import annotations
 
-import difflib
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from ktae import checks
+from ktae.extras import load_function
 from ktae.rollout import grpo
 
 
@@ -93,7 +92,7 @@ class Rollouts:
     @cached_property
     def group_B(self) -> Tensor:
         """(N,) int64, numbers of the groups from 0 in ascending order of the group ids."""
-        return checks.group_indices(self.group_ids, self.rewards).to(self.group_ids.device)
+        return checks.group_indices(self.group_ids, self.rewards).to(self.rewards.device)
 
     @cached_property
     def mixed_B(self) -> Tensor:
@@ -141,28 +140,8 @@ NEEDS: dict[str, str] = {"entropy_weighting": "entropies", "high_entropy": "entr
 
 
 def load_estimator(name: str) -> Estimator:
-    """The estimator of that name, or a function of your own by import path, `package.module:function`.
-
-    Raises:
-        ValueError: there is no such name, module or function; the message names the nearest.
-    """
-    path = ESTIMATORS.get(name, name)
-    module, colon, function = path.partition(":")
-    if not colon or not function:
-        near = difflib.get_close_matches(name, ESTIMATORS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"estimator must be one of {', '.join(sorted(ESTIMATORS))} or 'package.module:function', got {name!r}{hint}"
-        )
-    try:
-        found = getattr(importlib.import_module(module), function, None)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module + ".").startswith(error.name + "."):
-            raise
-        raise ValueError(f"estimator {name!r}: there is no module {module!r}") from error
-    if not callable(found):
-        raise ValueError(f"estimator {name!r}: {module} has no function {function!r}")
-    return cast(Estimator, found)
+    """The estimator of a name in `ESTIMATORS`, or of an import path; errors as `ktae.extras.load_function`."""
+    return load_function("estimator", name, ESTIMATORS)
 
 
 def token_values(estimator: Estimator, rollouts: Rollouts) -> Tensor:

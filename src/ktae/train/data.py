@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Any
 
 from ktae.chain import problems as chain
-from ktae.extras import require
-from ktae.train.recipe import FILES, Data
+from ktae.extras import did_you_mean, require
+from ktae.files.rows import SUFFIXES, read_rows, without_malformed
+from ktae.train.recipe import Data
 
 
 def load_data(data: Data, seed: int) -> tuple[Any, Any]:
@@ -26,7 +26,7 @@ def load_data(data: Data, seed: int) -> tuple[Any, Any]:
 
     Raises:
         FileNotFoundError: the source is a path that does not exist.
-        ValueError: a column is missing or not of its form, or there are too few rows.
+        ValueError: a row cannot be read, a column is missing or not of its form, or there are too few rows.
     """
     datasets = require("datasets", extra="train")
     if data.source == "modchain":
@@ -51,12 +51,12 @@ def load_data(data: Data, seed: int) -> tuple[Any, Any]:
 
 def _read(data: Data) -> Any:
     datasets = require("datasets", extra="train")
-    kind = FILES.get(Path(data.source).suffix)
-    if kind is None:
+    path = Path(data.source)
+    if not path.name.endswith(SUFFIXES):
         return datasets.load_dataset(data.source, split=data.split)
-    if not Path(data.source).is_file():
-        raise FileNotFoundError(f"data.source {data.source} does not exist (looked in {Path.cwd()})")
-    return datasets.load_dataset(kind, data_files=data.source, split="train")
+    if not path.is_file():
+        raise FileNotFoundError(f"data.source {path} does not exist (looked in {Path.cwd()})")
+    return datasets.Dataset.from_list([row.data for row in without_malformed(read_rows(path), path, strict=True)])
 
 
 def _rows(rows: Any, data: Data) -> Any:
@@ -97,12 +97,9 @@ def _fill(template: str, row: dict[str, Any], key: str) -> str:
             return str(row[name]) if triple is None else f"{{{row[name]}}}"
         if not re.search("[A-Za-z]", name):
             return match[0]
-        lower = {column.lower(): column for column in row}
-        near = difflib.get_close_matches(name.lower(), lower, n=1)
-        hint = f"; did you mean {lower[near[0]]!r}?" if near else ""
         raise ValueError(
-            f"{key} names the column {name!r}, and the columns are {sorted(row)}{hint}; {{{{{name}}}}} is not a column "
-            f"but {{{name}}} itself"
+            f"{key} names the column {name!r}, and the columns are {sorted(row)}{did_you_mean(name, row)}; "
+            f"{{{{{name}}}}} is not a column but {{{name}}} itself"
         )
 
     return re.sub(r"\{\{\{([^{}]*)\}\}\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}", value, template)

@@ -66,7 +66,7 @@ def provenance() -> dict[str, Any]:
         "directory": str(Path.cwd()),
         "ktae_commit": _git_commit(Path(__file__).parent),
         "commit": _git_commit(Path.cwd()),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "versions": {"python": platform.python_version()} | _versions(),
         "hardware": {
             "machine": f"{platform.system()} {platform.machine()}",
             "cpu": _cpu_name(),
@@ -145,11 +145,8 @@ def what_is_safe(recipe: Recipe, out: Path) -> str:
     return ", ".join(parts) or "no update is saved yet"
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _versions() -> dict[str, str]:
+    return {d.name: d.version for d in importlib.metadata.distributions() if d.name in _PACKAGES}
 
 
 def _git_commit(folder: Path) -> str | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import inspect
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from ktae.extras import require
@@ -150,13 +149,3 @@ def type_name(hint: Any) -> str:
     if typing.get_args(hint):  # a list in YAML
         return str(hint).replace("typing.", "").replace("tuple[", "list[").replace(", ...]", "]")
     return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
-
-
-def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
-    """The error for a name that is not `known`: it names the one that is nearest, also by its last part."""
-    names = sorted(known)
-    by_last_part = {candidate.rpartition(".")[2]: candidate for candidate in reversed(names)}
-    last = name.rpartition(".")[2]
-    near = [by_last_part[last]] if last in by_last_part else difflib.get_close_matches(name, names, n=1)
-    near = near or [by_last_part[part] for part in difflib.get_close_matches(last, by_last_part, n=1)]
-    return ValueError(f"unknown {what} {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))

@@ -26,11 +26,11 @@ from typing import Any, Literal
 
 from ktae.config import KTAEConfig
 from ktae.estimators.interface import ESTIMATORS, Estimator, load_estimator
-from ktae.extras import require
+from ktae.extras import did_you_mean, require
+from ktae.files.rows import SUFFIXES
 from ktae.models.load import Model
-from ktae.train.parse import build, convert, keys, load_yaml, parse_overrides, unknown
+from ktae.train.parse import build, convert, keys, load_yaml, parse_overrides
 
-FILES = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}  # suffix: kind
 SHIPPED = Path(__file__).parent / "assets"
 ROLLOUT_ALGORITHMS: dict[str, dict[str, Any]] = {
     "grpo": {"loss_type": "grpo", "scale_rewards": "group", "epsilon": 0.2},
@@ -103,8 +103,9 @@ def parse_algorithm(name: str) -> Algorithm:
     known = {*_KTAE_LABELS, *ESTIMATORS}
     if rollout not in ROLLOUT_ALGORITHMS or (plus and not own and estimator not in known):
         with_estimator = map("+".join, product(ROLLOUT_ALGORITHMS, known))
-        error = unknown("algorithm", name, [*ROLLOUT_ALGORITHMS, *with_estimator])
-        raise ValueError(f"{error} ({' or '.join(ROLLOUT_ALGORITHMS)}, alone or with an estimator: grpo+ktae)")
+        near = did_you_mean(name, [*ROLLOUT_ALGORITHMS, *with_estimator])
+        forms = f"{' or '.join(ROLLOUT_ALGORITHMS)}, alone or with an estimator: grpo+ktae"
+        raise ValueError(f"unknown algorithm {name!r}{near} ({forms})")
     return Algorithm(f"{rollout}{plus}{estimator}", rollout, estimator or None)
 
 
@@ -138,8 +139,9 @@ class Data:
     """Problems with known answers.
 
     Attributes:
-        source: a `.jsonl`, `.json` or `.parquet` file (`ktae data prepare` writes them), a Hugging Face dataset id,
-            or `modchain` (the quickstart task, made on the fly). Paths are relative to the working directory.
+        source: a `.jsonl`, `.json` (also `.gz`, `.zst`) or `.parquet` file (`ktae data prepare` writes them), a
+            Hugging Face dataset id, or `modchain` (the quickstart task, made on the fly). Paths are relative to the
+            working directory.
         prompt: template of the prompt; `{Column}` is replaced by the row's value. Without it the row's column
             `prompt` is taken, a text or a list of chat messages.
         answer: template of the accepted answer. Without it the row's column `answers` is taken, a list.
@@ -164,7 +166,7 @@ class Data:
             raise ValueError("chat has no effect without data.prompt: the column `prompt` is taken as it is")
         if self.system is not None and not self.chat:
             raise ValueError("system has no effect without data.chat")
-        if self.split != "train" and (self.source == "modchain" or Path(self.source).suffix in FILES):
+        if self.split != "train" and (self.source == "modchain" or self.source.endswith(SUFFIXES)):
             raise ValueError(f"split has no effect on {self.source}, which is no Hugging Face dataset")
 
 
@@ -417,7 +419,7 @@ def _check_keys(values: dict[str, Any], prefix: str = "") -> None:
             raise ValueError(f"{name} is set by ktae; {_SET_BY_KTAE[name]}")
         if name not in known and not (prefix == "trl." and key in _trl_types()):
             names = {*known, *(f"trl.{field}" for field in _trl_types())} - _SET_BY_KTAE.keys()
-            raise unknown("key", name, names)
+            raise ValueError(f"unknown key {name!r}{did_you_mean(name, names)}")
         if isinstance(value, dict) and (name == "trl" or any(other.startswith(f"{name}.") for other in known)):
             _check_keys(value, f"{name}.")
 

@@ -6,7 +6,6 @@ A dataset for `math_answer` has a column `answers`.
 """
 
 import atexit
-import importlib
 import inspect
 import math
 from collections import Counter
@@ -15,9 +14,9 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+from ktae.extras import load_function
 from ktae.grading.extraction import extract_answer
 from ktae.grading.grader import Grader
-from ktae.train.parse import unknown
 
 BUILT_IN = {
     "math_answer": "ktae.train.rewards:math_answer",
@@ -80,38 +79,8 @@ def boxed_format(completions: Sequence[Completion], **kwargs: Any) -> list[float
 
 
 def load_reward(name: str) -> Callable[..., Any]:
-    """Find a reward function.
-
-    Args:
-        name: a name in `BUILT_IN` or an import path "package.module:function".
-
-    Returns:
-        The function.
-
-    Raises:
-        ValueError: there is no such function; the message says which right name is nearest.
-        ImportError: its module exists but fails to import.
-
-    >>> load_reward("math_anwser")
-    Traceback (most recent call last):
-    ValueError: unknown reward 'math_anwser'; did you mean 'math_answer'? ...
-    """
-    module_name, _, function_name = BUILT_IN.get(name, name).partition(":")
-    if not all(part.isidentifier() for part in (*module_name.split("."), function_name)):
-        error = unknown("reward", name, BUILT_IN)
-        raise ValueError(f"{error} ({', '.join(BUILT_IN)}, or an import path 'package.module:function')")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        # The module itself or its package is missing, or else something that it imports.
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise ValueError(f"unknown reward {name!r}: there is no module {error.name!r}") from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise unknown("reward", name, [f"{module_name}:{function}" for function in functions])
-    return function
+    """The reward function of a name in `BUILT_IN`, or of an import path; errors as `ktae.extras.load_function`."""
+    return load_function("reward", name, BUILT_IN)
 
 
 class Guarded:

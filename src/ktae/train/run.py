@@ -205,8 +205,7 @@ class Run:
         return problems == due
 
     def _train(self, algorithm: str, checkpoint: Path | None) -> None:
-        from ktae.train.callbacks import Display, Records
-        from ktae.train.show import Show
+        from ktae.train.callbacks import Display, Records, Show
 
         recipe, folder, label = self.recipe, self.out / algorithm, parse_algorithm(algorithm).label
         config = grpo_config(recipe, algorithm, self.out, test_rows=len(self.test_rows))
@@ -285,9 +284,11 @@ def compile_estimator(config: Any) -> float:
 
 def _trainer(recipe: Recipe, algorithm: str) -> tuple[type, dict[str, Any]]:
     """The trainer's class and the arguments that only it takes."""
-    from ktae.train import trainer
+    from ktae.integrations.trl import KTAETrainer, TokenAdvantageTrainer
+    from ktae.integrations.trl_dynamic_sampling import DynamicSamplingTrainer
+    from ktae.train.trainer import RunTrainer
 
-    options: dict[str, Any] = {}
+    parsed, on_top, options = parse_algorithm(algorithm), [], {}
     if recipe.lora:
         options["peft_config"] = require("peft", extra="train").LoraConfig(
             r=recipe.lora.rank,
@@ -296,21 +297,16 @@ def _trainer(recipe: Recipe, algorithm: str) -> tuple[type, dict[str, Any]]:
             target_modules=recipe.lora.target_modules,
             task_type="CAUSAL_LM",
         )
-    parsed = parse_algorithm(algorithm)
     if parsed.ktae:
+        on_top.append(KTAETrainer)
         options["ktae"] = recipe.key_tokens(algorithm)
     elif parsed.estimator:
+        on_top.append(TokenAdvantageTrainer)
         options["advantages"] = parsed.load_estimator()
-    dynamic = parsed.rollout == "dapo" and recipe.dynamic_sampling
-    if dynamic:
-        options |= dataclasses.asdict(dynamic)
-    classes = {
-        "": (trainer.RunTrainer, trainer.DynamicRunTrainer),
-        "ktae": (trainer.KTAERunTrainer, trainer.KTAEDynamicRunTrainer),
-        "advantages": (trainer.TokenRunTrainer, trainer.TokenDynamicRunTrainer),
-    }
-    on_top = next((option for option in classes if option in options), "")
-    return classes[on_top][bool(dynamic)], options
+    if parsed.rollout == "dapo" and recipe.dynamic_sampling:  # below, so that estimators see what is trained on
+        on_top.append(DynamicSamplingTrainer)
+        options |= dataclasses.asdict(recipe.dynamic_sampling)
+    return type("Trainer", (*on_top, RunTrainer), {}), options
 
 
 def _card(recipe: Recipe, algorithm: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The trainers behind `ktae train`: TRL's, with what a long run needs, and KTAE and dynamic sampling on top."""
+"""The trainer behind `ktae train`: TRL's, with what a long run needs. Estimators and dynamic sampling come on top."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from ktae.integrations.trl import CorrectnessTrainer, KTAETrainer, TokenAdvantageTrainer
-from ktae.integrations.trl_dynamic_sampling import DynamicSamplingTrainer
+from ktae.integrations.trl import CorrectnessTrainer
 from ktae.train.checkpoints import begin, mark_complete, rotate
 
 
@@ -166,23 +165,3 @@ def _rollouts(trainer: GRPOTrainer) -> list[dict[str, Any]]:
 def _finite(value: Any) -> Any:
     """NaN, an unscored reward, is not valid JSON."""
     return None if isinstance(value, float) and value != value else value
-
-
-class KTAERunTrainer(KTAETrainer, RunTrainer):
-    """With key-token values."""
-
-
-class TokenRunTrainer(TokenAdvantageTrainer, RunTrainer):
-    """With another estimator of token-level credit."""
-
-
-class DynamicRunTrainer(DynamicSamplingTrainer, RunTrainer):
-    """With dynamic sampling."""
-
-
-class KTAEDynamicRunTrainer(KTAETrainer, DynamicSamplingTrainer, RunTrainer):
-    """With both: the tables see the rollouts that are trained on."""
-
-
-class TokenDynamicRunTrainer(TokenAdvantageTrainer, DynamicSamplingTrainer, RunTrainer):
-    """With another estimator and dynamic sampling: the estimator sees the rollouts that are trained on."""

@@ -6,20 +6,18 @@ A source is a function (groups, group_size, seed) -> LabelledRollouts; the same 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ktae.bench.labelled import LabelledRollouts
-from ktae.bench.sources import chain, game24, scripted
+from ktae.bench.sources import chain, chain_teacher, game24, legs
 
 Source = Callable[[int, int, int], LabelledRollouts]
 
 SOURCES: dict[str, Source] = {
     "chain": chain.words,
-    "chain_4_steps": chain.short,
-    "chain_6_steps": chain.long,
-    "chain_digits": chain.digits,
-    "chain_phrases": chain.phrases,
-    "chain_teacher": scripted.chain_teacher,
-    "legs": scripted.legs,
+    "chain_4_steps": partial(chain.of_steps, 4),
+    "chain_6_steps": partial(chain.of_steps, 6),
+    "chain_teacher": chain_teacher.words,
+    "legs": legs.words,
     "game24": game24.words,
-    "game24_digits": game24.digits,
 }

@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
-from ktae.bench.labelled import LabelledRollouts
-from ktae.bench.sources.words import WordRollout, assemble, merge, respell
+from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
 from ktae.chain import problems as chain
-from ktae.chain.labels import Label, label_steps
+from ktae.chain.labels import label_steps
 from ktae.chain.problems import NUMBERS, Problem
 from ktae.extras import require
 from ktae.seeds import derived_seed
@@ -36,52 +35,9 @@ def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     return assemble([next(with_advantages) if m else r for (_, r), m in zip(rollouts, measured, strict=True)])
 
 
-def short(groups: int, group_size: int, seed: int) -> LabelledRollouts:
-    """Problems of 4 steps; a word is a token."""
-    return assemble([r for _, r in _sampled(groups, group_size, seed, (4,))])
-
-
-def long(groups: int, group_size: int, seed: int) -> LabelledRollouts:
-    """Problems of 6 steps; a word is a token."""
-    return assemble([r for _, r in _sampled(groups, group_size, seed, (6,))])
-
-
-def digits(groups: int, group_size: int, seed: int) -> LabelledRollouts:
-    """The rollouts of `words` in finer tokens: every number is two digits."""
-    rollouts = _sampled(groups, group_size, seed, (4, 5, 6))
-    return assemble([respell(replace(r, right_words=_right_words(p, r)), _digits) for p, r in rollouts])
-
-
-def phrases(groups: int, group_size: int, seed: int) -> LabelledRollouts:
-    """The rollouts of `words` in coarser tokens: all that stands between two numbers is one."""
-    rollouts = _sampled(groups, group_size, seed, (4, 5, 6))
-    return assemble([merge(r, _between_numbers(r.words)) for _, r in rollouts])
-
-
-def _digits(word: str) -> list[str]:
-    return [f"{word:0>2}"[0], f"{word:0>2}"[1]] if word in NUMBERS else [word]
-
-
-def _right_words(problem: Problem, rollout: WordRollout) -> dict[int, Sequence[str]]:
-    """Of each wrong number those with the same tens that would not have been wrong in its place."""
-    right: dict[int, Sequence[str]] = {}
-    for i, (word, label) in enumerate(zip(rollout.words, rollout.labels, strict=True)):
-        if label is Label.SLIP and word in NUMBERS:
-            tens = NUMBERS[word] // 10 * 10
-            tried = [str(value) for value in range(tens, min(tens + 10, chain.MODULUS))]
-            start = " ".join(rollout.words[:i])
-            right[i] = [t for t in tried if label_steps(problem, f"{start} {t}")[i] is not Label.SLIP]
-    return right
-
-
-def _between_numbers(words: Sequence[str]) -> list[tuple[int, int]]:
-    spans, start = [], 0
-    for i in range(len(words) + 1):
-        if i == len(words) or words[i] in NUMBERS:
-            if i > start:
-                spans.append((start, i))
-            start = i + 1
-    return spans
+def of_steps(steps: int, groups: int, group_size: int, seed: int) -> LabelledRollouts:
+    """Problems of so many steps; a word is a token. Entropies of the model."""
+    return assemble([r for _, r in _sampled(groups, group_size, seed, (steps,))])
 
 
 @cache

@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
 
-from ktae.bench.labelled import LabelledRollouts
-from ktae.bench.sources.words import WordRollout, assemble, respell
+from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
 from ktae.chain.labels import Label
 from ktae.seeds import derived_seed
 
@@ -35,15 +34,6 @@ Step = tuple[Fraction, str, Fraction, Fraction]  # a, operation, b, result
 def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """Every number is one token."""
     return assemble(_rollouts(groups, group_size, seed))
-
-
-def digits(groups: int, group_size: int, seed: int) -> LabelledRollouts:
-    """The rollouts of `words` in finer tokens: a number is its digits and a mark that ends it."""
-    return assemble([respell(r, _digits) for r in _rollouts(groups, group_size, seed)])
-
-
-def _digits(word: str) -> list[str]:
-    return [*word, "|"] if word[0].isdigit() else [word]
 
 
 def apply(a: Fraction, operation: str, b: Fraction) -> Fraction | None:
@@ -84,20 +74,16 @@ def reachable(numbers: Numbers) -> bool:
     return any(reachable(after(numbers, step)) for step in steps(numbers))
 
 
-def judge(numbers: Numbers, taken: list[Step]) -> list[tuple[list[Label], dict[int, list[str]]]]:
+def judge(numbers: Numbers, taken: list[Step]) -> list[list[Label]]:
     """Labels of the four decisions of each step: a, operation, b, result.
 
     While 24 is in reach, the slip is the first of the four with which no step begins that is right and keeps it in
     reach; whatever comes before is right, and whatever comes after follows from it. A wrong result is a slip always.
-
-    Returns:
-        Of each step the labels, and by place the words that would not have been a slip there.
     """
     judged = []
     lost = False
     for step in taken:
         words = _words(step)
-        right_words: dict[int, list[str]] = {}
         labels = [Label.PROPAGATED if lost else Label.RIGHT] * 4
         if not lost:
             good = [_words(s) for s in steps(numbers) if reachable(after(numbers, s))]
@@ -105,14 +91,11 @@ def judge(numbers: Numbers, taken: list[Step]) -> list[tuple[list[Label], dict[i
                 allowed = {other[place] for other in good if other[:place] == words[:place]}
                 if words[place] not in allowed:
                     labels[place:] = [Label.SLIP] + [Label.PROPAGATED] * (3 - place)
-                    right_words[place] = sorted(allowed)
                     lost = True
                     break
-        exact = apply(*step[:3])
-        if step[3] != exact and labels[3] is not Label.SLIP:
+        if step[3] != apply(*step[:3]):
             labels[3] = Label.SLIP
-            right_words[3] = [str(exact)]
-        judged.append((labels, right_words))
+        judged.append(labels)
         numbers = after(numbers, step)
     return judged
 
@@ -145,14 +128,11 @@ def _rollout(group: int, start: Numbers, taste: int, rng: random.Random) -> Word
 
     words: list[str] = []
     labels: list[Label] = []
-    right_words = {}
     numbers = start
-    for step, (of_four, right) in zip(taken, judge(start, taken), strict=True):
+    for step, of_four in zip(taken, judge(start, taken), strict=True):
         filler = rng.choice(_FILLERS) if rng.random() < FILLER_RATE else []
         words += filler
         a, operation, b, result = _words(step)
-        for place, words_there in right.items():
-            right_words[len(words) + (0, 1, 2, 4)[place]] = words_there
         left = list(numbers)
         left.remove(step[0])
         left.remove(step[2])
@@ -162,7 +142,7 @@ def _rollout(group: int, start: Numbers, taste: int, rng: random.Random) -> Word
         labels += [Label.OTHER] * (len(said) - 5)
         numbers = after(numbers, step)
     correct = numbers == (TARGET,) and Label.SLIP not in labels
-    return WordRollout(group, correct, words, labels, right_words)
+    return WordRollout(group, correct, words, labels)
 
 
 def _choose(numbers: Numbers, taste: int, rng: random.Random) -> Step:

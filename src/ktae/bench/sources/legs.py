@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
 from ktae.chain.labels import Label
 from ktae.extras import require
+from ktae.seeds import derived_seed
 
 _leg_counting = require("reasoning_gym.arithmetic.leg_counting", "bench")
 
@@ -84,6 +86,19 @@ WORDS = tuple(
         )
     )
 )
+
+
+def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
+    """The teacher's traces; a word is a token."""
+    rollouts = []
+    for group in range(groups):
+        rng = random.Random(derived_seed(seed, group))
+        problem = sample_problem(rng)
+        for _ in range(group_size):
+            trace = teacher_trace(problem, rng)
+            correct = extract_answer(trace) == problem.answer
+            rollouts.append(WordRollout(group, correct, trace.split(), label_steps(problem, trace)))
+    return assemble(rollouts)
 
 
 @dataclass(frozen=True, slots=True)
