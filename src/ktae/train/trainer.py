@@ -54,11 +54,9 @@ class RunTrainer(CorrectnessTrainer):
         self._phases["generation"] += time.perf_counter() - begun
         return generated
 
-    def _calculate_rewards(
-        self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list[list[int]]
-    ) -> Tensor:
+    def _calculate_rewards(self, *rollouts: Any) -> Tensor:
         begun = time.perf_counter()
-        rewards_NF = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        rewards_NF = super()._calculate_rewards(*rollouts)
         rewards_NF[~rewards_NF.isfinite().all(dim=1)] = torch.nan
         self._phases["rewards"] += time.perf_counter() - begun
         return rewards_NF
