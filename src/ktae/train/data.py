@@ -80,7 +80,7 @@ def _rows(rows: Any, data: Data) -> Any:
 
 
 def _fill(template: str, row: dict[str, Any], key: str) -> str:
-    """The template with `{Column}` replaced by the row's value, and `{{Column}}` by `{Column}`; other braces are text.
+    r"""The template with `{Column}` replaced by the row's value, and `{{Column}}` by `{Column}`; other braces are text.
 
     So LaTeX can stay as it is: only braces around letters are taken for a column's name.
 
