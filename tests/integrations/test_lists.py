@@ -141,11 +141,7 @@ def test_rewards_keep_their_precision(kind, others):
         ({"token_ids": [[1, 2], [1, None], [], [2]]}, TypeError, r"token_ids\[1\] must be a flat sequence of numbers"),
         ({"token_ids": [[1, 2], [1, -3, 3], [], [2]]}, ValueError, r"token_ids must be >= 0 .* got -3 at \[1, 1\]"),
         ({"rollout_advantages": [1.0]}, ValueError, r"rollout_advantages must have one entry for each of the 4"),
-        (
-            {"rollout_advantages": [1.0, None, 0.0, 0.0]},
-            ValueError,
-            r"rollout_advantages must be finite, got nan at index 1",
-        ),
+        ({"rollout_advantages": [1.0, None, 0.0, 0.0]}, ValueError, r"rollout_advantages must be finite.* at index 1"),
     ],
 )
 def test_errors_name_the_rollout(changes, error, message):
