@@ -62,6 +62,7 @@ def directions(table: Contingency, config: KTAEConfig) -> Tensor:
     return cohens_h_U + config.term_frequency_weight * term_frequency_contrast(*term_frequencies(table))
 
 
+@functools.lru_cache(maxsize=4096)
 def values_without_tf(n_T: int, n_F: int, config: KTAEConfig) -> np.ndarray:
     """(n_T + 1, n_F + 1) values of strength and Cohen's h alone, entry [a, b]."""
     return value(*map(torch.from_numpy, (strengths(n_T, n_F, config), cohens_h(n_T, n_F)))).numpy()
