@@ -19,6 +19,7 @@ from ktae.files.tokens import Words
 from ktae.report.page import write_report
 
 DOCS = Path(__file__).resolve().parent
+PRIVATE = DOCS.parent / "build" / "gsm8k.html"  # of data that is never committed
 GSM8K = DOCS.parents[1] / "shared" / "data" / "groups" / "gsm8k_example_model_solutions.jsonl.gz"
 MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 SHORT_RUN = (
@@ -68,16 +69,16 @@ def pictures(gallery: Path, images: Path) -> None:
             picture = Image.open(io.BytesIO(driver.get_screenshot_as_png()))
             picture.convert("RGB").quantize(256).save(images / f"{name}.png", optimize=True)
 
-        page = Page(driver, gallery / "gsm8k.html", width=1180, height=760)
+        page = Page(driver, PRIVATE, width=1180, height=760)
         page.choose(11)
         take("report-dozen", page, ".tools")
-        page = Page(driver, gallery / "gsm8k.html", width=1180, height=900)
+        page = Page(driver, PRIVATE, width=1180, height=900)
         page.one("[aria-label='Next page']").click()
         page.choose(40)
         page.one(".tokens [data-token]")
         page.tokens(0)[1].click()
         take("report-apostrophe", page, "#chosen")
-        page = Page(driver, gallery / "gsm8k.html", width=390, height=844, dark=True)
+        page = Page(driver, PRIVATE, width=390, height=844, dark=True)
         page.choose(6)
         take("report-phone-dark", page, ".tools")
         take("report-run", Page(driver, gallery / "chain.html", width=1180, height=900), "header")
@@ -88,6 +89,7 @@ if __name__ == "__main__":
     gallery.mkdir(exist_ok=True)
     chain(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/gallery"), gallery / "chain.html")
     if GSM8K.exists():
-        gsm8k(gallery / "gsm8k.html")
+        PRIVATE.parent.mkdir(exist_ok=True)
+        gsm8k(PRIVATE)
         if shutil.which("chromium"):
             pictures(gallery, DOCS / "images")
