@@ -165,7 +165,9 @@ def test_a_threshold_that_splits_nothing_is_an_error_or_said(
 def test_as_many_processes_as_the_environment_says(tmp_path):
     result = subprocess.run(
         [sys.executable, "-m", "ktae.cli", "train", "quickstart", "--dry-run", "--batch.per_device", "4"],
-        env=os.environ | {"WORLD_SIZE": "8", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+        # Threads are set, or accelerate warns that it sets them.
+        env=os.environ
+        | {"WORLD_SIZE": "8", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
         cwd=tmp_path,
         capture_output=True,
         text=True,
