@@ -75,7 +75,7 @@ install: .venv/.installed
 .venv-verl/.installed: pyproject.toml constraints-verl.txt
 	$(PYTHON) -m venv .venv-verl
 	$(VERL)/pip install --quiet --disable-pip-version-check -c constraints-verl.txt -e ".[verl]" \
-		hypothesis math-verify pebble pyarrow pytest scipy \
+		hypothesis math-verify pebble pint pyarrow pytest scipy \
 		cachetools fastapi msgspec pyzmq uvicorn
 	@touch $@
 
