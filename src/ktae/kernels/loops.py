@@ -163,6 +163,7 @@ def _count(tokens, groups, group, settings, space, index_BT):
     slots, units, context_slots, contexts = space.slots, space.units, space.context_slots, space.contexts
     slots[:] = 0
     context_slots[:] = 0
+    shift, context_shift = _shift(slots), _shift(context_slots)
     found = contexts_found = 0
     _clear(units, 1)
     _clear(contexts, 1)
@@ -195,7 +196,7 @@ def _count(tokens, groups, group, settings, space, index_BT):
                     before = _joined(before, row_tokens[length - back])
                 if within:
                     context_key = np.uint64(before)
-                    context_unit = _unit(context_slots, contexts, contexts_found, context_key)
+                    context_unit = _unit(context_slots, context_shift, contexts, contexts_found, context_key)
                     contexts_found = max(contexts_found, context_unit)
                     _add(contexts, context_unit, context_key, mark, one)
                     _clear(contexts, contexts_found + 1)
@@ -204,7 +205,7 @@ def _count(tokens, groups, group, settings, space, index_BT):
                 key = np.uint64(_joined(before, token))
             length += 1
 
-            unit = _unit(slots, units, found, key)
+            unit = _unit(slots, shift, units, found, key)
             found = max(found, unit)
             _add(units, unit, key, mark, one)
             _clear(units, found + 1)
@@ -224,7 +225,16 @@ def _count(tokens, groups, group, settings, space, index_BT):
 
 
 @_compiled
-def _unit(slots, records, found, key):
+def _shift(slots):
+    """What leaves as many of the highest bits, which a multiplication mixes best, as there are slots."""
+    bits = 0
+    while 1 << bits < len(slots):
+        bits += 1
+    return np.uint64(64 - bits)
+
+
+@_compiled
+def _unit(slots, shift, records, found, key):
     """The unit of `key`; a new one is number `found` + 1.
 
     Units count from 1. Record 0 is a sentinel that holds the key looked for: empty slots need no branch of their own,
@@ -232,7 +242,7 @@ def _unit(slots, records, found, key):
     """
     records[0, KEY] = key
     last_slot = len(slots) - 1
-    slot = np.int64(((key ^ (key >> _HALF)) * _MULTIPLIER) >> _HALF) & last_slot
+    slot = np.int64(((key ^ (key >> _HALF)) * _MULTIPLIER) >> shift)
     unit = np.int64(slots[slot])
     while records[unit, KEY] != key:
         slot = (slot + 1) & last_slot
