@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ktae.bench.sources import legs
+import legs_task as legs
+
 from ktae.chain import problems as chain
 from ktae.chain.labels import Label, label_steps
 
@@ -46,16 +47,11 @@ CHAIN = Task(
 )
 
 
-def _legs_prompt(problem: legs.LegsProblem) -> str:
-    """The list of animals; what reasoning-gym's question says before it is the same for all and left out."""
-    return problem.prompt.rpartition("if you have ")[2]
-
-
 def _legs_stream(rng: random.Random) -> Iterator[legs.LegsProblem]:
-    held_out = {_legs_prompt(problem) for problem in _legs_test()}
+    held_out = {problem.prompt for problem in _legs_test()}
     while True:
         problem = legs.sample_problem(rng)
-        if _legs_prompt(problem) not in held_out:
+        if problem.prompt not in held_out:
             yield problem
 
 
@@ -64,14 +60,14 @@ def _legs_test() -> list[legs.LegsProblem]:
     rng, problems = random.Random(987654321), {}
     while len(problems) < 1000:
         problem = legs.sample_problem(rng)
-        problems[_legs_prompt(problem)] = problem
+        problems[problem.prompt] = problem
     return list(problems.values())
 
 
 LEGS = Task(
     problems=_legs_stream,
     test=_legs_test(),
-    prompt=_legs_prompt,
+    prompt=lambda problem: problem.prompt,
     reward=lambda problem, text: float(legs.extract_answer(text) == problem.answer),
     answer=legs.extract_answer,
     labels=legs.label_steps,

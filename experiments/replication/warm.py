@@ -11,13 +11,12 @@ import random
 import sys
 from pathlib import Path
 
+import legs_task as legs
 import torch
 from tasks import TASKS
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from warm_start import IGNORED, TRACES, build_model, build_tokenizer, imitate, warm_start
 
-from ktae.bench.sources import legs
-from ktae.chain.model import build_model, build_tokenizer
-from ktae.chain.warm_start import IGNORED, TRACES, imitate, warm_start
 from ktae.seeds import derived_seed
 
 FOLDER = Path(os.environ.get("KTAE_WARM_STARTS", "/tmp/ktae_warm_starts"))
@@ -39,7 +38,8 @@ def train(task: str, seed: int):
     """A model from scratch; the same task and seed give the same model on one thread."""
     if task != "legs":
         return warm_start(seed, UPDATES[task]), build_tokenizer()
-    tokenizer, model = build_tokenizer(legs.WORDS), build_model(seed, legs.WORDS)
+    tokenizer = build_tokenizer(legs.WORDS)
+    model = build_model(seed, len(tokenizer))
     rng = random.Random(derived_seed("warm start", seed))
     problems = TASKS[task].problems(rng)
     batches = ([_batch(tokenizer, [next(problems) for _ in range(TRACES)], rng)] for _ in itertools.count())

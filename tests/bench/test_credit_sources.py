@@ -7,67 +7,51 @@ from functools import cache
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ktae.bench.labelled import WordRollout, assemble
-from ktae.bench.sources import SOURCES, chain, chain_teacher, game24
+from ktae.bench.sources import SOURCES, chain, game24
 from ktae.chain.labels import Label
-from ktae.chain.model import MAX_COMPLETION
-from ktae.chain.problems import MODULUS, WORDS
+from ktae.chain.model import MAX_COMPLETION, load
+from ktae.chain.problems import MODULUS
 
 OTHER, RIGHT, SLIP, PROPAGATED = Label
 seeds = st.integers(0, 2**32 - 1)
-
-
-@cache
-def drawn(name):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chain, "GROUPS_PER_MEASURED", 1000)  # true advantages take long, and are looked at elsewhere
-        return SOURCES[name](24, 16, 11)
-
-
-def evaluate(value, operation):
-    return eval(f"{value}{operation}") % MODULUS
 
 
 # --- all sources -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_groups_are_mixed_and_every_failure_that_ends_has_a_slip(name):
-    rollouts = drawn(name)
+def test_groups_are_mixed_and_every_failure_that_ends_has_a_slip(name, monkeypatch):
+    monkeypatch.setattr(chain, "GROUPS_PER_MEASURED", 1000)  # true advantages take long, and are looked at below
+    rollouts = SOURCES[name](24, 16, 11)
+    assert rollouts.group_ids.tolist() == [group for group in range(24) for _ in range(16)]
     accuracy_G = rollouts.rewards.view(24, 16).mean(dim=1)
-    assert rollouts.group_ids.tolist() == sorted(rollouts.group_ids.tolist())
-    assert torch.equal(rollouts.group_ids.unique(return_counts=True)[1], torch.full((24,), 16))
     assert 0.2 < accuracy_G.mean() < 0.75
     assert ((accuracy_G > 0) & (accuracy_G < 1)).float().mean() > 0.7
-    ended_B = (rollouts.token_ids == 0).logical_and(rollouts.mask).any(dim=1)
+    ended_B = ((rollouts.token_ids == 0) & rollouts.mask).any(dim=1)
     assert ended_B.float().mean() > 0.95
     assert rollouts.first_slip_BT.any(dim=1)[ended_B & (rollouts.rewards == 0)].all()
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_same_seed_gives_the_same_rollouts_and_another_others(name):
-    chain._sampled.cache_clear()
-    a = SOURCES[name](2, 4, 5)
-    chain._sampled.cache_clear()
-    b, other = SOURCES[name](2, 4, 5), SOURCES[name](2, 4, 6)
+    a, b, other = (SOURCES[name](2, 4, seed) for seed in (5, 5, 6))
     assert torch.equal(a.token_ids, b.token_ids)
     assert torch.equal(a.labels, b.labels)
     assert a.token_ids.shape != other.token_ids.shape or not torch.equal(a.labels, other.labels)
 
 
-# --- assembling ----------------------------------------------------------------------------------------------
-
-
 def test_assembling_pads_and_ends():
-    done = WordRollout(0, False, ["b", "a"], [RIGHT, SLIP])
+    done = WordRollout(0, False, ["b"], [RIGHT])
+    done.say("a", SLIP)
     cut_off = WordRollout(3, True, ["c"], [RIGHT], ended=False)
     rollouts = assemble([done, cut_off])
     assert rollouts.token_ids.tolist() == [[2, 1, 0], [3, 0, 0]]
     assert rollouts.mask.tolist() == [[True, True, True], [True, False, False]]
-    assert rollouts.first_slip_BT.tolist() == [[False, True, False], [False] * 3]
+    assert rollouts.labels.tolist() == [[RIGHT, SLIP, OTHER], [RIGHT, OTHER, OTHER]]
     assert rollouts.rewards.tolist() == [0.0, 1.0]
     assert rollouts.group_ids.tolist() == [0, 3]
     assert rollouts.entropies is rollouts.true_advantages is None
@@ -75,14 +59,21 @@ def test_assembling_pads_and_ends():
 
 # --- chains ------------------------------------------------------------------------------------------------
 
-RESULT = r"(S\d+|check) ([+*-]\d+) = (\d+)|ans (\d+)"
+
+@pytest.fixture(scope="module")
+def sampled():
+    return chain._drawn((4, 5, 6), 24, 16, 11)
+
+
+def evaluate(value, operation):
+    return eval(f"{value}{operation}") % MODULUS
 
 
 def results(start, words):
     """Place, value, what would follow from the rollout's own values, of every result; then of the answer."""
     text = " ".join(words)
     before = value = start
-    for match in re.finditer(RESULT, text):
+    for match in re.finditer(r"(S\d+|check) ([+*-]\d+) = (\d+)|ans (\d+)", text):
         place = len(text[: match.end()].split()) - 1
         if match[4]:
             yield place, int(match[4]), value
@@ -92,10 +83,9 @@ def results(start, words):
             value = int(match[3])
 
 
-def test_slips_of_the_model_by_another_reading():
-    chains = chain._sampled(24, 16, 11, (4, 5, 6))
+def test_slips_of_the_model_by_another_reading(sampled):
     numbers = 0
-    for problem, r in chains:
+    for problem, r in sampled:
         if set(itertools.compress(r.words, [label is SLIP for label in r.labels])) - set(map(str, range(97))):
             continue  # another operation, or a step out of turn
         for place, value, follows in results(problem.start, r.words):
@@ -105,12 +95,11 @@ def test_slips_of_the_model_by_another_reading():
 
 
 @torch.no_grad()
-def test_entropies_are_the_models():
+def test_entropies_are_the_models(sampled):
     """Of single rollouts, without padding and without a cache."""
-    model, tokenizer = chain.model()
-    for problem, r in chain._sampled(24, 16, 11, (4, 5, 6))[::60]:
-        text = " ".join([problem.prompt, *r.words])
-        ids = tokenizer(text, return_tensors="pt").input_ids
+    model, tokenizer = load()
+    for problem, r in sampled[::60]:
+        ids = tokenizer(" ".join([problem.prompt, *r.words]), return_tensors="pt").input_ids
         log_p = model(ids).logits[0, -len(r.words) - 1 :].log_softmax(dim=-1)
         assert r.entropies == pytest.approx((-(log_p.exp() * log_p).sum(dim=-1)).tolist()[: len(r.entropies)], abs=1e-4)
         assert len(r.entropies) == len(r.words) + r.ended
@@ -119,54 +108,47 @@ def test_entropies_are_the_models():
 @torch.no_grad()
 def chance_of_being_right(problem, words, samples):
     """By plain sampling, a token at a time, everything computed anew."""
-    model, tokenizer = chain.model()
+    model, tokenizer = load()
     ids = tokenizer([" ".join([problem.prompt, *words])] * samples, return_tensors="pt").input_ids
     start = ids.shape[1] - len(words)
     generator = torch.Generator().manual_seed(1)
     while ids.shape[1] - start < MAX_COMPLETION and not (ids == tokenizer.eos_token_id).any(dim=1).all():
         probabilities = model(ids).logits[:, -1].softmax(dim=-1)
         ids = torch.cat([ids, torch.multinomial(probabilities, 1, generator=generator)], dim=1)
-    right = 0
-    for row in ids[:, start:].tolist():
-        end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else len(row)
-        right += tokenizer.decode(row[:end]).split()[-2:] == ["ans", str(problem.answer)]
-    return right / samples
+    texts = [text.partition(" <eos>")[0] for text in tokenizer.batch_decode(ids)]
+    return sum(text.endswith(f" ans {problem.answer}") for text in texts) / samples
 
 
 @pytest.mark.slow
-def test_true_advantages_are_differences_of_chances():
-    chains = chain._sampled(8, 4, 3, (4, 5, 6))
-    measured = chain._with_true_advantages(chains[:2], 3)
-    compared = 0
-    for (problem, _), r in zip(chains, measured, strict=False):
-        places = {place for place, _, _ in results(problem.start, r.words)}
-        assert {i for i, value in enumerate(r.true_advantages) if not math.isnan(value)} == places
-        assert all((chain.CONTINUATIONS * r.true_advantages[i]).is_integer() for i in places)
-        place = min(places)
-        before, after = (chance_of_being_right(problem, r.words[:end], 100) for end in (place, place + 1))
-        assert r.true_advantages[place] == pytest.approx(after - before, abs=0.45)  # 2.5 standard errors at most
-        compared += 1
-        last = max(places)  # the answer: afterwards all is decided
-        if r.ended:
-            before = chance_of_being_right(problem, r.words[:last], 100)
-            assert r.true_advantages[last] == pytest.approx(r.correct - before, abs=0.35)
-    assert compared == 2
+def test_true_advantages_are_differences_of_chances(sampled):
+    ended = [(problem, r) for problem, r in sampled if r.ended][:2]
+    for (problem, r), advantages in zip(ended, chain.true_advantages(ended, 3), strict=True):
+        assert list(advantages) == [place for place, _, _ in results(problem.start, r.words)]
+        assert all((chain.CONTINUATIONS * value).is_integer() for value in advantages.values())
+        first, last = min(advantages), max(advantages)
+        before, after = (chance_of_being_right(problem, r.words[:end], 100) for end in (first, first + 1))
+        assert advantages[first] == pytest.approx(after - before, abs=0.45)  # 2.5 standard errors at most
+        # After the answer all is decided.
+        assert advantages[last] == pytest.approx(
+            r.correct - chance_of_being_right(problem, r.words[:last], 100), abs=0.35
+        )
 
 
 def test_every_eighth_group_is_measured(monkeypatch):
     monkeypatch.setattr(chain, "CONTINUATIONS", 2)
     rollouts = SOURCES["chain"](8, 4, 3)
-    measured_B = (~rollouts.true_advantages.isnan()).any(dim=1)
-    assert rollouts.group_ids[measured_B].unique().tolist() == [7]
+    measured_BT = ~rollouts.true_advantages.isnan()
+    assert rollouts.group_ids[measured_BT.any(dim=1)].unique().tolist() == [7]
+    assert (rollouts.labels[measured_BT] != OTHER).all()
     assert (rollouts.entropies >= 0).all()
-    assert rollouts.entropies.max() < math.log(len(WORDS) + 3)
+    assert rollouts.entropies.max() < math.log(172)
 
 
 @given(seeds, st.integers(1, 20), st.sampled_from([0.0, 0.05, 0.25]))
-def test_labels_of_longer_chains_by_another_reading(seed, steps, slip_rate):
+def test_labels_of_the_teachers_chains_by_another_reading(seed, steps, slip_rate):
     rng = random.Random(seed)
     start, operations = rng.randrange(97), [rng.choice(["+5", "-12", "*9"]) for _ in range(steps)]
-    r = chain_teacher._rollout(0, start, operations, slip_rate, rng)
+    r = chain._taught(0, start, operations, slip_rate, rng)
     truth = list(itertools.accumulate(operations, evaluate, initial=start))
     places = list(results(start, r.words))
     assert len(places) == steps + 1
@@ -188,71 +170,42 @@ def values(numbers):
         return frozenset(numbers)
     found = set()
     for chosen in itertools.product([True, False], repeat=len(numbers)):
-        left = tuple(n for n, c in zip(numbers, chosen, strict=True) if c)
-        right = tuple(n for n, c in zip(numbers, chosen, strict=True) if not c)
+        left, right = (tuple(itertools.compress(numbers, mask)) for mask in (chosen, [not c for c in chosen]))
         if left and right:
             for a, b in itertools.product(values(left), values(right)):
                 found |= {a + b, a - b, a * b, *([a / b] if b else [])}
     return frozenset(found)
 
 
-def reaches(numbers):
-    return 24 in values(tuple(sorted(numbers)))
-
-
-def exact(a, operation, b):
-    return Fraction(eval(f"Fraction('{a}') {operation} Fraction('{b}')"))
-
-
 def can_be_kept(numbers, said):
     """Whether the words of a step so far can go on to a right one after which 24 is in reach."""
-    for a, b in itertools.permutations(numbers, 2):
-        for operation in "+-*/":
-            if operation == "/" and b == 0:
-                continue
-            result = exact(a, operation, b)
-            if [str(a), operation, str(b), str(result)][: len(said)] == said:
-                left = list(numbers)
-                left.remove(a)
-                left.remove(b)
-                if reaches([*left, result]):
-                    return True
+    for a, b, *others in itertools.permutations(numbers):
+        quotient = {"/": a / b} if b else {}
+        for operation, result in ({"+": a + b, "-": a - b, "*": a * b} | quotient).items():
+            begins = [str(a), operation, str(b), str(result)][: len(said)] == said
+            if begins and 24 in values(tuple(sorted([result, *others]))):
+                return True
     return False
 
 
 @settings(max_examples=20)
-@given(seeds)
-def test_labels_of_the_game_by_another_brute_force(seed):
-    (r,) = game24._rollouts(1, 1, seed)
-    text = " ".join(r.words)
-    numbers, lost, last = None, False, None
+@given(st.lists(st.integers(1, 13).map(Fraction), min_size=4, max_size=4).map(sorted).map(tuple), seeds)
+def test_labels_of_the_game_by_another_brute_force(numbers, seed):
+    assert game24.reachable(numbers) == (24 in values(numbers))
+    assume(game24.reachable(numbers))
+    r = game24.play(0, numbers, seed, random.Random(seed))
+    lost, text = False, " ".join(r.words)
     for match in re.finditer(r"(\S+) ([-+*/]) (\S+) = (\S+) \(left: ([\d ]+) \)", text):
-        first = len(text[: match.start()].split())
-        a, operation, b, result = match.groups()[:4]
-        left = [Fraction(n) for n in match[5].split()]
-        assert left[0] == Fraction(result)
-        if numbers is None:
-            numbers = [Fraction(a), Fraction(b), *left[1:]]
-            assert reaches(numbers)
-        assert sorted([Fraction(a), Fraction(b), *left[1:]]) == sorted(numbers)
-        places = [first, first + 1, first + 2, first + 4]
-        said = []
-        for place, word in zip(places, [a, operation, b, result], strict=True):
-            said.append(word)
-            wrong = place == places[-1] and Fraction(word) != exact(a, operation, b)
-            if not lost and not can_be_kept(numbers, said):
-                assert r.labels[place] is SLIP
-                lost = True
-            elif wrong and r.labels[places[-1]] is SLIP:
-                assert lost
-            else:
-                assert r.labels[place] is (PROPAGATED if lost else RIGHT)
-        numbers, last = left, left
-    assert len(last) == 1
-    assert r.correct == (not lost and last == [24])
+        said, first = list(match.groups()[:4]), len(text[: match.start()].split())
+        a, b, result, *left = map(Fraction, [said[0], said[2], *match[5].split()])
+        assert result == Fraction(said[3])
+        assert sorted([a, b, *left]) == sorted(numbers)
+        for length, place in enumerate([first, first + 1, first + 2, first + 4], 1):
+            wrong = length == 4 and result != eval(f"a {said[1]} b")
+            kept = not lost and can_be_kept(numbers, said[:length])
+            assert r.labels[place] is (SLIP if wrong or not (lost or kept) else PROPAGATED if lost else RIGHT)
+            lost = not kept
+        numbers = [result, *left]
+    assert len(numbers) == 1
+    assert r.correct == (not lost and numbers == [24])
     assert r.correct == (SLIP not in r.labels)
-
-
-def test_a_wrong_result_is_a_slip_even_after_the_game_is_lost():
-    (step,) = game24.judge((Fraction(1), Fraction(1)), [(Fraction(1), "+", Fraction(1), Fraction(3))])
-    assert step == [SLIP, PROPAGATED, PROPAGATED, SLIP]

@@ -6,39 +6,37 @@ import torch
 from ktae.bench import fidelity
 from ktae.bench.labelled import assemble
 from ktae.bench.sources import chain
+from ktae.chain.model import load
 from ktae.chain.problems import Problem
-
-PROBLEM = Problem.from_prompt("53 S1 +5 S2 *9 S3 -4 S4 +1 ?")
 
 
 @pytest.fixture(scope="module")
-def judged():
-    return chain.sampled([PROBLEM, Problem.from_prompt("5 S1 *2 S2 -3 S3 +9 S4 -1 S5 *5 ?")], 3, seed=1)
+def sampled():
+    prompts = "53 S1 +5 S2 *9 S3 -4 S4 +1 ?", "5 S1 *2 S2 -3 S3 +9 S4 -1 S5 *5 ?"
+    return chain.sample([Problem.from_prompt(prompt) for prompt in prompts], 3, seed=1)
 
 
-def test_log_probabilities_are_those_of_each_rollout_alone(judged):
-    model, tokenizer = chain.model()
-    got, seen = fidelity.log_probs(model, tokenizer, judged).tolist(), 0
-    for problem, r in judged:
+def test_log_probabilities_are_those_of_each_rollout_alone(sampled):
+    model, tokenizer = load()
+    expected = []
+    for problem, r in sampled:
         text = " ".join([problem.prompt, *r.words]) + (" <eos>" if r.ended else "")
         ids = tokenizer(text, return_tensors="pt").input_ids
         start = len(tokenizer(problem.prompt).input_ids)
         with torch.no_grad():
-            logp = model(ids).logits[0, start - 1 : -1].log_softmax(-1).gather(1, ids[0, start:, None])[:, 0]
-        assert got[seen : seen + len(logp)] == pytest.approx(logp.tolist(), abs=1e-4)
-        seen += len(logp)
-    assert seen == len(got)
+            logp = model(ids).logits[0, start - 1 : -1].log_softmax(-1)
+        expected += logp.gather(1, ids[0, start:, None])[:, 0].tolist()
+    assert fidelity.log_probs(sampled).tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_gradients_are_autograds_of_each_estimators_objective(judged, monkeypatch):
-    model, tokenizer = chain.model()
-    rollouts = assemble([r for _, r in judged])
+def test_gradients_are_autograds_of_each_estimators_objective(sampled, monkeypatch):
+    rollouts = assemble([r for _, r in sampled])
     advantage_EBT = torch.randn(2, *rollouts.mask.shape, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(chain, "BATCH", 4)  # two parts
-    got = fidelity.gradients(judged, rollouts, advantage_EBT)
+    got = fidelity.gradients(sampled, rollouts, advantage_EBT)
     for advantage_BT, gradient_P in zip(advantage_EBT, got, strict=True):
-        objective = (advantage_BT[rollouts.mask] * fidelity.log_probs(model, tokenizer, judged)).sum() / len(judged)
-        expected = torch.autograd.grad(objective, list(model.parameters()))
+        objective = (advantage_BT[rollouts.mask] * fidelity.log_probs(sampled)).sum() / len(sampled)
+        expected = torch.autograd.grad(objective, list(load()[0].parameters()))
         torch.testing.assert_close(gradient_P, torch.cat([g.flatten() for g in expected]), rtol=1e-3, atol=1e-5)
 
 

@@ -1,6 +1,5 @@
 import hashlib
 import os
-import random
 import subprocess
 import sys
 
@@ -19,11 +18,10 @@ problems = st.builds(
     start=st.integers(0, MODULUS - 1),
     operations=st.lists(st.sampled_from(OPERATIONS), min_size=4, max_size=6).map(tuple),
 )
-seeds = st.integers(0, 2**32 - 1)
 
 
 def reward(problem: Problem, completion: str) -> float:
-    return exact_match([problem.prompt], [completion], [str(problem.answer)])[0]
+    return exact_match([problem.prompt], [completion], [[str(problem.answer)]])[0]
 
 
 # --- problems ---------------------------------------------------------------------------------------------
@@ -37,13 +35,18 @@ def test_the_answer_is_what_python_evaluates_the_prompt_to(problem):
     assert Problem.from_prompt(problem.prompt) == problem
 
 
-@pytest.mark.parametrize("text", ["", "?", "5 ?", "5 S1 +5", "97 S1 +5 ?", "5 S2 +5 ?", "5 S1 +5  ?", "5 S1 +13 ?"])
+SEVEN_STEPS = "5 S1 +1 S2 +1 S3 +1 S4 +1 S5 +1 S6 +1 S7 +1 ?"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "?", "5 ?", "5 S1 +5", "97 S1 +5 ?", "5 S2 +5 ?", "5 S1 +5  ?", "5 S1 +13 ?", SEVEN_STEPS]
+)
 def test_other_texts_are_not_problems(text):
     with pytest.raises(ValueError, match="expected"):
         Problem.from_prompt(text)
 
 
-def test_no_test_problem_is_a_training_problem(monkeypatch):
+def test_no_test_problem_is_a_training_problem():
     held_out = chain.test_problems()
     prompts = {row["prompt"] for row in held_out}
     assert len(held_out) == len(prompts) == 1000
@@ -55,54 +58,14 @@ def test_no_test_problem_is_a_training_problem(monkeypatch):
     assert rows[:10] == chain.train_problems(10, chain._TEST_SEED) != chain.train_problems(10, 1)
 
 
-# --- teacher ----------------------------------------------------------------------------------------------
-
-
-@given(problems, seeds)
-def test_a_teacher_without_slips_is_always_right(problem, seed):
-    trace = chain.teacher_trace(problem, random.Random(seed), slips=False)
-    assert reward(problem, trace) == 1.0
-    labels = label_steps(problem, trace)
-    assert set(labels) <= {OTHER, RIGHT}
-    assert labels.count(RIGHT) == trace.split().count("=") + 1
-
-
-def test_the_teacher_is_as_noisy_and_verbose_as_stated():
-    rng = random.Random(0)
-    sampled = [chain.sample_problem(rng) for _ in range(4000)]
-    traces = [chain.teacher_trace(problem, rng) for problem in sampled]
-    accuracy = sum(map(reward, sampled, traces)) / len(traces)
-    assert 0.46 < accuracy < 0.51
-    lengths = [len(trace.split()) + 1 for trace in traces]
-    assert 32.4 < sum(lengths) / len(lengths) < 33.4
-    facts = [(op[0], chain.is_hard(value, op)) for value in range(MODULUS) for op in OPERATIONS]
-    products = [hard for sign, hard in facts if sign == "*"]
-    others = [hard for sign, hard in facts if sign != "*"]
-    assert 0.31 < sum(products) / len(products) < 0.39
-    assert 0.06 < sum(others) / len(others) < 0.10
-
-
 # --- grading ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("text", "answer"),
-    [
-        ("S1 +5 = 58 ans 58", 58),
-        ("ans 0", 0),
-        ("ans 96 ", 96),
-        ("ans 3 ans 4", 4),
-        ("", None),
-        ("58", None),
-        ("ans", None),
-        ("ans 58 S2", None),
-        ("ans 58 59", None),
-        ("ans +5", None),
-        ("ans 97", None),
-        ("ans 058", None),
-        ("ans -1", None),
-        ("S1 +5 = 58", None),
-    ],
+    [("S1 +5 = 58 ans 58", 58), ("ans 0", 0), ("ans 96 ", 96), ("ans 3 ans 4", 4)]
+    + [(text, None) for text in ("", "58", "ans", "ans 58 S2", "ans 58 59", "S1 +5 = 58")]
+    + [(text, None) for text in ("ans +5", "ans 97", "ans 058", "ans -1")],
 )
 def test_answers_are_read_from_the_end(text, answer):
     assert extract_answer(text) == answer
@@ -112,7 +75,7 @@ def test_rewards_follow_the_answers_and_extra_columns_are_ignored():
     texts = ["ans 3", "ans 4", "3"]
     assert exact_match(prompts=[""] * 3, completions=texts, answers=[["3"]] * 3, steps=[1, 2, 3]) == [1.0, 0.0, 0.0]
     with pytest.raises(ValueError, match="zip"):
-        exact_match([""], ["ans 3"], ["3", "3"])
+        exact_match([""], ["ans 3"], [["3"], ["3"]])
 
 
 # --- labels -----------------------------------------------------------------------------------------------
@@ -158,10 +121,15 @@ def test_labels_are_those_known_from_writing_the_response(case):
     assert label_steps(problem, " ".join(words)) == labels
 
 
+WORDS = [*chain.NUMBERS, *OPERATIONS, *chain.STEPS, "=", "ans", "check", "ok!", "let"]
+
+
 @settings(max_examples=300)
-@given(problems, seeds, st.lists(st.tuples(st.sampled_from("drs"), seeds, st.sampled_from(chain.WORDS)), max_size=3))
-def test_a_wrong_answer_always_has_a_slip(problem, seed, edits):
-    words = chain.teacher_trace(problem, random.Random(seed), slips=False).split()
+@given(problems, st.lists(st.tuples(st.sampled_from("drs"), st.integers(0, 99), st.sampled_from(WORDS)), max_size=3))
+def test_a_wrong_answer_always_has_a_slip(problem, edits):
+    steps = (f"S{i} {op} = {problem.values[i]}" for i, op in enumerate(problem.operations, 1))
+    words = f"{' ok next step '.join(steps)} ans {problem.answer}".split()
+    assert label_steps(problem, " ".join(words)).count(RIGHT) == len(problem.operations) + 1
     for kind, place, word in edits:
         i = place % len(words)
         if kind == "d" and len(words) > 2:
@@ -175,9 +143,6 @@ def test_a_wrong_answer_always_has_a_slip(problem, seed, edits):
     assert len(labels) == len(words)
     if extract_answer(completion) is not None and reward(problem, completion) == 0:
         assert SLIP in labels
-
-
-PROBLEM = Problem.from_prompt("53 S1 +5 S2 *9 S3 -4 S4 +1 ?")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +160,7 @@ PROBLEM = Problem.from_prompt("53 S1 +5 S2 *9 S3 -4 S4 +1 ?")
     ],
 )
 def test_the_first_slip_is_found(completion, first):
-    labels = label_steps(PROBLEM, completion)
+    labels = label_steps(Problem.from_prompt("53 S1 +5 S2 *9 S3 -4 S4 +1 ?"), completion)
     assert (labels.index(SLIP) if SLIP in labels else None) == first
 
 
@@ -203,29 +168,20 @@ def test_the_first_slip_is_found(completion, first):
 
 # Loads the module by its path, without the package around it: the task itself needs no framework.
 _PROBE = """
-import importlib.util, json, random, sys
+import importlib.util, json, sys
 spec = importlib.util.spec_from_file_location("chain", sys.argv[1])
 chain = sys.modules["chain"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(chain)
 assert not {"numpy", "torch", "transformers"} & set(sys.modules)
-rng = random.Random(7)
-traces = [chain.teacher_trace(chain.sample_problem(rng), rng) for _ in range(50)]
 hard = [chain.is_hard(value, op) for value in range(97) for op in chain.OPERATIONS]
-print(json.dumps([chain.WORDS, chain.train_problems(50, 3), chain.test_problems(), traces, hard]))
+print(json.dumps([chain.train_problems(50, 3), chain.test_problems(), hard]))
 """
 
 
-def test_every_process_draws_the_same_task():
-    outputs = [
-        subprocess.run(
-            [sys.executable, "-c", _PROBE, chain.__file__],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for hash_seed in ("1", "2")
-    ]
-    assert outputs[0] == outputs[1]
+@pytest.mark.parametrize("hash_seed", ["1", "2"])
+def test_every_process_draws_the_same_task(hash_seed):
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    command = [sys.executable, "-c", _PROBE, chain.__file__]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     # Fixed for good: what was measured on these problems is comparable only while they stay.
-    assert hashlib.sha256(outputs[0].encode()).hexdigest()[:16] == "e7655c46552f6d3f"
+    assert hashlib.sha256(output.encode()).hexdigest()[:16] == "21ff924a31d7f0c4"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -19,14 +20,10 @@ from ktae.seeds import derived_seed
 
 
 def random(rollouts: Rollouts) -> Tensor:
-    """Uniform in [-1, 1), whatever the rollouts.
-
-    A row's draws depend on its group and its tokens only, so that the order of the rows plays no part.
-    """
+    """Uniform in [-1, 1). A row's draws depend on its group and its tokens: the order of the rows plays no part."""
     value_BT = torch.zeros(rollouts.token_ids.shape)
-    rows = zip(rollouts.token_ids, rollouts.counted_BT, rollouts.group_ids.tolist(), strict=True)
-    for row, (ids_T, counted_T, group) in enumerate(rows):
-        ids = ids_T[counted_T].tolist()
+    for row, (counted_T, group) in enumerate(zip(rollouts.counted_BT, rollouts.group_ids.tolist(), strict=True)):
+        ids = rollouts.token_ids[row, counted_T].tolist()
         draws = np.random.default_rng(derived_seed(group, *ids)).uniform(-1, 1, len(ids))
         value_BT[row, counted_T] = torch.from_numpy(draws).float()
     return value_BT
@@ -52,23 +49,14 @@ def oracle(rollouts: Rollouts) -> Tensor:
     return value_BT * (rollouts.counted_BT & rollouts.mixed_B[:, None])
 
 
-def _ngrams(length: int) -> Estimator:
-    return key_tokens(KTAEConfig(ngram=length, term_frequency_weight=0.0))
-
-
-def _in_context(length: int) -> Estimator:
-    return key_tokens(KTAEConfig(context=length, term_frequency_weight=0.0))
-
-
+NO_TERM_FREQUENCY = KTAEConfig(term_frequency_weight=0.0)
 REFERENCE = "surprise"  # the others are compared with it: who is below knows nothing of outcomes
 CONTROLS = (REFERENCE, "own_outcome")  # in every table
 ESTIMATORS: dict[str, Estimator] = {
     **{name: load_estimator(name) for name in PUBLISHED},
-    "ktae_no_tf": key_tokens(KTAEConfig(term_frequency_weight=0.0)),
-    "ngrams_3": _ngrams(3),
-    "context_1": _in_context(1),
-    "context_3": _in_context(3),
-    "context_4": _in_context(4),
+    "ktae_no_tf": key_tokens(NO_TERM_FREQUENCY),
+    "ngrams_3": key_tokens(replace(NO_TERM_FREQUENCY, ngram=3)),
+    **{f"context_{length}": key_tokens(replace(NO_TERM_FREQUENCY, context=length)) for length in (1, 3, 4)},
     "back_off_8": partial(back_off, orders=8),
     "own_outcome": own_outcome,
     "position": position,

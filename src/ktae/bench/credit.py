@@ -51,23 +51,26 @@ def run(
         if source == FIDELITY:
             given = {name: function for name, function in chosen.items() if NEEDS.get(name) != "states"}
             found = fidelity(given, max(groups // 4, 2), drawn)
-            rows += [{"source": source, "estimator": name} | row for name, row in found.items()]
         else:
-            rows += _source(source, SOURCES[source](groups, group_size, drawn), chosen, drawn)
-    return [{key: _plain(value) for key, value in row.items()} for row in rows]
+            rollouts = SOURCES[source](groups, group_size, drawn)
+            rows.append({"source": source, "rollouts": describe(rollouts)})
+            found = judge(rollouts, chosen, drawn)
+        for name, numbers in found.items():
+            rows.append({"source": source, "estimator": name} | {m: _plain(of) for m, of in numbers.items()})
+    return rows
 
 
-def _source(
-    source: str, rollouts: LabelledRollouts, estimators: Mapping[str, Estimator], seed: int
-) -> list[dict[str, Any]]:
+def judge(
+    rollouts: LabelledRollouts, estimators: Mapping[str, Estimator], seed: int
+) -> dict[str, dict[str, list[float]]]:
+    """The metrics of each estimator that is given what it needs, with intervals."""
     reference = metrics.group_sums(rollouts, token_values(ESTIMATORS[REFERENCE], rollouts))
-    rows: list[dict[str, Any]] = [{"source": source, "rollouts": describe(rollouts)}]
+    found = {}
     for name, estimator in estimators.items():
         if name not in NEEDS or getattr(rollouts, NEEDS[name]) is not None:
             sums = metrics.group_sums(rollouts, token_values(estimator, rollouts))
-            found = {m: metrics.estimate(m, sums[m], reference[m], seed) for m in metrics.METRICS}
-            rows.append({"source": source, "estimator": name} | found)
-    return rows
+            found[name] = {m: metrics.estimate(sums[m], reference[m], seed) for m in metrics.METRICS}
+    return found
 
 
 def describe(rollouts: LabelledRollouts) -> dict[str, float]:
@@ -76,19 +79,12 @@ def describe(rollouts: LabelledRollouts) -> dict[str, float]:
     return {
         "rollouts": len(mixed_B),
         "mixed_groups": len(rollouts.group_ids[mixed_B].unique()),
-        "accuracy": float(correct_B.float().mean()),
-        "mean_tokens": float(rollouts.mask.sum(dim=1).float().mean()),
+        "accuracy": round(float(correct_B.float().mean()), 4),
+        "mean_tokens": round(float(rollouts.mask.sum(dim=1).float().mean()), 4),
         "judged_rollouts": int((mixed_B & ~correct_B & rollouts.first_slip_BT.any(dim=1)).sum()),
-        "tokens_measured": 0 if rollouts.true_advantages is None else int((~rollouts.true_advantages.isnan()).sum()),
     }
 
 
-def _plain(value: Any) -> Any:
-    """The same with four decimals, and None for NaN, which JSON has not."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return None if math.isnan(value) else round(value, 4)
-    return value
+def _plain(numbers: Sequence[float]) -> list[float | None]:
+    """With four decimals, and None for NaN, which JSON has not."""
+    return [None if math.isnan(number) else round(number, 4) for number in numbers]

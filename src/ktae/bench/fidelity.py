@@ -18,21 +18,20 @@ Shape suffixes: _K one entry a token inside the mask, _E one an estimator, _P on
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
+from ktae.bench.labelled import LabelledRollouts, assemble
 from ktae.bench.sources import chain
-from ktae.chain.problems import Problem, sample_problem
+from ktae.chain.model import load
+from ktae.chain.problems import sample_problem
 from ktae.estimators import Estimator, token_values
 from ktae.seeds import derived_seed
 
 PROMPTS, GROUP_SIZE, REFERENCE_ROLLOUTS = 8, 16, 512
-Judged = Sequence[tuple[Problem, WordRollout]]
 
 
 def fidelity(estimators: Mapping[str, Estimator], batches: int, seed: int) -> dict[str, dict[str, list[float]]]:
@@ -49,18 +48,18 @@ def fidelity(estimators: Mapping[str, Estimator], batches: int, seed: int) -> di
     """
     rng = random.Random(derived_seed(seed, 3))
     problems = [sample_problem(rng) for _ in range(PROMPTS)]
-    judged = chain.sampled(problems, REFERENCE_ROLLOUTS, derived_seed(seed, 4))
-    rollouts = assemble([r for _, r in judged])
+    sampled = chain.sample(problems, REFERENCE_ROLLOUTS, derived_seed(seed, 4))
+    rollouts = assemble([r for _, r in sampled])
     reward_G = rollouts.rewards.view(PROMPTS, REFERENCE_ROLLOUTS)
     reward_B = (reward_G - reward_G.mean(dim=1, keepdim=True)).flatten()
-    reference_P = gradients(judged, rollouts, reward_B[None, :, None].expand(1, *rollouts.mask.shape))[0]
+    reference_P = gradients(sampled, rollouts, reward_B[None, :, None].expand(1, *rollouts.mask.shape))[0]
 
     cosines, sum_EP, square_E = [], torch.zeros(()), torch.zeros(())
     for batch in range(batches):
-        judged = chain.sampled(problems, GROUP_SIZE, derived_seed(seed, 5, batch))
-        rollouts = assemble([r for _, r in judged])
+        sampled = chain.sample(problems, GROUP_SIZE, derived_seed(seed, 5, batch))
+        rollouts = assemble([r for _, r in sampled])
         values = [torch.zeros(rollouts.mask.shape), *(token_values(e, rollouts) for e in estimators.values())]
-        gradient_EP = gradients(judged, rollouts, torch.stack(values) + rollouts.rollout_advantages.float()[:, None])
+        gradient_EP = gradients(sampled, rollouts, torch.stack(values) + rollouts.rollout_advantages.float()[:, None])
         cosines.append(F.cosine_similarity(gradient_EP, reference_P, dim=-1))
         sum_EP, square_E = sum_EP + gradient_EP, square_E + gradient_EP.double().square().sum(dim=-1)
     cosine_Eb = torch.stack(cosines, dim=1)
@@ -73,36 +72,31 @@ def fidelity(estimators: Mapping[str, Estimator], batches: int, seed: int) -> di
     }
 
 
-def gradients(judged: Judged, rollouts: LabelledRollouts, advantage_EBT: Tensor) -> Tensor:
+def gradients(sampled: chain.Sampled, rollouts: LabelledRollouts, advantage_EBT: Tensor) -> Tensor:
     """(E, P) gradients of the mean over rollouts of sum_t advantage_t log pi(o_t), for E advantages of each token."""
-    model, tokenizer = chain.model()
-    parameters = list(model.parameters())
+    parameters = list(load()[0].parameters())
     sums = [torch.zeros(len(advantage_EBT), p.numel()) for p in parameters]
-    for first in range(0, len(judged), chain.BATCH):
+    for first in range(0, len(sampled), chain.BATCH):
         rows = slice(first, first + chain.BATCH)
-        logp_K = log_probs(model, tokenizer, judged[rows])
-        weight_EK = advantage_EBT[:, rows][:, rollouts.mask[rows] != 0] / len(judged)
-        parts = torch.autograd.grad(logp_K, parameters, weight_EK, is_grads_batched=True)
+        weight_EK = advantage_EBT[:, rows][:, rollouts.mask[rows] != 0] / len(sampled)
+        parts = torch.autograd.grad(log_probs(sampled[rows]), parameters, weight_EK, is_grads_batched=True)
         for total, part in zip(sums, parts, strict=True):
             total += part.flatten(1)
     return torch.cat(sums, dim=1)
 
 
-def log_probs(model: Any, tokenizer: Any, judged: Judged) -> Tensor:
+def log_probs(sampled: chain.Sampled) -> Tensor:
     """(K,) log-probabilities of the rollouts' tokens, the end token included, row by row, with their graph."""
-    prompts = [tokenizer(problem.prompt)["input_ids"] for problem, _ in judged]
-    completions = [
-        tokenizer.convert_tokens_to_ids(list(r.words)) + [tokenizer.eos_token_id] * r.ended for _, r in judged
-    ]
-    rows = [torch.tensor(p + c) for p, c in zip(prompts, completions, strict=True)]
+    model, tokenizer = load()
+    texts = [" ".join([problem.prompt, *r.words, *[tokenizer.eos_token] * r.ended]) for problem, r in sampled]
     # Padding on the right needs no attention mask: no token of a completion can see it.
-    ids_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
-    column_T = torch.arange(ids_BT.shape[1])
-    start_B, end_B = torch.tensor([len(p) for p in prompts]), torch.tensor([len(row) for row in rows])
-    chosen_BT = ((column_T >= start_B[:, None]) & (column_T < end_B[:, None]))[:, 1:]
-    hidden_BT = model.model(ids_BT[:, :-1], use_cache=False).last_hidden_state
+    inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
+    start_B = torch.tensor([len(tokenizer(problem.prompt).input_ids) for problem, _ in sampled])
+    after_BT = torch.arange(inputs.input_ids.shape[1]) >= start_B[:, None]
+    chosen_BT = (after_BT & (inputs.attention_mask != 0))[:, 1:]
+    hidden_BT = model.model(inputs.input_ids[:, :-1], use_cache=False).last_hidden_state
     logits_KV = model.lm_head(hidden_BT[chosen_BT])
-    return -F.cross_entropy(logits_KV, ids_BT[:, 1:][chosen_BT], reduction="none")
+    return -F.cross_entropy(logits_KV, inputs.input_ids[:, 1:][chosen_BT], reduction="none")
 
 
 def _interval(values_b: Tensor) -> list[float]:

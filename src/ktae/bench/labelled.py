@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ktae.chain.labels import Label
 from ktae.estimators import Rollouts
@@ -31,13 +31,12 @@ class LabelledRollouts(Rollouts):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        shape = self.token_ids.shape
         for name, dtype in (("labels", torch.int8), ("true_advantages", torch.float32)):
             value = getattr(self, name)
-            if value is not None and (value.shape != self.token_ids.shape or value.dtype != dtype):
-                raise ValueError(
-                    f"{name} must be {dtype} of shape {tuple(self.token_ids.shape)}, got {value.dtype} of "
-                    f"{tuple(value.shape)}"
-                )
+            if value is not None and (value.shape != shape or value.dtype != dtype):
+                expected, found = f"{dtype} of shape {tuple(shape)}", f"{value.dtype} of {tuple(value.shape)}"
+                raise ValueError(f"{name} must be {expected}, got {found}")
 
     @property
     def first_slip_BT(self) -> Tensor:
@@ -46,50 +45,45 @@ class LabelledRollouts(Rollouts):
         return slip_BT & (slip_BT.cumsum(dim=1) == 1)
 
 
-@dataclass(frozen=True)
+@dataclass
 class WordRollout:
     """One rollout, a word a token.
 
     Attributes:
         group: equal for the rollouts of one prompt.
         correct: whether its answer is right.
-        words: the completion.
-        labels: one a word.
+        words, labels: the completion, and one label a word.
         ended: whether the completion came to its end; False if a length limit cut it off.
         entropies: of the policy, one a word, and one more where the completion ended; empty if there is no policy.
-        true_advantages: one a word, NaN where it was not measured; empty if it was measured nowhere.
     """
 
     group: int
-    correct: bool
-    words: Sequence[str]
-    labels: Sequence[Label]
+    correct: bool = False
+    words: list[str] = field(default_factory=list)
+    labels: list[Label] = field(default_factory=list)
     ended: bool = True
     entropies: Sequence[float] = ()
-    true_advantages: Sequence[float] = ()
+
+    def say(self, text: str, label: Label = Label.OTHER) -> None:
+        """Goes on with the words of `text`, which have one label."""
+        words = text.split()
+        self.words += words
+        self.labels += [label] * len(words)
 
 
 def assemble(rollouts: Sequence[WordRollout]) -> LabelledRollouts:
     """Tensors of the rollouts. Token ids number the sorted words from 1; a completion that ended ends in token 0."""
     ids = {word: 1 + i for i, word in enumerate(sorted({word for r in rollouts for word in r.words}))}
-    lengths = [len(r.words) + r.ended for r in rollouts]
-    shape = (len(rollouts), max(lengths, default=0))
-    token_ids, mask = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
-    labels = torch.zeros(shape, dtype=torch.int8)
-    entropies, advantages = torch.zeros(shape), torch.full(shape, math.nan)
-    for row, (r, length) in enumerate(zip(rollouts, lengths, strict=True)):
-        n = len(r.words)
-        mask[row, :length] = True
-        token_ids[row, :n] = torch.tensor([ids[word] for word in r.words], dtype=torch.int64)
-        labels[row, :n] = torch.tensor([int(label) for label in r.labels], dtype=torch.int8)
-        entropies[row, : len(r.entropies)] = torch.tensor(r.entropies)
-        advantages[row, : len(r.true_advantages)] = torch.tensor(r.true_advantages)
+
+    def padded(rows: Iterable[Sequence[float]], dtype: torch.dtype) -> Tensor:
+        return pad_sequence([torch.tensor(row, dtype=dtype) for row in rows], batch_first=True)
+
+    known = all(r.entropies for r in rollouts)
     return LabelledRollouts(
-        token_ids=token_ids,
-        mask=mask,
+        token_ids=padded(([ids[word] for word in r.words] + [0] * r.ended for r in rollouts), torch.int64),
+        mask=padded(([True] * (len(r.words) + r.ended) for r in rollouts), torch.bool),
         rewards=torch.tensor([float(r.correct) for r in rollouts]),
         group_ids=torch.tensor([r.group for r in rollouts], dtype=torch.int64),
-        labels=labels,
-        entropies=entropies if all(r.entropies for r in rollouts) else None,
-        true_advantages=advantages if any(r.true_advantages for r in rollouts) else None,
+        labels=padded((r.labels + [Label.OTHER] * r.ended for r in rollouts), torch.int8),
+        entropies=padded((r.entropies for r in rollouts), torch.float32) if known else None,
     )

@@ -30,7 +30,6 @@ METRICS = {
     "true_incorrect": "correlation with the true advantage of results, within incorrect rollouts of mixed groups",
     "true_correct": "the same within correct ones",
 }
-LOCALISATION = ("top", "after", "before", "slip")
 RESAMPLES = 1000
 
 
@@ -39,19 +38,12 @@ def group_sums(rollouts: LabelledRollouts, values: Tensor) -> dict[str, np.ndarr
 
     Args:
         rollouts: N rollouts.
-        values: (N, T) finite floats, an estimator's.
+        values: (N, T) floats, an estimator's, as `ktae.estimators.token_values` checks them.
 
     Returns:
         By the names of `METRICS`, (G, 2) numerators and denominators, or (G, 6) moments for a correlation.
-
-    Raises:
-        ValueError: `values` has another shape, or is not finite inside the mask.
     """
     mask_BT, label_BT, mixed_B, correct_B = rollouts.counted_BT, rollouts.labels, rollouts.mixed_B, rollouts.correct_B
-    if values.shape != mask_BT.shape:
-        raise ValueError(f"values must have the shape {tuple(mask_BT.shape)}, got {tuple(values.shape)}")
-    if not values[mask_BT].isfinite().all():
-        raise ValueError("values must be finite inside the mask")
     value_BT = torch.where(mask_BT, values.double(), 0.0)
     judged_BT = mask_BT & (mixed_B & ~correct_B)[:, None]
     first_BT, slip_BT = rollouts.first_slip_BT & judged_BT, judged_BT & (label_BT == Label.SLIP)
@@ -76,13 +68,12 @@ def group_sums(rollouts: LabelledRollouts, values: Tensor) -> dict[str, np.ndarr
     }
 
 
-def estimate(name: str, sums_Gk: np.ndarray, reference_Gk: np.ndarray, seed: int) -> list[float]:
-    """The metric `name` with the ends of its 95 % bootstrap interval, and its difference to a reference's with its own.
+def estimate(sums_Gk: np.ndarray, reference_Gk: np.ndarray, seed: int) -> list[float]:
+    """A metric with the ends of its 95 % bootstrap interval, and its difference to a reference's with its own.
 
     Both use the same resamples of groups. NaN where there is nothing to measure on.
 
     Args:
-        name: of `METRICS`.
         sums_Gk: from `group_sums`.
         reference_Gk: from `group_sums` of the same rollouts with other values.
         seed: of the resamples; the same seed draws the same groups for every metric and estimator.
@@ -90,8 +81,8 @@ def estimate(name: str, sums_Gk: np.ndarray, reference_Gk: np.ndarray, seed: int
     Returns:
         Value, low, high, difference, low, high.
     """
-    total = _correlation if name.startswith("true") else _ratio
-    groups = len(sums_Gk)
+    groups, columns = sums_Gk.shape
+    total = _correlation if columns == 6 else _ratio
     rng = np.random.default_rng(derived_seed(seed, groups))
     times_RG = rng.multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES)
     value, value_R = total(sums_Gk.sum(axis=0)), total(times_RG @ sums_Gk)

@@ -1,7 +1,7 @@
 """Where a response to a chain problem went wrong, word by word and exactly.
 
-A word of a response is a token, so these labels are ground truth for token-level credit: an estimator
-that assigns blame well blames slips, not the results that follow from them.
+A word is a token, so these labels are ground truth for token-level credit: an estimator that assigns blame well blames
+slips, not the results that follow from them.
 """
 
 from enum import IntEnum
@@ -16,6 +16,11 @@ class Label(IntEnum):
     RIGHT = 1  # a right result
     SLIP = 2  # wrong by itself: it does not follow from the problem and what the rollout says before
     PROPAGATED = 3  # follows from what the rollout says before, and is wrong through an earlier slip
+
+    @classmethod
+    def of_number(cls, follows: bool, right: bool) -> "Label":
+        """Of a number that follows, or not, from what the rollout says before, and is right, or not, if it does."""
+        return cls.SLIP if not follows else cls.RIGHT if right else cls.PROPAGATED
 
 
 def label_steps(problem: Problem, completion: str) -> list[Label]:
@@ -33,34 +38,24 @@ def label_steps(problem: Problem, completion: str) -> list[Label]:
     """
     words = completion.split()
     labels = [Label.OTHER] * len(words)
-    truth = problem.values
-    steps = len(problem.operations)
+    truth, steps = problem.values, len(problem.operations)
     before = value = problem.start  # the response's own values: before the current step, and latest
-    step = None  # index of the current step
-    done = 0  # steps that have a result, in order
-    for i, word in enumerate(words):
-        following = words[i + 1] if i + 1 < len(words) else ""
+    step, done = None, 0  # index of the current step; steps that have a result, in order
+    for i, (word, following) in enumerate(zip(words, [*words[1:], ""], strict=True)):
         if word in STEPS:
             step, before = STEPS[word], value
             if step != done or step >= steps:
                 labels[i] = Label.SLIP
-        elif word == "=" and step is not None and i and words[i - 1] in OPERATIONS and following in NUMBERS:
-            op, value = words[i - 1], NUMBERS[following]
-            if step < steps and op != problem.operations[step]:
+        elif word == "=" and step is not None and words[i - 1] in OPERATIONS and following in NUMBERS:
+            operation, value = words[i - 1], NUMBERS[following]
+            if step < steps and operation != problem.operations[step]:
                 labels[i - 1] = Label.SLIP
-            if value != apply(before, op):
-                labels[i + 1] = Label.SLIP
-            else:
-                on_chain = step < steps and value == truth[step + 1]
-                labels[i + 1] = Label.RIGHT if on_chain else Label.PROPAGATED
+            on_chain = step < steps and value == truth[step + 1]
+            labels[i + 1] = Label.of_number(value == apply(before, operation), on_chain)
             done = step + 1
         elif word == "ans":
             if done != steps:
                 labels[i] = Label.SLIP
             if following in NUMBERS:
-                answer = NUMBERS[following]
-                if answer != value:
-                    labels[i + 1] = Label.SLIP
-                else:
-                    labels[i + 1] = Label.RIGHT if answer == truth[-1] else Label.PROPAGATED
+                labels[i + 1] = Label.of_number(NUMBERS[following] == value, value == truth[-1])
     return labels

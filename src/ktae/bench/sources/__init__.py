@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ktae.bench.labelled import LabelledRollouts
-from ktae.bench.sources import chain, chain_teacher, game24, legs
+from ktae.bench.sources import chain, game24, legs
 
 Source = Callable[[int, int, int], LabelledRollouts]
 
@@ -17,7 +17,7 @@ SOURCES: dict[str, Source] = {
     "chain": chain.words,
     "chain_4_steps": partial(chain.of_steps, 4),
     "chain_6_steps": partial(chain.of_steps, 6),
-    "chain_teacher": chain_teacher.words,
+    "chain_teacher": chain.teacher,
     "legs": legs.words,
     "game24": game24.words,
 }

@@ -10,10 +10,12 @@ problem, sees a little of what leads to 24, and slips in arithmetic now and then
 from __future__ import annotations
 
 import math
+import operator
 import random
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
+from itertools import permutations
 
 from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
 from ktae.chain.labels import Label
@@ -24,8 +26,8 @@ LARGEST = 13
 SLIP_RATE, FILLER_RATE = 0.03, 0.3
 # What a step's logit gains if it keeps 24 in reach, when 4, 3 and 2 numbers are left.
 FORESIGHT = {4: 1.8, 3: 2.5, 2: 5.0}
-
-_FILLERS = tuple(phrase.split() for phrase in ("let us try", "how about", "maybe this works", "next we take"))
+OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+_FILLERS = ("let us try", "how about", "maybe this works", "next we take")
 
 Numbers = tuple[Fraction, ...]  # what is left, sorted
 Step = tuple[Fraction, str, Fraction, Fraction]  # a, operation, b, result
@@ -33,37 +35,36 @@ Step = tuple[Fraction, str, Fraction, Fraction]  # a, operation, b, result
 
 def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """Every number is one token."""
-    return assemble(_rollouts(groups, group_size, seed))
-
-
-def apply(a: Fraction, operation: str, b: Fraction) -> Fraction | None:
-    """The exact result of a step, None for a division by 0."""
-    match operation:
-        case "+":
-            return a + b
-        case "-":
-            return a - b
-        case "*":
-            return a * b
-        case _:
-            return a / b if b else None
+    rollouts = []
+    for group in range(groups):
+        rng = random.Random(derived_seed(seed, group))
+        start: Numbers = ()
+        while not start or not reachable(start):
+            start = tuple(sorted(Fraction(rng.randint(1, LARGEST)) for _ in range(4)))
+        taste = rng.getrandbits(32)
+        rollouts += [play(group, start, taste, rng) for _ in range(group_size)]
+    return assemble(rollouts)
 
 
 def steps(numbers: Numbers) -> Iterator[Step]:
     """All steps from these numbers, both orders of every pair."""
-    for i, a in enumerate(numbers):
-        for j, b in enumerate(numbers):
-            for operation in "+-*/":
-                if i != j and (result := apply(a, operation, b)) is not None:
-                    yield a, operation, b, result
+    for a, b in permutations(numbers, 2):
+        for operation, function in OPERATIONS.items():
+            if operation != "/" or b:
+                yield a, operation, b, function(a, b)
+
+
+def others(numbers: Numbers, step: Step) -> list[Fraction]:
+    """The numbers that a step does not take."""
+    left = list(numbers)
+    left.remove(step[0])
+    left.remove(step[2])
+    return left
 
 
 def after(numbers: Numbers, step: Step) -> Numbers:
     """What is left after a step, whose result need not be right."""
-    left = list(numbers)
-    left.remove(step[0])
-    left.remove(step[2])
-    return tuple(sorted([*left, step[3]]))
+    return tuple(sorted([*others(numbers, step), step[3]]))
 
 
 @cache
@@ -74,75 +75,46 @@ def reachable(numbers: Numbers) -> bool:
     return any(reachable(after(numbers, step)) for step in steps(numbers))
 
 
-def judge(numbers: Numbers, taken: list[Step]) -> list[list[Label]]:
-    """Labels of the four decisions of each step: a, operation, b, result.
+def judge(numbers: Numbers, step: Step, lost: bool) -> list[Label]:
+    """Labels of the four decisions of a step: a, operation, b, result.
 
     While 24 is in reach, the slip is the first of the four with which no step begins that is right and keeps it in
     reach; whatever comes before is right, and whatever comes after follows from it. A wrong result is a slip always.
     """
-    judged = []
-    lost = False
-    for step in taken:
-        words = _words(step)
-        labels = [Label.PROPAGATED if lost else Label.RIGHT] * 4
-        if not lost:
-            good = [_words(s) for s in steps(numbers) if reachable(after(numbers, s))]
-            for place in range(4):
-                allowed = {other[place] for other in good if other[:place] == words[:place]}
-                if words[place] not in allowed:
-                    labels[place:] = [Label.SLIP] + [Label.PROPAGATED] * (3 - place)
-                    lost = True
-                    break
-        if step[3] != apply(*step[:3]):
-            labels[3] = Label.SLIP
-        judged.append(labels)
-        numbers = after(numbers, step)
-    return judged
+    labels = [Label.PROPAGATED if lost else Label.RIGHT] * 4
+    if not lost:
+        good = [other for other in steps(numbers) if reachable(after(numbers, other))]
+        kept = next(n for n in range(4, -1, -1) if any(other[:n] == step[:n] for other in good))
+        labels[kept:] = [Label.SLIP, *[Label.PROPAGATED] * 3][: 4 - kept]
+    a, operation, b, result = step
+    if result != OPERATIONS[operation](a, b):
+        labels[3] = Label.SLIP
+    return labels
 
 
-def _words(step: Step) -> list[str]:
-    return [str(part) for part in step]
-
-
-def _rollouts(groups: int, group_size: int, seed: int) -> list[WordRollout]:
-    rollouts = []
-    for group in range(groups):
-        rng = random.Random(derived_seed(seed, group))
-        start: Numbers = ()
-        while not start or not reachable(start):
-            start = tuple(sorted(Fraction(rng.randint(1, LARGEST)) for _ in range(4)))
-        taste = rng.getrandbits(32)
-        rollouts += [_rollout(group, start, taste, rng) for _ in range(group_size)]
-    return rollouts
-
-
-def _rollout(group: int, start: Numbers, taste: int, rng: random.Random) -> WordRollout:
+def play(group: int, start: Numbers, taste: int, rng: random.Random) -> WordRollout:
+    """One game of the scripted policy."""
     numbers, taken = start, []
     while len(numbers) > 1:
-        step = _choose(numbers, taste, rng)
+        a, operation, b, result = _choose(numbers, taste, rng)
         if rng.random() < SLIP_RATE:
-            a, operation, b, result = step
-            step = (a, operation, b, rng.choice([result + off for off in (1, -1, 10, -10) if result + off >= 0]))
-        taken.append(step)
-        numbers = after(numbers, step)
+            result = rng.choice([result + off for off in (1, -1, 10, -10) if result + off >= 0])
+        taken.append((numbers, (a, operation, b, result)))
+        numbers = after(*taken[-1])
 
-    words: list[str] = []
-    labels: list[Label] = []
-    numbers = start
-    for step, of_four in zip(taken, judge(start, taken), strict=True):
-        filler = rng.choice(_FILLERS) if rng.random() < FILLER_RATE else []
-        words += filler
-        a, operation, b, result = _words(step)
-        left = list(numbers)
-        left.remove(step[0])
-        left.remove(step[2])
-        said = [a, operation, b, "=", result, "(left:", result, *map(str, left), ")"]
-        words += said
-        labels += [Label.OTHER] * len(filler) + [*of_four[:3], Label.OTHER, of_four[3]]
-        labels += [Label.OTHER] * (len(said) - 5)
-        numbers = after(numbers, step)
-    correct = numbers == (TARGET,) and Label.SLIP not in labels
-    return WordRollout(group, correct, words, labels)
+    r = WordRollout(group)
+    for left, step in taken:
+        if rng.random() < FILLER_RATE:
+            r.say(rng.choice(_FILLERS))
+        labels = judge(left, step, lost=Label.SLIP in r.labels)
+        a, operation, b, result = map(str, step)
+        for word, label in zip((a, operation, b), labels, strict=False):
+            r.say(word, label)
+        r.say("=")
+        r.say(result, labels[3])
+        r.say(f"(left: {result} {' '.join(map(str, others(left, step)))} )")
+    r.correct = numbers == (TARGET,) and Label.SLIP not in r.labels
+    return r
 
 
 def _choose(numbers: Numbers, taste: int, rng: random.Random) -> Step:
@@ -155,7 +127,7 @@ def _choose(numbers: Numbers, taste: int, rng: random.Random) -> Step:
 @cache
 def _logit(numbers: Numbers, step: Step, taste: int) -> float:
     a, _, b, result = step
-    logit = random.Random(f"{taste} {_words(step)}").gauss()
+    logit = random.Random(f"{taste} {[str(part) for part in step]}").gauss()
     logit -= abs(result - TARGET) / 24
     logit += 1.0 * (result > 0 and TARGET % result == 0) - 1.0 * (a < b)
     return float(logit + FORESIGHT[len(numbers)] * reachable(after(numbers, step)))
