@@ -39,6 +39,12 @@ class Completions:
         return Completions(*(joined(field.name) for field in fields(Completions)))
 
 
+def weight(linear: torch.nn.Module) -> Tensor:
+    """The weight of a linear layer, with its low-rank adapter if it has one."""
+    adapted = getattr(linear, "active_adapters", ())
+    return linear.weight + sum(linear.get_delta_weight(name) for name in adapted) if adapted else linear.weight
+
+
 class Decoder:
     """The forward pass of a `LlamaForCausalLM` over a growing sequence.
 
@@ -48,22 +54,23 @@ class Decoder:
 
     def __init__(self, model, rows: int, width: int):
         config = model.config
-        self.heads, self.size = config.num_attention_heads, config.hidden_size // config.num_attention_heads
+        self.size = config.hidden_size // config.num_attention_heads
+        self.heads = config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads
         self.eps, self.model = config.rms_norm_eps, model
         self.layers = [
             (
                 layer.input_layernorm.weight,
-                torch.cat([getattr(layer.self_attn, f"{part}_proj").weight for part in "qkv"]),
-                layer.self_attn.o_proj.weight,
+                torch.cat([weight(getattr(layer.self_attn, f"{part}_proj")) for part in "qkv"]),
+                weight(layer.self_attn.o_proj),
                 layer.post_attention_layernorm.weight,
-                torch.cat([layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight]),
-                layer.mlp.down_proj.weight,
+                torch.cat([weight(layer.mlp.gate_proj), weight(layer.mlp.up_proj)]),
+                weight(layer.mlp.down_proj),
             )
             for layer in model.model.layers
         ]
         self.cos, self.sin = (x[0] for x in model.model.rotary_emb(torch.zeros(1), torch.arange(width)[None]))
         self.keys, self.values = (
-            [torch.zeros(rows, self.heads, width, self.size) for _ in self.layers] for _ in range(2)
+            [torch.zeros(rows, self.heads[1], width, self.size) for _ in self.layers] for _ in range(2)
         )
 
     def forward(self, ids: Tensor, start: int, seen: Tensor) -> Tensor:
@@ -81,10 +88,11 @@ class Decoder:
             self.layers, self.keys, self.values, strict=True
         ):
             x = F.linear(F.rms_norm(hidden, norm.shape, norm, self.eps), qkv)
-            q, k, v = x.view(B, n, 3, self.heads, self.size).permute(2, 0, 3, 1, 4)
+            q, k, v = x.view(B, n, sum(self.heads), self.size).transpose(1, 2).split(self.heads, dim=1)
             keys[:, :, columns], values[:, :, columns] = self._rotate(k, columns), v
-            scores = self._rotate(q, columns) @ keys[:, :, : start + n].transpose(2, 3) * self.size**-0.5 + bias
-            attended = scores.softmax(-1) @ values[:, :, : start + n]
+            attended = F.scaled_dot_product_attention(
+                self._rotate(q, columns), keys[:, :, : start + n], values[:, :, : start + n], bias, enable_gqa=True
+            )
             hidden = hidden + F.linear(attended.transpose(1, 2).reshape(B, n, -1), out)
             gate, up = F.linear(F.rms_norm(hidden, norm2.shape, norm2, self.eps), gate_up).chunk(2, -1)
             hidden = hidden + F.linear(F.silu(gate) * up, down)
