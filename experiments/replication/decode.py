@@ -42,7 +42,8 @@ class Completions:
 def weight(linear: torch.nn.Module) -> Tensor:
     """The weight of a linear layer, with its low-rank adapter if it has one."""
     adapted = getattr(linear, "active_adapters", ())
-    return linear.weight + sum(linear.get_delta_weight(name) for name in adapted) if adapted else linear.weight
+    merged = linear.weight + sum(linear.get_delta_weight(name) for name in adapted)
+    return merged.to(linear.weight.dtype)
 
 
 class Decoder:
@@ -68,20 +69,21 @@ class Decoder:
             )
             for layer in model.model.layers
         ]
-        self.cos, self.sin = (x[0] for x in model.model.rotary_emb(torch.zeros(1), torch.arange(width)[None]))
+        like = model.lm_head.weight
+        self.cos, self.sin = (x[0] for x in model.model.rotary_emb(like[:1], torch.arange(width)[None]))
         self.keys, self.values = (
-            [torch.zeros(rows, self.heads[1], width, self.size) for _ in self.layers] for _ in range(2)
+            [like.new_zeros(rows, self.heads[1], width, self.size) for _ in self.layers] for _ in range(2)
         )
 
     def forward(self, ids: Tensor, start: int, seen: Tensor) -> Tensor:
-        """Logits (B, V) after the tokens `ids` (B, n), which stand in the columns from `start` on.
+        """Logits (B, V) in float32 after the tokens `ids` (B, n), which stand in the columns from `start` on.
 
         `seen` (B, start + n) is False at padding.
         """
         B, n = ids.shape
-        bias = torch.zeros(B, 1, 1, start + n).masked_fill(~seen[:, None, None], -1e9)
+        bias = self.cos.new_zeros(B, 1, 1, start + n).masked_fill(~seen[:, None, None], -1e9)
         if n > 1:
-            bias = bias + torch.full((n, n), -1e9).triu(1)
+            bias = bias + bias.new_full((n, n), -1e9).triu(1)
         hidden = self.model.model.embed_tokens.weight[ids]
         columns = slice(start, start + n)
         for (norm, qkv, out, norm2, gate_up, down), keys, values in zip(
@@ -97,7 +99,7 @@ class Decoder:
             gate, up = F.linear(F.rms_norm(hidden, norm2.shape, norm2, self.eps), gate_up).chunk(2, -1)
             hidden = hidden + F.linear(F.silu(gate) * up, down)
         final = self.model.model.norm.weight
-        return F.linear(F.rms_norm(hidden[:, -1], final.shape, final, self.eps), self.model.lm_head.weight)
+        return F.linear(F.rms_norm(hidden[:, -1], final.shape, final, self.eps), self.model.lm_head.weight).float()
 
     def select(self, rows: Tensor) -> None:
         """Keeps the given rows of the cache, in that order."""

@@ -39,6 +39,7 @@ class Settings:
     prompts: int = 8
     group_size: int = 16
     mini_batches: int = 2
+    parts: int = 4  # of a mini-batch, of like length each: less padding, but a long prompt is computed in each
     learning_rate: float = 2e-4
     warmup: int = 5
     rounds: int = 4  # of generation at most, to fill a batch of DAPO's
@@ -184,8 +185,8 @@ def policy_loss(
     model, prompts: list[list[int]], completions: Completions, advantage_BT: Tensor, rows: Tensor, settings: Settings
 ) -> Tensor:
     """The clipped objective over `rows`: the mean over tokens (DAPO), or over rollouts of their token means (GRPO)."""
-    rows = rows[completions.mask[rows].sum(1).argsort()]  # in parts of like length, for less padding
-    new_K = torch.cat([_log_probabilities(model, prompts, completions, part) for part in rows.chunk(4)])
+    rows = rows[completions.mask[rows].sum(1).argsort()]
+    new_K = torch.cat([_log_probabilities(model, prompts, completions, part) for part in rows.chunk(settings.parts)])
     mask_BT = completions.mask[rows]
     ratio_K = (new_K - completions.log_probabilities[rows][mask_BT]).exp()
     advantage_K = advantage_BT[rows][mask_BT]
@@ -203,7 +204,7 @@ def _log_probabilities(model, prompts: list[list[int]], completions: Completions
     mask_BT = mask_BT[:, : int(mask_BT.sum(1).max())]
     ids_BT = completions.token_ids[rows][:, : mask_BT.shape[1]]
     hidden_BT = completion_states(model, [prompts[row] for row in rows.tolist()], ids_BT)
-    return -F.cross_entropy(model.lm_head(hidden_BT[mask_BT]), ids_BT[mask_BT], reduction="none")
+    return -F.cross_entropy(model.lm_head(hidden_BT[mask_BT]).float(), ids_BT[mask_BT], reduction="none")
 
 
 def completion_states(model, prompts: list[list[int]], ids_BT: Tensor) -> Tensor:

@@ -34,7 +34,10 @@ SETTINGS = {
     "chain_hard": MANY_PROMPTS,
     "legs": MANY_PROMPTS,
     "words": MANY_PROMPTS,
-    "svamp": {"prompts": 8, "group_size": 8, "updates": 60, "evaluate_every": 60, "final_evaluations": 1},
+    "svamp": {
+        **{"prompts": 8, "group_size": 8, "parts": 1},
+        **{"updates": 60, "evaluate_every": 60, "final_evaluations": 1, "final_rows": 200},
+    },
 }
 SVAMP = ("grpo", "grpo+ktae", "grpo+context", "grpo+positive")
 TUNED = (

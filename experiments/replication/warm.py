@@ -36,8 +36,11 @@ def load(task: str, seed: int):
 
         torch.manual_seed(derived_seed("adapters", seed))
         adapters = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear")
-        model = AutoModelForCausalLM.from_pretrained(SMOLLM2, dtype=torch.float32)
-        return inject_adapter_in_model(adapters, model), AutoTokenizer.from_pretrained(SMOLLM2)
+        model = inject_adapter_in_model(adapters, AutoModelForCausalLM.from_pretrained(SMOLLM2, dtype=torch.bfloat16))
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        return model, AutoTokenizer.from_pretrained(SMOLLM2)
     folder = FOLDER / f"{task}_{seed}"
     if not (folder / "config.json").exists():
         model, tokenizer = train(task, seed)
