@@ -69,10 +69,9 @@ class Decoder:
             )
             for layer in model.model.layers
         ]
-        like = model.lm_head.weight
-        self.cos, self.sin = (x[0] for x in model.model.rotary_emb(like[:1], torch.arange(width)[None]))
+        self.cos, self.sin = (x[0] for x in model.model.rotary_emb(torch.zeros(1), torch.arange(width)[None]))
         self.keys, self.values = (
-            [like.new_zeros(rows, self.heads[1], width, self.size) for _ in self.layers] for _ in range(2)
+            [torch.zeros(rows, self.heads[1], width, self.size) for _ in self.layers] for _ in range(2)
         )
 
     def forward(self, ids: Tensor, start: int, seen: Tensor) -> Tensor:
@@ -81,20 +80,22 @@ class Decoder:
         `seen` (B, start + n) is False at padding.
         """
         B, n = ids.shape
-        bias = self.cos.new_zeros(B, 1, 1, start + n).masked_fill(~seen[:, None, None], -1e9)
+        bias = torch.zeros(B, 1, 1, 1, start + n).masked_fill(~seen[:, None, None, None], -1e9)
         if n > 1:
-            bias = bias + bias.new_full((n, n), -1e9).triu(1)
+            bias = bias + torch.full((n, n), -1e9).triu(1)
         hidden = self.model.model.embed_tokens.weight[ids]
         columns = slice(start, start + n)
         for (norm, qkv, out, norm2, gate_up, down), keys, values in zip(
             self.layers, self.keys, self.values, strict=True
         ):
             x = F.linear(F.rms_norm(hidden, norm.shape, norm, self.eps), qkv)
-            q, k, v = x.view(B, n, sum(self.heads), self.size).transpose(1, 2).split(self.heads, dim=1)
+            q, k, v = x.float().view(B, n, sum(self.heads), self.size).transpose(1, 2).split(self.heads, dim=1)
             keys[:, :, columns], values[:, :, columns] = self._rotate(k, columns), v
-            attended = F.scaled_dot_product_attention(
-                self._rotate(q, columns), keys[:, :, : start + n], values[:, :, : start + n], bias, enable_gqa=True
-            )
+            # Query heads that share a head of the keys, as if they were more queries of it.
+            q = self._rotate(q, columns).reshape(B, self.heads[1], -1, self.size)
+            scores = (q @ keys[:, :, : start + n].transpose(2, 3) * self.size**-0.5).unflatten(2, (-1, n)) + bias
+            attended = scores.softmax(-1).flatten(2, 3) @ values[:, :, : start + n]
+            attended = attended.view(B, -1, n, self.size).to(hidden.dtype)
             hidden = hidden + F.linear(attended.transpose(1, 2).reshape(B, n, -1), out)
             gate, up = F.linear(F.rms_norm(hidden, norm2.shape, norm2, self.eps), gate_up).chunk(2, -1)
             hidden = hidden + F.linear(F.silu(gate) * up, down)
@@ -145,7 +146,9 @@ def sample(
         probabilities = logp.exp()
         token = logp.argmax(-1)
         if generator is not None:
-            token = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+            drawn = torch.rand(len(alive), 1, generator=generator)
+            below = probabilities.cumsum(-1)
+            token = (below <= drawn * below[:, -1:]).sum(-1).clamp(max=below.shape[1] - 1)
         ids_BT[alive, t], mask_BT[alive, t] = token, True
         logp_BT[alive, t] = logp.gather(1, token[:, None])[:, 0]
         entropy_BT[alive, t] = -(probabilities * logp).sum(-1)

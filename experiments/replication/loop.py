@@ -83,6 +83,8 @@ def run(model, tokenizer, task: Task, method: Estimator, settings: Settings, see
         )
         order = torch.randperm(len(prompts), generator=generator)
         for rows_B in order.chunk(settings.mini_batches):
+            if not advantage_BT[rows_B].any():
+                continue
             policy_loss(model, prompts, batch.completions, advantage_BT, rows_B, settings).backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
@@ -185,17 +187,18 @@ def policy_loss(
     model, prompts: list[list[int]], completions: Completions, advantage_BT: Tensor, rows: Tensor, settings: Settings
 ) -> Tensor:
     """The clipped objective over `rows`: the mean over tokens (DAPO), or over rollouts of their token means (GRPO)."""
-    rows = rows[completions.mask[rows].sum(1).argsort()]
-    new_K = torch.cat([_log_probabilities(model, prompts, completions, part) for part in rows.chunk(settings.parts)])
+    length_B = completions.mask[rows].sum(1)
+    weight_B = 1 / (length_B.sum() if settings.dapo else length_B * len(rows)).expand(len(rows))
+    learned_B = advantage_BT[rows].any(1)  # a rollout without advantage has no gradient
+    order = length_B[learned_B].argsort()
+    rows, weight_B = rows[learned_B][order], weight_B[learned_B][order]
     mask_BT = completions.mask[rows]
+    new_K = torch.cat([_log_probabilities(model, prompts, completions, part) for part in rows.chunk(settings.parts)])
     ratio_K = (new_K - completions.log_probabilities[rows][mask_BT]).exp()
     advantage_K = advantage_BT[rows][mask_BT]
     clipped_K = ratio_K.clamp(0.8, 1.28 if settings.dapo else 1.2)
-    loss_K = -torch.minimum(ratio_K * advantage_K, clipped_K * advantage_K)
-    if settings.dapo:
-        return loss_K.mean()
-    length_B = mask_BT.sum(1)
-    return (loss_K / length_B[mask_BT.nonzero()[:, 0]]).sum() / len(length_B)
+    gain_K = torch.minimum(ratio_K * advantage_K, clipped_K * advantage_K)
+    return -(gain_K * weight_B[mask_BT.nonzero()[:, 0]]).sum()
 
 
 def _log_probabilities(model, prompts: list[list[int]], completions: Completions, rows: Tensor) -> Tensor:
