@@ -3,8 +3,8 @@
     python experiments/credit/predicts.py
 
 Spearman's rank correlation over the methods that were both measured (held_out.jsonl) and trained on the chains
-(../replication/runs.jsonl, the default settings): of the metric on `chain` or `gradients` with the mean gain over GRPO,
-paired by seed. Intervals are 95 % bootstrap intervals over methods, wide as they are few.
+(../replication/first_runs.jsonl, the default settings): of the metric on `chain` or `gradients` with the mean gain over
+GRPO, paired by seed. Intervals are 95 % bootstrap intervals over methods, wide as they are few.
 """
 
 import json
@@ -47,7 +47,7 @@ def correlation(x: np.ndarray, y: np.ndarray) -> str:
 
 
 def main() -> None:
-    runs = [json.loads(line) for line in (HERE.parent / "replication" / "runs.jsonl").read_text().splitlines()]
+    runs = [json.loads(line) for line in (HERE.parent / "replication" / "first_runs.jsonl").read_text().splitlines()]
     rows = [json.loads(line) for line in (HERE / "held_out.jsonl").read_text().splitlines()]
     measured: dict[str, dict[str, list]] = defaultdict(dict)
     for row in rows:

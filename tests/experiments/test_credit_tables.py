@@ -12,7 +12,7 @@ def test_the_committed_tables_are_those_of_the_committed_rows(tmp_path):
     assert rows
     (tmp_path / "credit").mkdir()
     (tmp_path / "replication").mkdir()
-    shutil.copy(FOLDER.parent / "replication" / "runs.jsonl", tmp_path / "replication")
+    shutil.copy(FOLDER.parent / "replication" / "first_runs.jsonl", tmp_path / "replication")
     for path in (*rows, *FOLDER.glob("*.py")):
         shutil.copy(path, tmp_path / "credit")
     for script in ("tables.py", "predicts.py"):
