@@ -21,8 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = credit.add_argument
     size = credit.add_mutually_exclusive_group()
     size.add_argument("--groups", type=int, default=GROUPS, help="prompts of each source (default: %(default)s)")
-    quick = {"dest": "groups", "action": "store_const", "const": QUICK_GROUPS}
-    size.add_argument("--quick", **quick, help="%(const)s groups of each source: a minute or two")
+    size.add_argument("--quick", dest="groups", action="store_const", const=QUICK_GROUPS, help="%(const)s of them")
     add("--group-size", type=int, default=GROUP_SIZE, help="rollouts of each prompt (default: %(default)s)")
     add("--sources", metavar="NAMES", help="only these, separated by commas")
     add("--estimators", metavar="NAMES", help="only these or functions, module:function, and the controls")

@@ -18,7 +18,7 @@ MAX_COMPLETION = 64
 
 
 @cache
-def load() -> tuple[Any, PreTrainedTokenizerFast]:
+def load() -> tuple[Any, Any]:
     """Model and tokenizer, the same objects at every call: not to be trained."""
     return AutoModelForCausalLM.from_pretrained(CHECKPOINT).eval(), AutoTokenizer.from_pretrained(CHECKPOINT)
 
