@@ -67,11 +67,10 @@ def build_model(seed: int, vocabulary: int = len(SPECIAL) + len(WORDS), **change
         "max_position_embeddings": 128,
         # About 1/sqrt(hidden_size); the default of 0.02 suits models some twenty times as wide.
         "initializer_range": 0.1,
+        "tie_word_embeddings": False,
     }
     rope = {"rope_type": "default", "rope_theta": 1000.0}
-    config = LlamaConfig(
-        vocab_size=vocabulary, rope_parameters=rope, tie_word_embeddings=False, **special, **(sizes | changes)
-    )
+    config = LlamaConfig(vocab_size=vocabulary, rope_parameters=rope, **special, **(sizes | changes))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
@@ -140,9 +139,11 @@ def warm_start(seed: int, steps: int = DEFAULT_STEPS) -> LlamaForCausalLM:
     return model
 
 
-def imitate(model, batches: Iterable[Sequence[tuple[Tensor, Tensor]]], steps: int) -> None:
+def imitate(
+    model, batches: Iterable[Sequence[tuple[Tensor, Tensor]]], steps: int, learning_rate: float = LEARNING_RATE
+) -> None:
     """Train `model` in place, an update a batch; of a batch's (token ids, labels) pairs the losses are added."""
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     # Constant after the warm-up, then down to nearly nothing over the second half.
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: max(0.02, min(1.0, (step + 1) / WARMUP, 2 * (1 - step / steps)))
