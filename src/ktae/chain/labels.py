@@ -41,7 +41,7 @@ def label_steps(problem: Problem, completion: str) -> list[Label]:
     truth, steps = problem.values, len(problem.operations)
     before = value = problem.start  # the response's own values: before the current step, and latest
     step, done = None, 0  # index of the current step; steps that have a result, in order
-    for i, (word, following) in enumerate(zip(words, [*words[1:], ""], strict=True)):
+    for i, (word, following) in enumerate(zip(words, [*words, ""][1:], strict=True)):
         if word in STEPS:
             step, before = STEPS[word], value
             if step != done or step >= steps:
