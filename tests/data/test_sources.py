@@ -108,6 +108,7 @@ def test_values_of_another_kind(row):
         (other(), ["problem", "worked_out"], r"'answer', got .*; did you mean 'worked_out'\? \(.* --answer-column"),
         (other(), ["answer", "a", "b"], r"'problem', got \['a', 'answer', 'b'\] \("),
         (other(problem=("prompt",)), ["answer", "prompts"], r"needs the column 'prompt', got .*mean 'prompts'\?"),
+        (other(id="key", required=("key",)), ["answer", "problem"], r"the column 'key', got \['answer', 'problem'\]$"),
         (other(levels=("rank",), required=("rank",)), ["answer", "problem", "level"], "'rank', got .*mean 'level'"),
     ],
 )

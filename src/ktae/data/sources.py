@@ -159,8 +159,8 @@ class Source:
         if any(name in held or name.partition(".")[0] in held for name in wanted):
             return
         left = sorted({*held} - {*taken})
-        hint = next(filter(None, (did_you_mean(name, left) for name in wanted)), "")
-        hint = hint or f"; did you mean {left[0]!r}?" * (len(left) == 1)
+        only = f"; did you mean {left[0]!r}?" if len(left) == 1 else ""
+        hint = next(filter(None, (did_you_mean(name, left) for name in wanted)), only)
         if self.name not in SOURCES and wanted[0] in COLUMNS:
             hint += f" (ktae data prepare --{wanted[0]}-column names it)"
         raise ValueError(f"{self.name} needs the column {' or '.join(map(repr, wanted))}, got {sorted(held)}{hint}")

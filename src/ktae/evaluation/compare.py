@@ -265,19 +265,19 @@ def _changed(about_a: Mapping[str, Any], about_b: Mapping[str, Any], keys: Itera
 def _decoding(about_a: Mapping[str, Any], about_b: Mapping[str, Any]) -> tuple[str, str]:
     """What to say first if the two were decoded differently, and what the data speak of."""
     changed = _changed(about_a, about_b, _DECODING)
-    if about_a.get("model") is not None and about_a["model"] == about_b.get("model"):
+    models = {about.get("model") for about in (about_a, about_b)}
+    if len(models) == 1 and None not in models:
         if not changed:
-            return (
-                "",
-                "A and B are one model, decoded alike: what differs is the draws, or named below.",
-            )
+            return "", "A and B are one model, decoded alike: what differs is the draws, or named below."
         return (
             f"A and B are one model, decoded differently ({changed}): what follows is about decoding, not models.",
             "The data speak of two ways to decode this model on problems like these.",
         )
     said = f"A and B were decoded differently ({changed}): what follows is about models and decoding together."
-    of_models = (
-        f"The data speak of these two models{', each as it was decoded,' * bool(changed)} on problems like these. "
-        "Whether another training run would do the same takes runs with other seeds."
+    if None in models:  # answers of other programs
+        return said * bool(changed), "The data speak of these two sets of answers, on problems like these."
+    each = ", each as it was decoded," * bool(changed)
+    return said * bool(changed), (
+        f"The data speak of these two models{each} on problems like these. Whether another training run would do the "
+        "same takes runs with other seeds."
     )
-    return said * bool(changed), of_models
