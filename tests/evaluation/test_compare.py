@@ -175,6 +175,7 @@ def test_what_was_decoded_differently_is_said_first(pair, other, capsys):
     a, b = pair(SAME, SAME, {"model": "x", **GREEDY}, {"model": other, **SAMPLED})
     found = compare(a, b)
     assert "temperature 0.0 and 0.6" in found.decoding
+    capsys.readouterr()
     assert main(["compare", str(a), str(b)]) == 0
     assert " ".join(capsys.readouterr().out.split()).startswith(f"{found.decoding} A is ")
     if other == "x":

@@ -146,7 +146,7 @@ def test_mistakes_are_one_line_and_leave_no_folder(tmp_path, arguments, message,
 
 def test_tasks_from_a_folder(tmp_path):
     for name in ("aime24", "minerva"):
-        rows = [{"problem": f"{n % 97} S1 +1 ?", "answers": [n + 1]} for n in range(TASKS[name].size)]
+        rows = [{"problem": f"{n % 97} S1 +{1 + n // 97} ?", "answers": [n + 1]} for n in range(TASKS[name].size)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = EvalSettings(MODEL, ("aime24", "minerva"), tmp_path / "out", Sampling(), data_dir=tmp_path, limit=4)
     results = evaluate(settings)

@@ -206,7 +206,7 @@ def table(results: Mapping[str, Any]) -> Table:
         "task": list(results["tasks"]),
         "problems": [times(task["problems"], task["samples_per_problem"]) for task in tasks],
         "accuracy, %": [_accuracy(task) for task in tasks],
-        **{f"{name}@k": [_largest_k(task[f"{name}_at_k"]) for task in tasks] for name in ("pass", "maj")},
+        **dict(_at_k(tasks, name) for name in ("pass", "maj")),
         "length": [f"{task['length']['mean']:.0f}" if task["length"] else "" for task in tasks],
         "cut off": [f"{task['truncated']:.1%}" if task["truncated"] is not None else "" for task in tasks],
         "no answer": [f"{task['verdicts']['no_answer'] / sum(task['verdicts'].values()):.1%}" for task in tasks],
@@ -230,9 +230,12 @@ def _accuracy(summary: Mapping[str, Any]) -> str:
     return f"{100 * summary['accuracy']:.1f} [{100 * summary['low']:.1f}, {100 * summary['high']:.1f}]"
 
 
-def _largest_k(found: Mapping[str, Any]) -> str:
-    k, estimate = list(found.items())[-1]
-    return f"{100 * estimate['value']:.1f} (k={k})" if k != "1" else ""
+def _at_k(tasks: Sequence[Mapping[str, Any]], name: str) -> tuple[str, list[str]]:
+    """A column with the largest k of each task; the k is in the header if it is the same for all."""
+    last = [list(task[f"{name}_at_k"].items())[-1] for task in tasks]
+    is_same = len({k for k, _ in last}) == 1
+    cells = [f"{100 * found['value']:.1f}{'' if is_same else f' (k={k})'}" if k != "1" else "" for k, found in last]
+    return f"{name}@{last[0][0] if is_same else 'k'}", cells
 
 
 def as_markdown(heading: str, blocks: Sequence[str | Table]) -> str:

@@ -99,6 +99,6 @@ def load_problems(task: Task, data_dir: Path | None = None) -> list[Problem]:
         if not problem.text or not problem.answers:
             raise ValueError(f"{source.path}: the problem {problem.id!r} has no {'answer' if problem.text else 'text'}")
         if problem.id in seen:
-            raise ValueError(f"{source.path}: two problems have the id {problem.id!r}")
+            raise ValueError(f"{source.path}: two problems have the id {problem.id!r}, or the text and no id")
         seen.add(problem.id)
     return problems
