@@ -95,7 +95,7 @@ def _fields(row: dict[str, Any], name: str) -> _Fields:
         stored = stored == "correct"
     elif name == "lighteval":
         gold = row["doc"]["gold_index"]
-        answers = [answers[index] for index in (gold if isinstance(gold, list) else [gold])]
+        answers = [row["doc"]["choices"][index] for index in (gold if isinstance(gold, list) else [gold])]
         metrics = [value for value in (stored or {}).values() if isinstance(value, int | float)]
         stored = metrics[0] if len(metrics) == 1 else None
     elif name == "lighteval before 0.10":  # lists are lists, or their Python text
