@@ -1,4 +1,4 @@
-"""The tasks: chains of arithmetic at two difficulties, and leg counting, a text task of reasoning-gym."""
+"""The tasks: chains of arithmetic at two difficulties, leg counting, and word problems in a byte-pair encoding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ktae.bench.sources import legs
+from ktae.bench.sources import legs, word_problems
 from ktae.chain import problems as chain
 from ktae.chain.labels import Label, label_steps
 
@@ -22,7 +22,7 @@ class Task:
         test: the held-out problems.
         prompt, reward: a problem's prompt; the outcome reward, 0 or 1, of a completion's text.
         answer: the number that a completion's text ends with; None without one.
-        labels: of a problem and a completion's text, one `Label` a token; for the oracle alone.
+        labels: of a problem and a completion's tokens as in the vocabulary, one `Label` a token; for the oracle alone.
         max_completion: in tokens.
     """
 
@@ -31,7 +31,7 @@ class Task:
     prompt: Callable[[Any], str]
     reward: Callable[[Any, str], float]
     answer: Callable[[str], int | None]
-    labels: Callable[[Any, str], list[Label]]
+    labels: Callable[[Any, list[str]], list[Label]]
     max_completion: int
 
 
@@ -41,7 +41,7 @@ CHAIN = Task(
     prompt=lambda problem: problem.prompt,
     reward=lambda problem, text: float(chain.extract_answer(text) == problem.answer),
     answer=chain.extract_answer,
-    labels=label_steps,
+    labels=lambda problem, tokens: label_steps(problem, " ".join(tokens)),
     max_completion=64,
 )
 
@@ -74,9 +74,19 @@ LEGS = Task(
     prompt=_legs_prompt,
     reward=lambda problem, text: float(legs.extract_answer(text) == problem.answer),
     answer=legs.extract_answer,
-    labels=legs.label_steps,
+    labels=lambda problem, tokens: legs.label_steps(problem, " ".join(tokens)),
     max_completion=96,
 )
 
+WORDS = Task(
+    problems=word_problems.training_stream,
+    test=word_problems.test_problems(),
+    prompt=lambda problem: problem.prompt,
+    reward=lambda problem, text: float(word_problems.extract_answer(text) == problem.answer),
+    answer=word_problems.extract_answer,
+    labels=word_problems.label_tokens,
+    max_completion=144,
+)
+
 # The hard chains are the same problems from a warm start of fewer updates.
-TASKS = {"chain": CHAIN, "chain_hard": CHAIN, "legs": LEGS}
+TASKS = {"chain": CHAIN, "chain_hard": CHAIN, "legs": LEGS, "words": WORDS}

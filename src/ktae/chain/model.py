@@ -6,6 +6,7 @@ that takes a causal language model takes it.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -16,7 +17,7 @@ from ktae.chain.problems import WORDS
 CHECKPOINT = Path(__file__).parent / "weights"
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
-_SPECIAL = (PAD, BOS, EOS)
+SPECIAL = (PAD, BOS, EOS)
 # All but one in ten thousand of the teacher's traces fit.
 MAX_COMPLETION = 64
 
@@ -28,11 +29,16 @@ def build_tokenizer(words: Sequence[str] = WORDS) -> PreTrainedTokenizerFast:
     plain text; pass `add_special_tokens=False` to encode a completion. Decoding joins the words with single
     spaces. Batches are padded on the left. An unknown word raises an error: there is no token for it.
     """
-    vocabulary = {word: index for index, word in enumerate((*_SPECIAL, *words))}
+    vocabulary = {word: index for index, word in enumerate((*SPECIAL, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return fast_tokenizer(tokenizer)
+
+
+def fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """A tokenizer whose first ids are those of `SPECIAL`, for transformers: `<bos>` in front, padding on the left."""
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, vocabulary[BOS])]
+        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, SPECIAL.index(BOS))]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -44,26 +50,29 @@ def build_tokenizer(words: Sequence[str] = WORDS) -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(seed: int, words: Sequence[str] = WORDS) -> LlamaForCausalLM:
-    """A freshly initialised model in float32 for the tokenizer of `words`, its weights determined by `seed`.
+def build_model(seed: int, vocabulary: int = len(SPECIAL) + len(WORDS), **changes: Any) -> LlamaForCausalLM:
+    """A freshly initialised model in float32, its weights determined by `seed`.
 
-    Generation is set to plain sampling at temperature 1 from the whole vocabulary.
+    Generation is set to plain sampling at temperature 1 from the whole vocabulary. `changes` are of the configuration.
     """
-    pad, bos, eos = range(len(_SPECIAL))
-    config = LlamaConfig(
-        vocab_size=len(_SPECIAL) + len(words),
-        hidden_size=96,
-        intermediate_size=256,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=128,
-        rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
+    pad, bos, eos = range(len(SPECIAL))
+    sizes = {
+        "hidden_size": 96,
+        "intermediate_size": 256,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128,
         # About 1/sqrt(hidden_size); the default of 0.02 suits models some twenty times as wide.
-        initializer_range=0.1,
+        "initializer_range": 0.1,
+    }
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
         tie_word_embeddings=False,
         pad_token_id=pad,
         bos_token_id=bos,
         eos_token_id=eos,
+        **(sizes | changes),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -108,9 +108,11 @@ def warm_start(seed: int, steps: int = DEFAULT_STEPS):
     return model
 
 
-def imitate(model, batches: Iterable[Sequence[tuple[torch.Tensor, torch.Tensor]]], steps: int) -> None:
+def imitate(
+    model, batches: Iterable[Sequence[tuple[torch.Tensor, torch.Tensor]]], steps: int, learning_rate=LEARNING_RATE
+) -> None:
     """Train `model` in place, an update a batch; of a batch's (token ids, labels) pairs the losses are added."""
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     # Constant after the warm-up, then down to nearly nothing over the second half.
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: max(0.02, min(1.0, (step + 1) / WARMUP, 2 * (1 - step / steps)))
