@@ -89,21 +89,15 @@ def test_labels_of_the_teacher_by_another_reading(tokenizer, seed):
     trace = word_problems.teacher_trace(problem, rng)
     judged = label_tokens(problem, tokenizer.tokenize(trace))
     correct = extract_answer(trace) == problem.answer
-    wrong_sums = [
-        match for match in re.finditer(r"(\d+)([-+*/])(\d+)=(\d+)", trace)
-        if int(match[4]) != max(eval(f"{match[1]}{match[2].replace('/', '//')}{match[3]}"), 0)
-    ]  # fmt: skip
-    # Of the digits of a wrong sum one is a slip, or the token after them; what is right or read wrongly has none there.
     ends = list(itertools.accumulate(map(len, tokenizer.tokenize(trace))))
     slips = {end for end, label in zip(ends, judged, strict=True) if label is SLIP}
-    for match in re.finditer(r"=(\d+)(\W+\w*)?", trace):
-        in_result = any(match.start(1) < end <= match.end(1) + len(match[2] or "") for end in slips)
-        assert in_result == any(wrong.start(4) == match.start(1) for wrong in wrong_sums)
-    operations = [step.operation for step in problem.steps]
-    read = re.findall(r"(?<!check: )\b\d+([-+*/])\d+=", trace)
-    assert len(read) == len(operations)
-    for match, operation in zip(re.finditer(r"(?<!check: )\b\d+([-+*/])\d+=", trace), operations, strict=True):
-        assert (match.end(1) in slips) == (match[1] != operation)
+    # Of a wrong sum one digit is the slip, or the token after it.
+    for match in re.finditer(r"(\d+)([-+*/])(\d+)=(\d+)(\W*\w*)", trace):
+        right = max(eval(f"{match[1]}{match[2].replace('/', '//')}{match[3]}"), 0)
+        assert (int(match[4]) != right) == any(match.start(4) < end <= match.end(5) for end in slips)
+    read = re.finditer(r"(?<!check: )\b\d+([-+*/])\d+=", trace)
+    for match, step in zip(read, problem.steps, strict=True):
+        assert (match.end(1) in slips) == (match[1] != step.operation)
     assert correct or slips
     assert set(labels(tokenizer, word_problems.teacher_trace(problem, rng, slips=False), problem)) == {"R"}
 

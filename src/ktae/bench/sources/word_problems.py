@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from os.path import commonprefix
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -203,13 +204,13 @@ def _draw(rng: random.Random) -> WordProblem | None:
         n, m = wording.number or rng.randint(2, 5 if wording.packs else 12), rng.randint(2, 9)
         when = _WHEN if subject == person else ""
         sentences.append(_say(f"{when}{wording.phrase}.", rng, p=person, q=subject, r=bystander, n=n, m=m, t=things))
-        in_words, left, right = wording.number is not None, numbers[person], n
+        in_words, said = wording.number is not None, "packs" if wording.packs else "one"
+        left, right = numbers[person], n
         if wording.packs:
-            pair = (m, n) if in_words else (n, m)
-            steps.append(Step(pair[0], "*", pair[1], "packs", (subject,), wording.misread, in_words))
-            steps.append(Step(left, "+", Result(len(steps) - 1), "one", (subject,)))
-        else:
-            steps.append(Step(left, wording.operation, right, "one", (subject,), wording.misread, in_words))
+            left, right = (m, n) if in_words else (n, m)
+        steps.append(Step(left, wording.operation, right, said, (subject,), wording.misread, in_words))
+        if wording.packs:
+            steps.append(Step(numbers[person], "+", Result(len(steps) - 1), "one", (subject,)))
         person, numbers[subject] = subject, Result(len(steps) - 1)
     price, other = rng.randint(2, 5), rng.choice(list(numbers))
     if len(steps) > length or (question == "both" and other == person):
@@ -312,16 +313,12 @@ def _judge(problem: WordProblem, text: str) -> list[Label]:
 
     def mark(match: re.Match[str], name: str, right: set[str], label: Label) -> bool:
         """Marks a number: `label` as far as one of the right ones goes, then a slip and what follows from it."""
-        start, end, written = *match.span(name), match[name]
-        if written in right:
-            marks[start:end] = [label] * (end - start)
-            return True
-        starts = (i for i in range(end - start) if not any(number.startswith(written[: i + 1]) for number in right))
-        slip = start + next(starts, end - start)
-        marks[start:slip] = [label] * (slip - start)
-        marks[slip] = Label.SLIP
-        marks[slip + 1 : end] = [Label.PROPAGATED] * (end - slip - 1)
-        return False
+        (start, end), written = match.span(name), match[name]
+        same = max((len(commonprefix([written, number])) for number in right), default=0)  # noqa: RUF071
+        marks[start:end] = [label] * same + [Label.PROPAGATED] * (end - start - same)
+        if written not in right:
+            marks[start + same] = Label.SLIP
+        return written in right
 
     for match in _NUMBER.finditer(text):
         place = len(own) - bool(match["check"] and own)
