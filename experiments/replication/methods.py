@@ -36,6 +36,50 @@ def _ktae(**fields) -> Estimator:
     return key_tokens(KTAEConfig(**fields))
 
 
+def in_share(estimator: Estimator, share: float) -> Estimator:
+    """A scale without a knob: in each group, the root mean square of the values is `share` of the rollout advantages'.
+
+    The values' is over the tokens that have one.
+    """
+
+    def in_share(rollouts: Rollouts) -> Tensor:
+        value_BT, group_B = estimator(rollouts), rollouts.group_B
+        groups = int(group_B.max()) + 1
+        sizes = torch.zeros(3, groups, dtype=torch.float64)
+        sizes[0].index_add_(0, group_B, value_BT.double().square().sum(1))
+        sizes[1].index_add_(0, group_B, (value_BT != 0).sum(1).double())
+        sizes[2].index_add_(0, group_B, rollouts.rollout_advantages.double().square())
+        rms_G = (sizes[0] / sizes[1].clamp(min=1)).sqrt()
+        advantage_G = (sizes[2] / group_B.bincount(minlength=groups)).sqrt()
+        factor_G = torch.where(rms_G > 0, share * advantage_G / rms_G.clamp(min=1e-12), 0.0)
+        return (value_BT * factor_G[group_B][:, None]).float()
+
+    return in_share
+
+
+def surprise_and_context(rollouts: Rollouts) -> Tensor:
+    """Rare tokens by their rollout's own outcome, and six times what the others' outcomes say of them in context."""
+    return load_estimator("surprise")(rollouts) + 6 / RECOMMENDED.scale * load_estimator("ktae_context")(rollouts)
+
+
+def strongest(rollouts: Rollouts) -> Tensor:
+    """The value in contexts of one to four tokens that is largest in magnitude, the shortest on a tie."""
+    value_KBT = torch.stack([key_tokens(replace(RECOMMENDED, context=k))(rollouts) for k in (1, 2, 3, 4)])
+    return value_KBT.gather(0, value_KBT.abs().argmax(0, keepdim=True))[0]
+
+
+def times(estimator: Estimator, factor: float) -> Estimator:
+    """The values times `factor`; where nothing is added, the rollout advantages times it."""
+    if factor == 1:
+        return estimator
+
+    def times(rollouts: Rollouts) -> Tensor:
+        advantages_BT = (factor - 1) * rollouts.rollout_advantages[:, None].float() * rollouts.counted_BT
+        return advantages_BT if estimator is nothing else factor * estimator(rollouts)
+
+    return times
+
+
 METHODS = {
     "": nothing,
     "x3": advantages_x3,
@@ -43,6 +87,9 @@ METHODS = {
     "oracle": oracle,
     # By the names of the runs in runs.jsonl.
     "context": load_estimator("ktae_context"),
+    "context_in_share": in_share(load_estimator("ktae_context"), 1.0),
+    "surprise_context": surprise_and_context,
+    "strongest": strongest,
     "tempo": load_estimator("prefix_tree"),
     "gtpo": load_estimator("entropy_weighting"),
     "context_centered": key_tokens(replace(RECOMMENDED, centered=True)),

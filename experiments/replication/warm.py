@@ -6,6 +6,7 @@ python warm.py TASK SEED
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tasks import TASKS
+from tasks import LEGS, SMOLLM2, WORDS, task
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ktae.bench.sources import legs, word_problems
@@ -25,10 +26,8 @@ from ktae.seeds import derived_seed
 
 FOLDER = Path(os.environ.get("KTAE_WARM_STARTS", "/tmp/ktae_warm_starts"))
 # The hard chains stop early: .11 and .27 of the problems right, where the others begin at .4.
-UPDATES = {"chain": 1000, "chain_hard": 510, "legs": 1000, "words": 800}
-
-
-TEACHERS = {"legs": legs.teacher_trace, "words": word_problems.teacher_trace}
+UPDATES = {"chain": 1000, "chain_hard": 510, "legs": 1000, "words": 600}
+TEACHERS = {"legs": (LEGS, legs.teacher_trace), "words": (WORDS, word_problems.teacher_trace)}
 SIZES = {"legs": TRACES, "words": 24}  # of a batch
 LEARNING_RATES = {"legs": LEARNING_RATE, "words": 2e-3}
 # 3 million parameters.
@@ -43,7 +42,20 @@ WORDS_MODEL = {
 
 
 def load(task: str, seed: int):
-    """Model and tokenizer of a warm start, trained when missing (4 minutes of one core)."""
+    """Model and tokenizer of a warm start, trained when missing (4 minutes of one core; word problems 12).
+
+    SmolLM2's comes from experiments/smollm2_svamp/warm_start.py and gets low-rank adapters, which alone are trained.
+    """
+    if task == "svamp":
+        from peft import LoraConfig, inject_adapter_in_model
+
+        torch.manual_seed(derived_seed("adapters", seed))
+        adapters = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear")
+        model = inject_adapter_in_model(adapters, AutoModelForCausalLM.from_pretrained(SMOLLM2, dtype=torch.bfloat16))
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        return model, AutoTokenizer.from_pretrained(SMOLLM2)
     folder = FOLDER / f"{task}_{seed}"
     if not (folder / "config.json").exists():
         model, tokenizer = train(task, seed)
@@ -70,7 +82,7 @@ def train(task: str, seed: int):
 
 
 def _batches(task: str, tokenizer, rng: random.Random) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    problems = TASKS[task].problems(rng)
+    problems = TEACHERS[task][0].problems(rng)
     if task == "words":
         problems = _by_length(problems, 16 * SIZES[task])
     while True:
@@ -85,10 +97,11 @@ def _by_length(problems: Iterator[WordProblem], at_once: int) -> Iterator[WordPr
 
 def _batch(task: str, tokenizer, problems: list[Any], rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids (n, T), prompts with the teacher's traces, padded on the right; labels, -100 but on the traces."""
+    of_task, teacher = TEACHERS[task]
     rows, labels = [], []
     for problem in problems:
-        prompt = tokenizer(TASKS[task].prompt(problem))["input_ids"]
-        trace = tokenizer(TEACHERS[task](problem, rng), add_special_tokens=False)["input_ids"]
+        prompt = tokenizer(of_task.prompt(problem))["input_ids"]
+        trace = tokenizer(teacher(problem, rng), add_special_tokens=False)["input_ids"]
         trace.append(tokenizer.eos_token_id)
         rows.append(torch.tensor(prompt + trace))
         labels.append(torch.tensor([IGNORED] * len(prompt) + trace))
@@ -99,10 +112,25 @@ def _batch(task: str, tokenizer, problems: list[Any], rng: random.Random) -> tup
     )
 
 
+def keep_mixed(samples: int = 8) -> None:
+    """Writes mixed.jsonl: SVAMP's training problems of which SmolLM2 gets some of `samples` right and some wrong."""
+    from loop import correctness
+
+    model, tokenizer = load("svamp", 0)
+    rows = [json.loads(line) for line in (SMOLLM2 / "unseen.jsonl").read_text().splitlines()][200:]
+    correct = correctness(model, tokenizer, task("svamp"), rows, samples, torch.Generator().manual_seed(0)).mean(1)
+    kept = [row for row, share in zip(rows, correct, strict=True) if 0 < share < 1]
+    (SMOLLM2 / "mixed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    print(f"{len(kept)} of {len(rows)} problems, {correct.mean():.3f} right")
+
+
 if __name__ == "__main__":
     from loop import evaluate_both
 
-    torch.set_num_threads(1)
     name, seed = sys.argv[1], int(sys.argv[2])
-    model, tokenizer = load(name, seed)
-    print(name, seed, evaluate_both(model, tokenizer, TASKS[name], 1000))
+    if name == "svamp":
+        keep_mixed()
+    else:
+        torch.set_num_threads(1)
+        model, tokenizer = load(name, seed)
+        print(name, seed, evaluate_both(model, tokenizer, task(name), 1000))
