@@ -26,18 +26,19 @@ from ktae.seeds import derived_seed
 
 FOLDER = Path(os.environ.get("KTAE_WARM_STARTS", "/tmp/ktae_warm_starts"))
 # The hard chains stop early: .11 and .27 of the problems right, where the others begin at .4.
-UPDATES = {"chain": 1000, "chain_hard": 510, "legs": 1000, "words": 600}
+UPDATES = {"chain": 1000, "chain_hard": 510, "legs": 1000, "words": 1800}
 TEACHERS = {"legs": (LEGS, legs.teacher_trace), "words": (WORDS, word_problems.teacher_trace)}
-SIZES = {"legs": TRACES, "words": 24}  # of a batch
+SIZES = {"legs": TRACES, "words": 8}  # of a batch
 LEARNING_RATES = {"legs": LEARNING_RATE, "words": 2e-3}
 # 3 million parameters.
 WORDS_MODEL = {
     "hidden_size": 192,
-    "intermediate_size": 512,
+    "intermediate_size": 576,
     "num_hidden_layers": 6,
     "num_attention_heads": 6,
     "max_position_embeddings": 256,
     "initializer_range": 0.07,
+    "tie_word_embeddings": True,  # so that copying a word is the same for all words
 }
 
 
@@ -84,9 +85,16 @@ def train(task: str, seed: int):
 def _batches(task: str, tokenizer, rng: random.Random) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     problems = TEACHERS[task][0].problems(rng)
     if task == "words":
-        problems = _by_length(problems, 16 * SIZES[task])
+        problems = _by_length(_longer_and_longer(problems, SIZES[task] * UPDATES[task]), 16 * SIZES[task])
     while True:
         yield _batch(task, tokenizer, list(itertools.islice(problems, SIZES[task])), rng)
+
+
+def _longer_and_longer(problems: Iterator[WordProblem], count: int) -> Iterator[WordProblem]:
+    """Of two steps at first, of up to six in the last third: the short ones teach to copy, and cost little."""
+    for i in itertools.count():
+        longest = 2 + 6 * i // count
+        yield next(problem for problem in problems if len(problem.steps) <= longest)
 
 
 def _by_length(problems: Iterator[WordProblem], at_once: int) -> Iterator[WordProblem]:

@@ -64,11 +64,11 @@ def build_model(seed: int, vocabulary: int = len(SPECIAL) + len(WORDS), **change
         "max_position_embeddings": 128,
         # About 1/sqrt(hidden_size); the default of 0.02 suits models some twenty times as wide.
         "initializer_range": 0.1,
+        "tie_word_embeddings": False,
     }
     config = LlamaConfig(
         vocab_size=vocabulary,
         rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
-        tie_word_embeddings=False,
         pad_token_id=pad,
         bos_token_id=bos,
         eos_token_id=eos,
