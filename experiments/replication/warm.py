@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import random
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from ktae.seeds import derived_seed
 
 FOLDER = Path(os.environ.get("KTAE_WARM_STARTS", "/tmp/ktae_warm_starts"))
 # The hard chains stop early: .11 and .27 of the problems right, where the others begin at .4.
-UPDATES = {"chain": 1000, "chain_hard": 510, "legs": 1000, "words": 1800}
+UPDATES = {"chain": 1000, "chain_hard": 510, "legs": 1000, "words": 1500}
 TEACHERS = {"legs": (LEGS, legs.teacher_trace), "words": (WORDS, word_problems.teacher_trace)}
 SIZES = {"legs": TRACES, "words": 8}  # of a batch
 LEARNING_RATES = {"legs": LEARNING_RATE, "words": 2e-3}
@@ -76,9 +77,12 @@ def train(task: str, seed: int):
         tokenizer = word_problems.build_tokenizer()
         model = build_model(seed, len(tokenizer), **WORDS_MODEL)
     rng = random.Random(derived_seed("warm start", seed))
-    # A core is 1.7 times as fast in bfloat16; the weights stay in float32.
+    batches = ([batch] for batch in _batches(task, tokenizer, rng))
+    if task == "words":
+        batches = ([*batch, _drill(tokenizer, rng)] for batch in batches)
+    # A core is faster in bfloat16; the weights stay in float32.
     with torch.autocast("cpu", torch.bfloat16, enabled=task == "words", cache_enabled=False):
-        imitate(model, ([batch] for batch in _batches(task, tokenizer, rng)), UPDATES[task], LEARNING_RATES[task])
+        imitate(model, batches, UPDATES[task], LEARNING_RATES[task])
     return model, tokenizer
 
 
@@ -113,10 +117,30 @@ def _batch(task: str, tokenizer, problems: list[Any], rng: random.Random) -> tup
         trace.append(tokenizer.eos_token_id)
         rows.append(torch.tensor(prompt + trace))
         labels.append(torch.tensor([IGNORED] * len(prompt) + trace))
-    pad = torch.nn.utils.rnn.pad_sequence
+    return _padded(rows, labels, tokenizer.pad_token_id)
+
+
+def _drill(tokenizer, rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
+    """Nothing but the teacher's equations, some ten a row; labels are their results."""
+    rows, labels = [], []
+    for _ in range(SIZES["words"]):
+        traces = [word_problems.teacher_trace(word_problems.sample_problem(rng), rng) for _ in range(3)]
+        ids = tokenizer(" ".join(re.findall(r"(?<!check: )\b\d+[-+*/]\d+=\d+", " ".join(traces))))["input_ids"]
+        rows.append(torch.tensor(ids))
+        labels.append(torch.full((len(ids),), IGNORED))
+        after_sign = False
+        for place, token in enumerate(tokenizer.convert_ids_to_tokens(ids)):
+            if after_sign and token.isdigit():
+                labels[-1][place] = ids[place]
+            after_sign = token == "=" or (after_sign and token.isdigit())
+    return _padded(rows, labels, tokenizer.pad_token_id)
+
+
+def _padded(rows: list[torch.Tensor], labels: list[torch.Tensor], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    pad_sequence = torch.nn.utils.rnn.pad_sequence
     return (
-        pad(rows, batch_first=True, padding_value=tokenizer.pad_token_id),
-        pad(labels, batch_first=True, padding_value=IGNORED),
+        pad_sequence(rows, batch_first=True, padding_value=pad),
+        pad_sequence(labels, batch_first=True, padding_value=IGNORED),
     )
 
 

@@ -57,12 +57,11 @@ def test_problems_are_many_and_the_same_for_a_seed():
     assert len(prompts) == 1000
     assert prompts.isdisjoint(problem.prompt for problem in a)
     names = "|".join((*word_problems._NAMES, *word_problems._THINGS))
-    texts = [problem.prompt for problem in test]
     rng = random.Random(0)
-    texts += [word_problems.teacher_trace(problem, rng) for problem in test]
-    for text, fewest in ((texts[:1000], 400), (texts[1000:], 150)):
-        sentences = re.split(r"(?<=[.?]) ", re.sub(rf"\b({names})\b", "X", re.sub(r"\d+", "N", " ".join(text))))
-        assert len(set(sentences)) > fewest
+    traces = [word_problems.teacher_trace(problem, rng) for problem in test]
+    for texts, fewest in ((prompts, 400), (traces, 150)):
+        masked = re.sub(rf"\b({names})\b", "X", re.sub(r"\d+", "N", " ".join(texts)))
+        assert len(set(re.split(r"(?<=[.?]) ", masked))) > fewest
 
 
 @given(seeds)
@@ -152,11 +151,3 @@ def test_a_wrong_answer_has_a_slip_whatever_the_text(tokenizer, seed, changes):
     assert len(judged) == len(tokens)
     if extract_answer("".join(tokens).replace("Ġ", " ")) not in (None, problem.answer):
         assert SLIP in judged
-
-
-@pytest.mark.parametrize(
-    ("completion", "answer"),
-    [("The answer is 57.", 57), ("The answer is 57", None), ("answer is 5. So", None), ("", None), ("57.", None)],
-)
-def test_extract_answer(completion, answer):
-    assert extract_answer(completion) == answer

@@ -1,7 +1,7 @@
 """Word problems of 2 to 6 steps of arithmetic, in many wordings, with worked solutions in prose.
 
     prompt      Mia has 12 apples. Later Mia buys 7 more. Tom has twice as many apples as Mia. How many ...?
-    completion  First, Mia has 12+7=19 apples. Next, we get 19*2=38 apples for Tom. The answer is 38.
+    completion  First, Mia has 12+7=19. Next, it is 19*2=38 apples. The answer is 38.
 
 Tokens are pieces of a byte-pair encoding, digits single. The reward is 1 when the answer is right.
 
@@ -27,11 +27,11 @@ from ktae.chain.labels import Label
 from ktae.chain.model import SPECIAL, fast_tokenizer
 from ktae.seeds import derived_seed
 
-MIN_STEPS, MAX_STEPS, LARGEST = 2, 6, 150
+MIN_STEPS, MAX_STEPS, LARGEST = 2, 6, 120
 VOCABULARY, CORPUS = 1024, 2000  # pieces at most, and how many problems they are learned from
 # How often the teacher misreads what it can misread, and slips in a result (at first, when it checks).
 MISREADING_RATE, SLIP_RATE = 0.4, (0.03, 0.01)
-FILLER_RATE, CHECK_RATE = 0.12, 0.08
+FILLER_RATE, CHECK_RATE = 0.2, 0.1
 
 _NAMES = """
     Mia Tom Ana Ben Eva Sam Lea Max Zoe Leo Ivy Jack Nora Paul Rosa Omar Lily Hugo Emma Carl Ruth Finn Alma Dan Vera
@@ -98,10 +98,10 @@ _QUESTIONS = {
 }
 # No word of a solution says the operation before its sign does.
 _SOLVED = {
-    "one": "[||from {a} and {b} ][{p} has|we get for {p}|{p} is at|we count for {p}|for {p} it is] {e} {t}.",
-    "packs": "[||with {a} and {b} ][that is|these are|this part is|we find] {e} {t}.",
-    "both": "[||from {a} and {b} ][{p} and {q} have|we get for both|both have|it is for both] {e} {t}.",
-    "money": "[||with {a} and {b} ][that is|{p} gets|we count|it comes to] {e} dollars.",
+    "one": "[||||from {a} and {b} ][we get {e}|this gives {e}|it is {e}|{p} has {e}|we have {e} {t}|it is {e} {t}].",
+    "packs": "[||||with {a} and {b} ][that is {e}|these are {e}|this part is {e}|we find {e} {t}].",
+    "both": "[||||from {a} and {b} ][we get {e}|it is {e}|both have {e}|both have {e} {t}].",
+    "money": "[||||with {a} and {b} ][that is {e}|it comes to {e}|we count {e}|it is {e} dollars].",
 }
 _FIRST = "[First, |To begin with, |Step one: |]"
 _NEXT = "[Next, |Then |After that, |Now |In the next step, |So |]"
@@ -276,8 +276,8 @@ def _teacher_number(right: int, slip_rate: float, rng: random.Random) -> int:
 def extract_answer(completion: str) -> int | None:
     """The number that a completion ends with, or None if it does not end in `answer is <number>.`
 
-    >>> extract_answer("That is 3+4=7 dollars. The answer is 7."), extract_answer("That is 3+4=7 dollars.")
-    (7, None)
+    >>> [extract_answer(text) for text in ("We get 3+4=7. The answer is 7.", "The answer is 7", "We get 3+4=7.")]
+    [7, None, None]
     """
     match = re.search(r"answer is (\d+)\.$", completion)
     return int(match[1]) if match else None
