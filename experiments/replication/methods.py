@@ -1,4 +1,4 @@
-"""The methods that are compared, by name: estimators of `ktae.estimators`, settings of theirs, and controls."""
+"""What is added to GRPO's advantages, by name: estimators of `ktae.estimators`, controls, and candidates."""
 
 from __future__ import annotations
 
@@ -23,17 +23,6 @@ def nothing(rollouts: Rollouts) -> Tensor:
 def advantages_x3(rollouts: Rollouts) -> Tensor:
     """A control: all advantages three times as large."""
     return 2 * rollouts.rollout_advantages[:, None].float() * rollouts.counted_BT
-
-
-def ktae_mean(rollouts: Rollouts) -> Tensor:
-    """A control without token information: the mean key-token value of the rollout, at each of its tokens."""
-    key_BT = load_estimator("ktae")(rollouts)
-    mean_B = key_BT.sum(dim=1) / rollouts.counted_BT.sum(dim=1).clamp(min=1)
-    return mean_B[:, None] * rollouts.counted_BT
-
-
-def _ktae(**fields) -> Estimator:
-    return key_tokens(KTAEConfig(**fields))
 
 
 def in_share(estimator: Estimator, share: float) -> Estimator:
@@ -83,28 +72,11 @@ def times(estimator: Estimator, factor: float) -> Estimator:
 METHODS = {
     "": nothing,
     "x3": advantages_x3,
-    "ktae_mean": ktae_mean,
     "oracle": oracle,
-    # By the names of the runs in runs.jsonl.
     "context": load_estimator("ktae_context"),
     "context_in_share": in_share(load_estimator("ktae_context"), 1.0),
     "surprise_context": surprise_and_context,
     "strongest": strongest,
-    "tempo": load_estimator("prefix_tree"),
-    "gtpo": load_estimator("entropy_weighting"),
-    "context_centered": key_tokens(replace(RECOMMENDED, centered=True)),
-    # The paper's ablations and settings.
-    "ktae_no_fisher": _ktae(fisher_weight=0.0),
-    "ktae_no_ig": _ktae(information_gain_weight=0.0),
-    "ktae_no_tf": _ktae(term_frequency_weight=0.0),
-    "ktae_h2_2": _ktae(information_gain_weight=2.0),
-    "ktae_released": key_tokens(KTAEConfig.released()),
-    "ktae_x4": _ktae(scale=4.0),
-    "context_x2": key_tokens(replace(RECOMMENDED, scale=2.0)),
-    "context_x4": key_tokens(replace(RECOMMENDED, scale=4.0)),
-    "context_x16": key_tokens(replace(RECOMMENDED, scale=16.0)),
-    "context_1": key_tokens(replace(RECOMMENDED, context=1)),
-    "context_4": key_tokens(replace(RECOMMENDED, context=4)),
 }
 
 
