@@ -145,7 +145,7 @@ def generate(
     completions = Completions.concatenate([c for _, c, _ in kept], tokenizer.pad_token_id)
     prompts = [ids for problem, c, _ in kept for ids in [tokenizer(task.prompt(problem))["input_ids"]] * len(c.mask)]
     return (
-        Batch(completions, judged(task, [(problem, texts) for problem, _, texts in kept], completions, settings)),
+        Batch(completions, judged(tokenizer, task, [(p, texts) for p, _, texts in kept], completions, settings)),
         prompts,
         drawn,
         correct / drawn,
@@ -153,7 +153,7 @@ def generate(
 
 
 def judged(
-    task: Task, groups: list[tuple[Any, list[str]]], completions: Completions, settings: Settings
+    tokenizer, task: Task, groups: list[tuple[Any, list[str]]], completions: Completions, settings: Settings
 ) -> LabelledRollouts:
     """The rollouts with rewards, GRPO's advantages and the labels of every token (read by the oracle only).
 
@@ -162,8 +162,9 @@ def judged(
     problems = [problem for problem, texts in groups for _ in texts]
     texts = [text for _, texts in groups for text in texts]
     label_BT = torch.zeros(completions.mask.shape, dtype=torch.int8)
-    for row, (problem, text) in enumerate(zip(problems, texts, strict=True)):
-        labels = task.labels(problem, text)
+    for row, problem in enumerate(problems):
+        ids = completions.token_ids[row, completions.mask[row]].tolist()
+        labels = task.labels(problem, tokenizer.convert_ids_to_tokens(ids))
         label_BT[row, : len(labels)] = torch.tensor(labels, dtype=torch.int8)
     rewards_B = torch.tensor([task.reward(problem, text) for problem, text in zip(problems, texts, strict=True)])
     group_ids_B = torch.tensor([i for i, (_, texts) in enumerate(groups) for _ in texts])

@@ -1,4 +1,4 @@
-"""The tasks: chains of arithmetic at two difficulties, leg counting of reasoning-gym, SVAMP for SmolLM2-135M."""
+"""The tasks: chains of arithmetic at two difficulties, counting legs, word problems, SVAMP for SmolLM2-135M."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import legs_task as legs
 
+from ktae.bench.sources import word_problems
 from ktae.chain import problems as chain
 from ktae.chain.labels import Label, label_steps
 
@@ -26,7 +27,7 @@ class Task:
         test: the held-out problems.
         prompt, reward: a problem's prompt; the outcome reward, 0 or 1, of a completion's text.
         answer: the number that a completion's text ends with; None without one.
-        labels: of a problem and a completion's text, one `Label` a token; for the oracle alone.
+        labels: of a problem and a completion's tokens as in the vocabulary, one `Label` a token; for the oracle alone.
         max_completion: in tokens.
     """
 
@@ -35,7 +36,7 @@ class Task:
     prompt: Callable[[Any], str]
     reward: Callable[[Any, str], float]
     answer: Callable[[str], int | None]
-    labels: Callable[[Any, str], list[Label]]
+    labels: Callable[[Any, list[str]], list[Label]]
     max_completion: int
 
 
@@ -45,7 +46,7 @@ CHAIN = Task(
     prompt=lambda problem: problem.prompt,
     reward=lambda problem, text: float(chain.extract_answer(text) == problem.answer),
     answer=chain.extract_answer,
-    labels=label_steps,
+    labels=lambda problem, tokens: label_steps(problem, " ".join(tokens)),
     max_completion=64,
 )
 
@@ -73,8 +74,18 @@ LEGS = Task(
     prompt=lambda problem: problem.prompt,
     reward=lambda problem, text: float(legs.extract_answer(text) == problem.answer),
     answer=legs.extract_answer,
-    labels=legs.label_steps,
+    labels=lambda problem, tokens: legs.label_steps(problem, " ".join(tokens)),
     max_completion=96,
+)
+
+WORDS = Task(
+    problems=word_problems.training_stream,
+    test=word_problems.test_problems(),
+    prompt=lambda problem: problem.prompt,
+    reward=lambda problem, text: float(word_problems.extract_answer(text) == problem.answer),
+    answer=word_problems.extract_answer,
+    labels=word_problems.label_tokens,
+    max_completion=144,
 )
 
 SMOLLM2 = Path(__file__).parents[2] / "runs" / "smollm2_svamp_start"
@@ -114,15 +125,15 @@ def svamp() -> Task:
         prompt=_svamp_prompt,
         reward=lambda row, text: float(_svamp_answer(text) == row["Answer"]),
         answer=_svamp_answer,
-        labels=lambda row, text: [],
+        labels=lambda row, tokens: [],
         max_completion=32,
     )
 
 
 # The hard chains are the same problems from a warm start of fewer updates.
-TASKS = {"chain": CHAIN, "chain_hard": CHAIN, "legs": LEGS}
+TASKS = {"chain": CHAIN, "chain_hard": CHAIN, "legs": LEGS, "words": WORDS}
 
 
 def task(name: str) -> Task:
-    """Of "chain", "chain_hard", "legs" and "svamp"."""
+    """Of "chain", "chain_hard", "legs", "words" and "svamp"."""
     return svamp() if name == "svamp" else TASKS[name]

@@ -9,24 +9,42 @@ import itertools
 import json
 import os
 import random
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import legs_task as legs
 import torch
-from tasks import LEGS, SMOLLM2, task
+from tasks import LEGS, SMOLLM2, WORDS, task
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from warm_start import IGNORED, TRACES, build_model, build_tokenizer, imitate, warm_start
+from warm_start import IGNORED, LEARNING_RATE, TRACES, build_model, build_tokenizer, imitate, warm_start
 
+from ktae.bench.sources import word_problems
+from ktae.bench.sources.word_problems import WordProblem
 from ktae.seeds import derived_seed
 
 FOLDER = Path(os.environ.get("KTAE_WARM_STARTS", "/tmp/ktae_warm_starts"))
 # The hard chains stop early: .11 and .27 of the problems right, where the others begin at .4.
-UPDATES = {"chain": 1000, "chain_hard": 510, "legs": 1000}
+UPDATES = {"chain": 1000, "chain_hard": 510, "legs": 1000, "words": 1500}
+TEACHERS = {"legs": (LEGS, legs.teacher_trace), "words": (WORDS, word_problems.teacher_trace)}
+SIZES = {"legs": TRACES, "words": 8}  # of a batch
+LEARNING_RATES = {"legs": LEARNING_RATE, "words": 2e-3}
+# 3 million parameters.
+WORDS_MODEL = {
+    "hidden_size": 192,
+    "intermediate_size": 576,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.07,
+    "tie_word_embeddings": True,  # so that copying a word is the same for all words
+}
 
 
 def load(task: str, seed: int):
-    """Model and tokenizer of a warm start, trained when missing (4 minutes of one core).
+    """Model and tokenizer of a warm start, trained when missing (4 minutes of one core; word problems 12).
 
     SmolLM2's comes from experiments/smollm2_svamp/warm_start.py and gets low-rank adapters, which alone are trained.
     """
@@ -50,30 +68,79 @@ def load(task: str, seed: int):
 
 def train(task: str, seed: int):
     """A model from scratch; the same task and seed give the same model on one thread."""
-    if task != "legs":
+    if task not in TEACHERS:
         return warm_start(seed, UPDATES[task]), build_tokenizer()
-    tokenizer = build_tokenizer(legs.WORDS)
-    model = build_model(seed, len(tokenizer))
+    if task == "legs":
+        tokenizer = build_tokenizer(legs.WORDS)
+        model = build_model(seed, len(tokenizer))
+    else:
+        tokenizer = word_problems.build_tokenizer()
+        model = build_model(seed, len(tokenizer), **WORDS_MODEL)
     rng = random.Random(derived_seed("warm start", seed))
-    problems = LEGS.problems(rng)
-    batches = ([_batch(tokenizer, [next(problems) for _ in range(TRACES)], rng)] for _ in itertools.count())
-    imitate(model, batches, UPDATES[task])
+    batches = ([batch] for batch in _batches(task, tokenizer, rng))
+    if task == "words":
+        batches = ([*batch, _drill(tokenizer, rng)] for batch in batches)
+    # A core is faster in bfloat16; the weights stay in float32.
+    with torch.autocast("cpu", torch.bfloat16, enabled=task == "words", cache_enabled=False):
+        imitate(model, batches, UPDATES[task], LEARNING_RATES[task])
     return model, tokenizer
 
 
-def _batch(tokenizer, problems: list[legs.LegsProblem], rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
+def _batches(task: str, tokenizer, rng: random.Random) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    problems = TEACHERS[task][0].problems(rng)
+    if task == "words":
+        problems = _by_length(_longer_and_longer(problems, SIZES[task] * UPDATES[task]), 16 * SIZES[task])
+    while True:
+        yield _batch(task, tokenizer, list(itertools.islice(problems, SIZES[task])), rng)
+
+
+def _longer_and_longer(problems: Iterator[WordProblem], count: int) -> Iterator[WordProblem]:
+    """Of two steps at first, of up to six in the last third: the short ones teach to copy, and cost little."""
+    for i in itertools.count():
+        longest = 2 + 6 * i // count
+        yield next(problem for problem in problems if len(problem.steps) <= longest)
+
+
+def _by_length(problems: Iterator[WordProblem], at_once: int) -> Iterator[WordProblem]:
+    """Sorted `at_once`, so that batches need little padding."""
+    while True:
+        yield from sorted(itertools.islice(problems, at_once), key=lambda problem: len(problem.prompt))
+
+
+def _batch(task: str, tokenizer, problems: list[Any], rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids (n, T), prompts with the teacher's traces, padded on the right; labels, -100 but on the traces."""
+    of_task, teacher = TEACHERS[task]
     rows, labels = [], []
     for problem in problems:
-        prompt = tokenizer(LEGS.prompt(problem))["input_ids"]
-        trace = tokenizer(legs.teacher_trace(problem, rng), add_special_tokens=False)["input_ids"]
+        prompt = tokenizer(of_task.prompt(problem))["input_ids"]
+        trace = tokenizer(teacher(problem, rng), add_special_tokens=False)["input_ids"]
         trace.append(tokenizer.eos_token_id)
         rows.append(torch.tensor(prompt + trace))
         labels.append(torch.tensor([IGNORED] * len(prompt) + trace))
-    pad = torch.nn.utils.rnn.pad_sequence
+    return _padded(rows, labels, tokenizer.pad_token_id)
+
+
+def _drill(tokenizer, rng: random.Random) -> tuple[torch.Tensor, torch.Tensor]:
+    """Nothing but the teacher's equations, some ten a row; labels are their results."""
+    rows, labels = [], []
+    for _ in range(SIZES["words"]):
+        traces = [word_problems.teacher_trace(word_problems.sample_problem(rng), rng) for _ in range(3)]
+        ids = tokenizer(" ".join(re.findall(r"(?<!check: )\b\d+[-+*/]\d+=\d+", " ".join(traces))))["input_ids"]
+        rows.append(torch.tensor(ids))
+        labels.append(torch.full((len(ids),), IGNORED))
+        after_sign = False
+        for place, token in enumerate(tokenizer.convert_ids_to_tokens(ids)):
+            if after_sign and token.isdigit():
+                labels[-1][place] = ids[place]
+            after_sign = token == "=" or (after_sign and token.isdigit())
+    return _padded(rows, labels, tokenizer.pad_token_id)
+
+
+def _padded(rows: list[torch.Tensor], labels: list[torch.Tensor], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    pad_sequence = torch.nn.utils.rnn.pad_sequence
     return (
-        pad(rows, batch_first=True, padding_value=tokenizer.pad_token_id),
-        pad(labels, batch_first=True, padding_value=IGNORED),
+        pad_sequence(rows, batch_first=True, padding_value=pad),
+        pad_sequence(labels, batch_first=True, padding_value=IGNORED),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ktae.bench.labelled import LabelledRollouts
-from ktae.bench.sources import chain, game24, legs
+from ktae.bench.sources import chain, game24, legs, word_problems
 
 Source = Callable[[int, int, int], LabelledRollouts]
 
@@ -20,4 +20,5 @@ SOURCES: dict[str, Source] = {
     "chain_teacher": chain.teacher,
     "legs": legs.words,
     "game24": game24.words,
+    "word_problems": word_problems.words,
 }
