@@ -81,8 +81,7 @@ def test_provenance(run):
 
 def test_model_card(run):
     card = (run[0] / "dapo+ktae" / "model" / "README.md").read_text()
-    front = yaml.safe_load(card.split("---\n")[1])
-    assert {"trl", "dapo", "ktae"} <= set(front["tags"])
+    assert {"trl", "dapo", "ktae"} <= set(yaml.safe_load(card.split("---\n")[1])["tags"])
     assert "# Model Card for quickstart-dapo+ktae" in card
     assert "fine-tuned version of `python:ktae/chain/weights`" in card
     assert "trained with DAPO+KTAE" in card
