@@ -45,7 +45,7 @@ TUNED = (
     *("grpo+context_in_share", "grpo+surprise_context", "grpo+strongest"),
 )
 METHODS = ("grpo", "grpo+x3", *TUNED[1:], "grpo+oracle")
-LEARNING_RATES, SCALES = (2e-4, 1e-4, 4e-4), (1.0, 0.5, 2.0)
+LEARNING_RATES, SCALES = (2e-4, 1e-4, 4e-4, 8e-4), (1.0, 0.5, 2.0)
 TUNING_SEEDS, SEEDS, SHAPE_SEEDS = range(100, 102), range(40, 50), range(60, 64)
 # Prompts by rollouts of a group.
 SHAPES = ((4, 8), (16, 8), (4, 32), (16, 32))

@@ -228,7 +228,7 @@ def test_the_tuned_cell_is_the_best_and_the_rest_of_the_plan_waits_for_it(experi
         for run in runs:
             cell = run.settings["learning_rate"], run.settings["scale"]
             done[run.key] = {"final": {"greedy_accuracy": {(4e-4, 1.0): 0.6, (4e-4, 2.0): 0.7}.get(cell, 0.5)}}
-    assert len(done) == len(plan.TUNED) * 5 * len(plan.TUNING_SEEDS)
+    assert len(done) == len(plan.TUNED) * 6 * len(plan.TUNING_SEEDS)
     assert plan.tuned(done)["grpo+context"] == {"learning_rate": 4e-4, "scale": 2.0}
     assert plan.tuned(done)["grpo+oracle"] == {"learning_rate": 4e-4}
     following = [run for run in plan.missing(done) if run.task == "chain" and run.seed in plan.SEEDS]
