@@ -88,7 +88,7 @@ def split_of(rewards: Iterable[float | None], correct_above: float) -> str:
     >>> split_of([0.0, 1.0], correct_above=0.0)
     ''
     """
-    values = sorted({float(reward) for reward in rewards if finite(reward) is not None})
+    values = sorted({value for reward in rewards if (value := finite(reward)) is not None})
     if len(values) < 2 or values[0] <= correct_above < values[-1]:
         return ""
     low, high = max(pairwise(values), key=lambda pair: pair[1] - pair[0])
