@@ -62,10 +62,6 @@ COMMANDS = {
         *("ktae.data.prepare", "prepare problems to train on", "training.md"),
         ("prepare math --levels 3-5 --benchmarks suite --out math_3to5.jsonl",),
     ),
-    "export": Command(
-        *("ktae.train.export", "a trained model, or a checkpoint, as a plain Hugging Face folder", "training.md"),
-        ("runs/mine --algorithm grpo_ktae --out model",),
-    ),
     "report": Command(
         *("ktae.report.page", "one HTML page of a run or of saved rollouts", "reading-a-report.md"),
         ("runs/quickstart",),

@@ -110,10 +110,10 @@ def test_a_dry_run_for_eight_processes(planned, name):
     parameters = "7,615,616,512" if "7b" in name else "1,543,714,304"
     for words in (
         "1,580,643,840, 36,929,536 trained" if "lora" in name else f"{parameters}, {parameters} trained",
-        "learning rate 1e-05, constant" if "lora" in name else "learning rate 1e-06, constant",
-        "KL 0;" if "dapo" in name else "KL 0.001;",
+        f"learning_rate {'1e-05' if 'lora' in name else '1e-06'}, lr_scheduler_type constant",
+        "beta 0.0;" if "dapo" in name else "beta 0.001;",
         f"pass(es) of {4 if '7b' in name else 8} on 8 process(es)",
-        "math_answer takes 20 of the first 20",
+        "math_answer takes 40 of 40",
         "Note: vllm, which the recipe's trl section asks for, is not installed",
     ):
         assert words in planned[name][0]

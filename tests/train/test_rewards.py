@@ -9,7 +9,7 @@ pytest.importorskip("pebble")
 
 from ktae.chain import problems as chain
 from ktae.cli import main
-from ktae.train.rewards import load_reward, math_answer
+from ktae.train.rewards import check_threshold, load_reward, math_answer
 
 
 def chat(*contents):
@@ -66,7 +66,7 @@ def test_loads_built_in_rewards_and_import_paths(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("math_anwser", r"reward must be one of boxed_format, .*, got 'math_anwser'; did you mean 'math_answer'\?"),
+        ("math_anwser", r"reward must be one of exact_match, .*, got 'math_anwser'; did you mean 'math_answer'\?"),
         ("exact", r"did you mean 'exact_match'\?"),
         ("", r"reward must be one of .*, got ''"),
         ("no_such_package.rewards:score", r"there is no module 'no_such_package'"),
@@ -90,21 +90,57 @@ def test_an_error_inside_a_reward_module_is_not_hidden(tmp_path, monkeypatch):
     assert "broken_rewards" not in sys.modules
 
 
+def test_what_is_no_plain_function_is_refused(tmp_path, monkeypatch):
+    source = "import functools\n\nasync def later(**_):\n    return [0.0]\n\npartial = functools.partial(later)\n"
+    (tmp_path / "odd_rewards.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("later", "partial"):
+        with pytest.raises(ValueError, match=f"reward 'odd_rewards:{name}' must be a plain function, got "):
+            load_reward(f"odd_rewards:{name}")
+
+
+def test_a_function_that_does_not_return_a_value_a_completion_is_refused():
+    rows = {"prompt": ["1?", "2?"], "answers": [["1"], ["2"]]}
+    with pytest.raises(ValueError, match="must return a value a completion, 2, got 1"):
+        check_threshold(lambda **columns: [0.0], rows, 0.0)
+
+
+def test_what_cannot_be_tried_beforehand_is_said():
+    rows = {"prompt": ["1?"], "answers": [["1"]]}
+    tried, note = check_threshold(lambda completion_ids, **columns: [0.0], rows, 0.0)
+    assert not tried
+    assert "it cannot be tried on accepted answers: TypeError" in note
+
+
+SMALL = ["--data.test_rows", "50", "--data.train_rows", "16", "--trl.max_steps", "12", "--algorithms", "[grpo]"]
+SMALL += ["--trl.save_strategy", "no", "--trl.max_completion_length", "40", "--evaluation.greedy", "false"]
+ALL_CORRECT = "all rewards, 0.1 to 1, are above correct_above 0, so all count as correct; --correct_above 0.55 would"
+ALL_WRONG = "all rewards, -2 to -1, are at most correct_above 0, so all count as incorrect; --correct_above -1.5 would"
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
-def test_a_run_whose_rewards_are_all_above_the_threshold_says_so_before_it_trains(tmp_path, monkeypatch, capsys):
-    """Its form keeps the reward from being tried beforehand: the first evaluation shows it."""
+@pytest.mark.parametrize(
+    ("low", "high", "evaluated", "message"),
+    [(0.1, 1, 1, ALL_CORRECT), (-2, -1, 1, ALL_WRONG), (0.1, 1, 0, ALL_CORRECT)],
+)
+def test_a_run_whose_rewards_the_threshold_does_not_split_is_refused(
+    tmp_path, monkeypatch, capsys, low, high, evaluated, message
+):
+    """Its form keeps the reward from being tried beforehand: the first evaluation shows it, or the first rollouts."""
     (tmp_path / "graded_rewards.py").write_text(
         "from ktae.chain.problems import exact_match\n\n\ndef graded(**columns):\n"
-        "    return [0.1 + 0.9 * reward for reward in exact_match(**columns)]\n"
+        f"    return [{low} + {high - low} * reward for reward in exact_match(**columns)]\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("graded_rewards", None)
     monkeypatch.chdir(tmp_path)
-    small = ["--data.test_rows", "50", "--data.train_rows", "16", "--trl.max_steps", "4", "--algorithms", "[grpo]"]
-    small += ["--trl.save_strategy", "no", "--trl.max_completion_length", "40", "--evaluation.greedy", "false"]
-    assert main(["train", "quickstart", "--rewards", "[graded_rewards:graded]", *small]) == 0
-    before = " ".join(capsys.readouterr().out.partition("step 4/4")[0].split())
-    assert "sampled accuracy 1.000" in before
-    assert "all rewards, 0.1 to 1, are above correct_above 0, so all count as correct; --correct_above 0.55" in before
+    how = ["--rewards", "[graded_rewards:graded]", "--evaluation.samples", str(evaluated)]
+    assert main(["train", "quickstart", *how, *SMALL]) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert err.count("\n") == 1
+    assert "accuracy" not in out
+    assert (tmp_path / "runs" / "quickstart").exists() != bool(evaluated), "kept once something was trained"
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers")

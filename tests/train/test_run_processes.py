@@ -61,13 +61,13 @@ def test_decisions_and_metrics(trained):
 def test_the_command_line(tmp_path):
     """Both processes train, one writes."""
     command = ["-m", "ktae.cli", "train", "quickstart", "--out", "run", "--algorithms", "[dapo+ktae]"]
-    command += ["--data.train_rows", "40", "--data.test_rows", "10", "--evaluation.every", "2", "--show_every", "2"]
+    command += ["--data.train_rows", "40", "--data.test_rows", "10", "--evaluation.every", "2"]
     command += ["--batch.prompts", "4", "--batch.mini_batch", "2", "--batch.per_device", "8", "--trl.max_steps", "4"]
     command += ["--trl.save_steps", "2", "--samples_every", "2"]
     output = start([*TWO, *command], cwd=tmp_path)
     run = tmp_path / "run"
     assert output.count("sampled accuracy") == 2 + 1, "before and after, and in the table's header"
-    assert output.count("DAPO+KTAE, update 2") == 1
+    assert output.count("DAPO+KTAE  step 4/4") == 1
     metrics = read(run / "metrics.jsonl")
     assert [row["step"] for row in metrics if "loss" in row] == [1, 2, 3, 4]
     assert [row["step"] for row in metrics if "eval_loss" in row] == [2, 4]
@@ -81,6 +81,6 @@ def test_the_command_line(tmp_path):
     shutil.rmtree(run / "dapo+ktae" / "model")
     resumed = start([*TWO, *command, "--resume"], cwd=tmp_path)
     assert resumed.count("goes on from run/dapo+ktae/checkpoint-4") == 1
-    assert "update 2" not in resumed, "all is done"
+    assert "step 4/4" not in resumed, "all is done"
     assert (run / "dapo+ktae" / "model" / "model.safetensors").read_bytes() == weights
     assert len(read(run / "samples.jsonl")) == 2 * 4 * 8

@@ -1,9 +1,7 @@
 """What `ktae train` adds to TRL's trainer: strict rewards, checked losses, marked checkpoints, phases."""
 
 import math
-import os
 import shutil
-import time
 
 import pytest
 import tiny
@@ -15,8 +13,7 @@ from transformers import TrainerCallback
 from trl.rewards import get_soft_overlong_punishment
 
 from ktae.integrations.trl import KTAETrainer
-from ktae.train.checkpoints import begin, checkpoints, latest, remove
-from ktae.train.rewards import Guarded
+from ktae.train.folder import COMPLETE, newest
 from ktae.train.trainer import RunTrainer
 
 pytestmark = [
@@ -91,33 +88,6 @@ def test_a_rollout_that_one_function_cannot_score_is_unscored_as_a_whole(tmp_pat
         torch.testing.assert_close(rollouts.batch["advantages"], wanted, rtol=0, atol=1e-6)
 
 
-def test_functions_that_raise_or_return_nonsense_do_not_stop_the_run(tmp_path):
-    calls = []
-
-    def moody(completion_ids, **columns):
-        calls.append(len(completion_ids))
-        if any(A in ids for ids in completion_ids):
-            raise ZeroDivisionError("a")
-        return [float(B in ids) for ids in completion_ids]
-
-    ids = [[A, EOS], [B, EOS], [EOS], [B, B, EOS], [A, B, EOS], [EOS]]
-    trainer = tiny.build(
-        tmp_path,
-        Recorded,
-        reward_funcs=Guarded("my.rewards:moody", moody),
-        rollout_func=tiny.replay([ids]),
-        settings={"per_device_train_batch_size": 6},
-    )
-    trainer.train()
-    rewards = trainer.rollouts[0].rewards[:, 0]
-    assert rewards.isnan().tolist() == [True, False, False, False, True, False]
-    assert rewards[[1, 2, 3, 5]].tolist() == [1, 0, 1, 0]
-    assert calls == [6, 1, 1, 1, 1, 1, 1]
-    log = trainer.state.log_history[0]
-    assert log["rewards/moody/failed"] == 2
-    assert log["unscored"] == pytest.approx(2 / 6)
-
-
 @pytest.mark.parametrize("trainer_class", [BadLoss, BadGradient])
 def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_change(tmp_path, trainer_class):
     trainer = tiny.build(tmp_path, trainer_class, settings={"max_steps": 4, "max_grad_norm": 1.0})
@@ -151,68 +121,25 @@ def saved(tmp_path_factory):
 SAVING = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2, "optim": "adamw_torch"}
 
 
-def test_checkpoints_rotate_by_step_and_a_users_folder_stays(saved, tmp_path):
-    assert list(checkpoints(saved)) == [2, 3]
+def test_checkpoints_rotate_and_a_users_folder_stays(saved):
+    there = {path.name: (path / COMPLETE).exists() for path in saved.glob("checkpoint-*")}
+    assert there == {"checkpoint-2": True, "checkpoint-3": True, "checkpoint-best": False}
+    assert (saved / "checkpoint-best" / "notes.txt").exists()
+    names = {path.name for path in (saved / "checkpoint-3").iterdir()}
+    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} < names
+
+
+def test_a_checkpoint_that_was_killed_while_it_was_saved_is_passed_over_and_saved_again(saved, tmp_path):
     shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
-    ahead = time.time() + 1000
-    os.utime(tmp_path / "checkpoint-2", (ahead, ahead))  # saved while the clock ran ahead
-    trainer = tiny.build(tmp_path, RunTrainer, settings=SAVING | {"max_steps": 4})
-    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
-    assert list(checkpoints(tmp_path)) == [3, 4]
-    assert not (tmp_path / "checkpoint-2").exists()
-    assert (tmp_path / "checkpoint-best" / "notes.txt").exists()
-
-
-def _missing(path):
-    path.unlink()
-
-
-def _empty(path):
-    path.write_bytes(b"")
-
-
-def _cut(path):
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def _one_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("harm", [_missing, _empty, _cut, _one_bit])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(saved, tmp_path, harm):
-    """Whichever of its files it is; a missing marker is that of a kill while saving."""
-    names = sorted(path.name for path in (saved / "checkpoint-3").iterdir())
-    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} < set(names)
-    for name in names:
-        folder = tmp_path / name
-        shutil.copytree(saved, folder)
-        harm(folder / "checkpoint-3" / name)
-        said = []
-        assert latest(folder, said.append) == folder / "checkpoint-2", name
-        if (harm, name) == (_missing, "complete"):
-            assert not said
-        else:
-            (line,) = said
-            assert latest(folder, pytest.fail) == folder / "checkpoint-2", "it is said once"
-            assert line.startswith(f"{folder / 'checkpoint-3'} is damaged and left out: ")
-            assert name in line
-    assert latest(saved, pytest.fail) == saved / "checkpoint-3"
-    assert latest(tmp_path / "nothing", pytest.fail) is None
-
-
-def test_only_folders_with_our_marker_are_deleted(saved, tmp_path):
-    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
-    remove(tmp_path / "checkpoint-2")
-    assert not (tmp_path / "checkpoint-2").exists()
-    with pytest.raises(FileExistsError, match="checkpoint-best is in the way and was not written by this run"):
-        remove(tmp_path / "checkpoint-best")
-    with pytest.raises(FileExistsError, match="checkpoint-best is in the way"):
-        begin(tmp_path / "checkpoint-best")
-    begin(tmp_path / "checkpoint-3")
-    assert [path.name for path in (tmp_path / "checkpoint-3").iterdir()] == ["unfinished"]
+    assert newest(tmp_path) == (3, tmp_path / "checkpoint-3")
+    (tmp_path / "checkpoint-3" / COMPLETE).unlink()
+    (tmp_path / "checkpoint-3" / "optimizer.pt").write_bytes(b"cut")
+    assert newest(tmp_path) == (2, tmp_path / "checkpoint-2")
+    trainer = tiny.build(tmp_path, RunTrainer, settings=SAVING)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert newest(tmp_path) == (3, tmp_path / "checkpoint-3")
+    assert len(torch.load(tmp_path / "checkpoint-3" / "optimizer.pt")["state"]) > 0
+    assert newest(tmp_path / "nothing") == (0, None)
 
 
 def test_resuming_from_the_last_update_trains_nothing(saved, tmp_path):
@@ -229,6 +156,7 @@ def test_resuming_from_the_last_update_trains_nothing(saved, tmp_path):
 def test_model_card(tmp_path, trainer_class):
     """TRL's own, with what it cannot know."""
     card = {"trainer_name": "DAPO+KTAE", "base_model": "python:a/b", "dataset_name": "x/y", "tags": ["dapo"]}
+    card["settings"] = "With scale 8."
     tiny.build(tmp_path, trainer_class, settings={"run_name": "mine"}, card=card).create_model_card()
     text = (tmp_path / "README.md").read_text()
     front = yaml.safe_load(text.split("---\n")[1])
@@ -236,22 +164,10 @@ def test_model_card(tmp_path, trainer_class):
     assert "# Model Card for mine\n" in text
     assert "fine-tuned version of `python:a/b` on the [x/y](https://huggingface.co/datasets/x/y) dataset" in text
     assert "trained with DAPO+KTAE, a method introduced in [" in text
+    assert "\nWith scale 8.\n\n### Framework versions\n" in text
     assert "None" not in text
     is_ktae = trainer_class is KTAERunTrainer
     assert ("ktae" in front["tags"]) == ("papers/2505.16826" in text) == is_ktae
-
-
-def test_phases_and_speed(tmp_path):
-    trainer = tiny.build(tmp_path, KTAERunTrainer, settings={"max_steps": 3})
-    trainer.train()
-    updates = [row for row in trainer.state.log_history if "loss" in row]
-    for row in updates:
-        phases = [row["seconds/generation"], row["seconds/rewards"], row["ktae/seconds"]]
-        assert all(seconds > 0 for seconds in phases)
-        assert sum(phases) < row["step_time"]
-        assert row["ktae/step_share"] == pytest.approx(row["ktae/seconds"] / row["step_time"])
-    assert "tokens_per_second" not in updates[0]
-    assert updates[2]["tokens_per_second"] > 0
 
 
 def test_empty_answers_train(tmp_path):

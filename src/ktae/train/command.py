@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import shlex
+import shutil
 import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,17 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Checks the recipe and trains."""
-    try:
-        with _stoppable():
-            _run(arguments)
-    except Stopped as stop:
-        _end(f"stopped by {stop}; nothing was written", 128 + stop.number)
-
-
-def _run(arguments: argparse.Namespace) -> None:
+    """Checks the recipe and trains; a signal that asks for an end, and what stops a training, end it in one line."""
     from ktae.train.recipe import load_recipe
-    from ktae.train.run import prepare
 
     sys.path.insert(0, "")  # as with python -m: reward functions of one's own live in the working directory
     recipe = load_recipe(arguments.recipe, arguments.overrides)
@@ -50,42 +40,40 @@ def _run(arguments: argparse.Namespace) -> None:
         from ktae.train.plan import print_plan
 
         return print_plan(recipe)
+    from ktae.train.folder import open_folder, what_is_safe
+    from ktae.train.rewards import ThresholdError
+    from ktae.train.run import check, check_installed
+    from ktae.train.settings import is_main
+
     out = arguments.out or _folder(recipe.name, arguments.resume)
     again = [arguments.recipe, *arguments.overrides, *(["--out", str(out)] if arguments.out else []), "--resume"]
-    with prepare(recipe, out, resume=arguments.resume) as training:
+    training = check(recipe, out, resume=arguments.resume)
+    check_installed(recipe)
+    with open_folder(recipe, out, arguments.resume) if is_main() else nullcontext(), _stoppable():
         try:
-            training()
+            training.run()
+        except ThresholdError:
+            if not (out / "metrics.jsonl").exists():
+                shutil.rmtree(out)  # nothing to keep in it
+            raise
         except (Exception, Stopped) as error:
-            what, status = _cause(error)
-            if what is None:
+            says_it_all = isinstance(error, FloatingPointError | OSError | Stopped)
+            if not says_it_all:
                 traceback.print_exc()
-                what = "stopped by the error above"
-            from ktae.train.folder import what_is_safe
-
-            _end(f"{what}. In {out}, {what_is_safe(recipe, out)}; go on with: ktae train {shlex.join(again)}", status)
-
-
-def _cause(error: BaseException) -> tuple[str | None, int]:
-    """In a few words, where they say it all, why a training ended, and the exit status."""
-    if isinstance(error, Stopped):
-        return f"stopped by {error}", 128 + error.number
-    if isinstance(error, FloatingPointError | FileExistsError):
-        return str(error), 1
-    # The writers of torch and safetensors have exceptions of their own.
-    words = ("unexpected pos", "PytorchStreamWriter failed", *(f"(os error {number})" for number in _FULL))
-    one: BaseException | None = error
-    while one is not None:
-        if getattr(one, "errno", None) in _FULL or any(word in str(one) for word in words):
-            return f"no room on the disk, or over a limit on file sizes ({str(one).splitlines()[0]})", 1
-        one = one.__context__
-    return None, 1
+            what = str(error) if says_it_all else "stopped by the error above"
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+            if is_main():
+                safe = what_is_safe(recipe, out)
+                print(f"ktae: {what}. In {out}, {safe}; go on with: ktae train {shlex.join(again)}", file=sys.stderr)
+            sys.exit(128 + error.number if isinstance(error, Stopped) else 1)
 
 
 class Stopped(KeyboardInterrupt):
     """A signal asked the process to end."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
+        super().__init__(f"stopped by {signal.Signals(number).name}")
         self.number = number
 
 
@@ -109,14 +97,6 @@ def _stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _end(line: str, status: int) -> None:
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(f"ktae: {line}", file=sys.stderr)
-    sys.exit(status)
 
 
 def _folder(name: str, resume: bool) -> Path:

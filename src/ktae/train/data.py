@@ -11,24 +11,20 @@ from ktae.extras import did_you_mean, require
 from ktae.files.rows import SUFFIXES, read_rows, without_malformed
 from ktae.train.recipe import Data
 
+datasets = require("datasets", extra="train")
+
 
 def load_data(data: Data, seed: int) -> tuple[Any, Any]:
-    """The training rows and the held-out rows.
+    """The training rows and the held-out rows, as two `datasets.Dataset`.
 
-    Args:
-        data: what to read; see its docstring.
-        seed: of the `modchain` training problems. Which rows of a file are held out does not depend on it, so that
-            runs with different seeds are measured on the same problems.
-
-    Returns:
-        Two `datasets.Dataset` with `prompt` (a string, or a list of chat messages), `answers` (a list of strings, any
-        of which is right) and the source's other columns.
+    They have the columns `prompt` (a text, or a list of chat messages), `answers` (a list of texts, any of which is
+    right) and the source's other ones. `seed` is of the `modchain` training problems; which rows of a file are held out
+    does not depend on it, so that runs with different seeds are measured on the same problems.
 
     Raises:
         FileNotFoundError: the source is a path that does not exist.
         ValueError: a row cannot be read, a column is missing or not of its form, or there are too few rows.
     """
-    datasets = require("datasets", extra="train")
     if data.source == "modchain":
         if data.train_rows is None:
             raise ValueError("data.train_rows is required with source modchain, which is endless")
@@ -50,7 +46,6 @@ def load_data(data: Data, seed: int) -> tuple[Any, Any]:
 
 
 def _read(data: Data) -> Any:
-    datasets = require("datasets", extra="train")
     path = Path(data.source)
     if not path.name.endswith(SUFFIXES):
         return datasets.load_dataset(data.source, split=data.split)
@@ -76,7 +71,7 @@ def _rows(rows: Any, data: Data) -> Any:
         return given
 
     converted = [{**row, "prompt": prompt(row), "answers": answers(row)} for row in rows]
-    return require("datasets", extra="train").Dataset.from_list(converted)
+    return datasets.Dataset.from_list(converted)
 
 
 def _fill(template: str, row: dict[str, Any], key: str) -> str:

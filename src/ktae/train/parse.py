@@ -1,10 +1,9 @@
-"""YAML and `--key value` into checked dataclasses, with errors that name the key and the nearest right one."""
+"""YAML and `--key value` into checked dataclasses, with errors that name the key."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
 import re
 import types
 import typing
@@ -14,27 +13,16 @@ from typing import Any, Literal
 from ktae.extras import require
 
 
-@dataclasses.dataclass(frozen=True)
-class Key:
-    """A key that a file may set: its type, its default (MISSING where there is none) and what its class says of it."""
-
-    type: Any
-    default: Any
-    doc: str
-
-
 def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
     """`["--a.b", "1", "--c=x"]` as pairs of a dotted key and its value's text."""
-    overrides, rest = [], list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if not argument.startswith("--") or len(argument) == 2:
+    overrides, rest = [], iter(arguments)
+    for argument in rest:
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not key:
             raise ValueError(f"expected --key value, got {argument!r}")
-        key, equals, value = argument[2:].partition("=")
-        if not equals:
-            if not rest:
-                raise ValueError(f"--{key} needs a value")
-            value = rest.pop(0)
+        value = value if equals else next(rest, None)
+        if value is None:
+            raise ValueError(f"--{key} needs a value")
         overrides.append((key, value))
     return overrides
 
@@ -63,34 +51,17 @@ def load_yaml(text: str) -> Any:
         raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def keys(cls: type, prefix: str = "") -> Iterator[tuple[str, Key]]:
-    """Every dotted key that a file for the dataclass `cls` may set, sections before their keys."""
-    docs, hints = _attribute_docs(cls), typing.get_type_hints(cls)
-    for f in dataclasses.fields(cls):
-        default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
-        yield f"{prefix}{f.name}", Key(hints[f.name], default, docs.get(f.name, ""))
-        for hint in (hints[f.name], *typing.get_args(hints[f.name])):
-            if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-                for name, key in keys(hint, f"{prefix}{f.name}."):
-                    own = isinstance(default, hint)  # a default of the section wins over its class's
-                    value = getattr(default, name.rpartition(".")[2]) if own else key.default
-                    yield name, dataclasses.replace(key, default=value)
+def keys(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key that a file for the dataclass `cls` may set, with its type; sections before their keys."""
+    for name, hint in typing.get_type_hints(cls).items():
+        yield f"{prefix}{name}", hint
+        if section := section_of(hint):
+            yield from keys(section, f"{prefix}{name}.")
 
 
-def _attribute_docs(cls: type) -> dict[str, str]:
-    """What the docstring's `Attributes:` say, by name; names before one colon share a text."""
-    docs: dict[str, str] = {}
-    names: list[str] = []
-    for line in (inspect.getdoc(cls) or "").partition("Attributes:\n")[2].splitlines():
-        if not line.strip():
-            break
-        if line.startswith(" " * 8):
-            docs |= {name: f"{docs[name]} {line.strip()}" for name in names}
-        else:
-            before, _, text = line.strip().partition(": ")
-            names = before.split(", ")
-            docs |= dict.fromkeys(names, text)
-    return docs
+def section_of(hint: Any) -> type | None:
+    """The dataclass that a type is, or is next to null; None for other types."""
+    return next((one for one in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(one)), None)  # type: ignore[return-value]
 
 
 def build(cls: type, values: dict[str, Any], prefix: str = "", default: Any = None) -> Any:
@@ -114,7 +85,9 @@ def convert(hint: Any, value: Any, key: str, default: Any = None) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, dict):
             return build(hint, value, f"{key}.", default if isinstance(default, hint) else None)
-    elif origin is Literal:
+        inside = ", ".join(f"{key}.{f.name}" for f in dataclasses.fields(hint))
+        raise ValueError(f"{key} is a section, got {value!r}; set its keys: {inside}")
+    if origin is Literal:
         if value in arguments:
             return value
     elif origin in (types.UnionType, typing.Union):
@@ -129,23 +102,21 @@ def convert(hint: Any, value: Any, key: str, default: Any = None) -> Any:
     elif origin in (list, tuple):
         if isinstance(value, list):
             return origin(convert(arguments[0], item, f"{key}[{i}]") for i, item in enumerate(value))
-    elif hint is dict or origin is dict:
-        if isinstance(value, dict):
-            return value
     elif hint is float:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-    elif hint is Any or (isinstance(hint, type) and type(value) is hint):
+    elif hint is Any or type(value) is (origin or hint):
         return value
     raise ValueError(f"{key} must be {type_name(hint)}, got {value!r}")
 
 
 def type_name(hint: Any) -> str:
     """How a reader would write a type: `int`, `list[str]`, `'exact' | 'released'`."""
-    if typing.get_origin(hint) is Literal:
-        return " | ".join(map(repr, typing.get_args(hint)))
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        return " | ".join(map(type_name, typing.get_args(hint)))
-    if typing.get_args(hint):  # a list in YAML
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return " | ".join(map(repr, arguments))
+    if origin in (types.UnionType, typing.Union):
+        return " | ".join(map(type_name, arguments))
+    if arguments:  # a list in YAML
         return str(hint).replace("typing.", "").replace("tuple[", "list[").replace(", ...]", "]")
     return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))

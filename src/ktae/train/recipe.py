@@ -29,7 +29,7 @@ from ktae.estimators.interface import ESTIMATORS, Estimator, load_estimator
 from ktae.extras import did_you_mean, require
 from ktae.files.rows import SUFFIXES
 from ktae.models.load import Model
-from ktae.train.parse import build, convert, keys, load_yaml, parse_overrides
+from ktae.train.parse import build, convert, keys, load_yaml, parse_overrides, section_of
 
 SHIPPED = Path(__file__).parent / "assets"
 ROLLOUT_ALGORITHMS: dict[str, dict[str, Any]] = {
@@ -38,20 +38,16 @@ ROLLOUT_ALGORITHMS: dict[str, dict[str, Any]] = {
 }
 # Sections of a recipe, and the part of an algorithm's name that reads them.
 _READERS = {"ktae": "ktae", "ktae_context": "ktae_context", "dynamic_sampling": "dapo", "overlong": "dapo"}
+# Sections whose keys are the fields of another package's class.
+_OPEN = {"trl": "trl.GRPOConfig", "lora": "peft.LoraConfig"}
 _KTAE_LABELS = {"ktae": "KTAE", "ktae_context": "KTAE in context"}
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What `ROLLOUT` or `ROLLOUT+ESTIMATOR` names.
+    """What `ROLLOUT` or `ROLLOUT+ESTIMATOR` names: what every token of a rollout gets, and the values on top."""
 
-    Attributes:
-        name: as it stands in tables and folders: `grpo`, `dapo+ktae_context`, `grpo+my_module.my_function`.
-        rollout: of `ROLLOUT_ALGORITHMS`: what every token of a rollout gets.
-        estimator: of the values on top, token by token; None for none.
-    """
-
-    name: str
+    name: str  # of its folder: grpo, dapo+ktae_context, grpo+my_module.my_function
     rollout: str
     estimator: str | None
 
@@ -62,35 +58,23 @@ class Algorithm:
         return self.rollout.upper() + on_top
 
     @property
-    def trl(self) -> dict[str, Any]:
-        """The fields of TRL's `GRPOConfig` that define it."""
-        return ROLLOUT_ALGORITHMS[self.rollout]
-
-    @property
     def ktae(self) -> bool:
         """Whether the values on top are key-token values, with settings of the recipe."""
         return self.estimator in _KTAE_LABELS
 
     def load_estimator(self) -> Estimator | None:
-        """The function behind an estimator other than key-token values; None without one.
-
-        Raises:
-            ValueError: its module or the function is not there.
-        """
+        """The function behind an estimator other than key-token values, or a ValueError; None without one."""
         if self.estimator is None or self.ktae:
             return None
-        return load_estimator(
-            ":".join(self.estimator.rpartition(".")[::2]) if "." in self.estimator else self.estimator
-        )
+        return load_estimator(":".join(filter(None, self.estimator.rpartition(".")[::2])))
 
 
 @cache
 def parse_algorithm(name: str) -> Algorithm:
     """The algorithm that `grpo`, `dapo`, or one of them with `+ESTIMATOR` names.
 
-    Args:
-        name: ESTIMATOR is `ktae` or `ktae_context`, whose settings are the recipe's sections of these names, another of
-            `ktae.estimators`, or a function of your own, `package.module:function`.
+    ESTIMATOR is `ktae` or `ktae_context`, whose settings are the recipe's sections of these names, another of
+    `ktae.estimators`, or a function of your own, `package.module:function`.
 
     Raises:
         ValueError: there is no such algorithm. Whether a function of your own is there, `load_estimator` finds out.
@@ -115,23 +99,6 @@ def label_of(name: str) -> str:
         return parse_algorithm(name).label
     except ValueError:
         return name
-
-
-@dataclass(frozen=True)
-class Lora:
-    """Train low-rank adapters (https://arxiv.org/abs/2106.09685) instead of all weights.
-
-    Attributes:
-        rank: of the adapters.
-        alpha: their output is scaled by alpha / rank.
-        dropout: on the adapters' input.
-        target_modules: names of the layers that get one, or `all-linear`.
-    """
-
-    rank: int = 32
-    alpha: int = 64
-    dropout: float = 0.0
-    target_modules: list[str] | Literal["all-linear"] = "all-linear"
 
 
 @dataclass(frozen=True)
@@ -268,12 +235,12 @@ class Recipe:
             dynamic sampling and the reported accuracies take for correct.
         seed: of data order, sampling and adapters.
         samples_every: every so many updates all rollouts of the step are written to samples.jsonl; 0 for never.
-        show_every: every so many updates two rollouts are shown with their rewards and key tokens; 0 for never.
         ktae: key-token values of the algorithms `+ktae`; by default the paper's formula.
         ktae_context: those of the algorithms `+ktae_context`; by default `KTAEConfig.recommended()`.
         dynamic_sampling: DAPO's dynamic sampling, for the algorithms `dapo` only; null switches it off.
         overlong: DAPO's punishment of overlong completions, for the algorithms `dapo` only; null switches it off.
-        lora: adapters to train; null trains all weights.
+        lora: fields of PEFT's `LoraConfig`, whose adapters are trained, on all linear layers unless `target_modules`
+            says otherwise; null trains all weights.
         evaluation: what is measured on the held-out problems.
         trl: fields of TRL's `GRPOConfig`; they win over an algorithm's own settings.
     """
@@ -288,12 +255,11 @@ class Recipe:
     correct_above: float = 0.0
     seed: int = 0
     samples_every: int = 10
-    show_every: int = 0
     ktae: KTAEConfig = KTAEConfig()  # noqa: RUF009 (frozen)
     ktae_context: KTAEConfig = KTAEConfig.recommended()  # noqa: RUF009
     dynamic_sampling: DynamicSampling | None = DynamicSampling()
     overlong: Overlong | None = Overlong()
-    lora: Lora | None = None
+    lora: dict[str, Any] | None = None
     evaluation: Evaluation = Evaluation()
     trl: dict[str, Any] = field(default_factory=dict)
 
@@ -309,9 +275,9 @@ class Recipe:
             raise ValueError(f"correctness_reward must be one of {self.rewards}, got {self.correctness_reward!r}")
         if len(self.rewards) > 1 and self.correctness_reward is None:
             raise ValueError(f"correctness_reward must name one of {self.rewards}")
-        types = _trl_types()
-        for name, value in self.trl.items():
-            convert(types[name], value, f"trl.{name}")
+        for section in _OPEN:
+            for name, value in (getattr(self, section) or {}).items():
+                convert(_types_in(section)[name], value, f"{section}.{name}")
         object.__setattr__(self, "algorithms", names)
         for section in _KTAE_LABELS:
             settings = dataclasses.replace(getattr(self, section), correct_above=self.correct_above)
@@ -345,6 +311,9 @@ _SET_BY_KTAE = {
     "trl.seed": "set seed",
     "trl.resume_from_checkpoint": "give --resume",
     "trl.disable_tqdm": "the progress display is ktae's",
+    "trl.save_only_model": "a run could not go on from such checkpoints",
+    "trl.load_best_model_at_end": "the model of the last update is kept; save_total_limit keeps earlier ones too",
+    "trl.push_to_hub": "upload the finished folder ALGORITHM/model with `hf upload`",
     "trl.eval_strategy": "set evaluation.every",
     "trl.eval_steps": "set evaluation.every",
     "trl.per_device_eval_batch_size": "set evaluation.batch_size",
@@ -388,8 +357,7 @@ def load_recipe(recipe: str, overrides: list[str] | None = None) -> Recipe:
             section = section[parent]
             if not isinstance(section, dict):
                 raise ValueError(f"unknown key {key!r}: {parent!r} is not a section")
-        known = recipe_keys().get(key)
-        is_text = known is not None and known.type in (str, str | None)
+        is_text = recipe_keys().get(key) in (str, str | None)
         section[last] = (None if text == "null" else text) if is_text else load_yaml(text)
     _check_keys(values)
     made = build(Recipe, values)
@@ -401,14 +369,15 @@ def load_recipe(recipe: str, overrides: list[str] | None = None) -> Recipe:
 
 @cache
 def recipe_keys() -> dict[str, Any]:
-    """Every key that a recipe may set, dotted, `trl` without TRL's own fields; a `parse.Key` each."""
-    return {name: key for name, key in keys(Recipe) if name not in _SET_BY_KTAE}
+    """Every key that a recipe may set, dotted, with its type; `trl` and `lora` without their fields."""
+    return {name: hint for name, hint in keys(Recipe) if name not in _SET_BY_KTAE}
 
 
 @cache
-def _trl_types() -> dict[str, Any]:
-    """The fields of TRL's `GRPOConfig` and their types."""
-    return typing.get_type_hints(require("trl", extra="train").GRPOConfig)
+def _types_in(section: str) -> dict[str, Any]:
+    """The fields of the class behind a section of `_OPEN`, and their types."""
+    module, _, name = _OPEN[section].partition(".")
+    return typing.get_type_hints(getattr(require(module, extra="train"), name))
 
 
 def _check_keys(values: dict[str, Any], prefix: str = "") -> None:
@@ -417,10 +386,11 @@ def _check_keys(values: dict[str, Any], prefix: str = "") -> None:
         name = f"{prefix}{key}"
         if name in _SET_BY_KTAE:
             raise ValueError(f"{name} is set by ktae; {_SET_BY_KTAE[name]}")
-        if name not in known and not (prefix == "trl." and key in _trl_types()):
-            names = {*known, *(f"trl.{field}" for field in _trl_types())} - _SET_BY_KTAE.keys()
-            raise ValueError(f"unknown key {name!r}{did_you_mean(name, names)}")
-        if isinstance(value, dict) and (name == "trl" or any(other.startswith(f"{name}.") for other in known)):
+        section = prefix.rstrip(".")
+        if name not in known and not (section in _OPEN and key in _types_in(section)):
+            fields = [f"{one}.{field}" for one in {"trl", section} & _OPEN.keys() for field in _types_in(one)]
+            raise ValueError(f"unknown key {name!r}{did_you_mean(name, {*known, *fields} - _SET_BY_KTAE.keys())}")
+        if isinstance(value, dict) and (name in _OPEN or section_of(known.get(name))):
             _check_keys(value, f"{name}.")
 
 

@@ -15,12 +15,10 @@ from itertools import pairwise
 from typing import Any
 
 from ktae.extras import load_function
-from ktae.grading.extraction import extract_answer
 from ktae.grading.grader import Grader
 
 BUILT_IN = {
     "math_answer": "ktae.train.rewards:math_answer",
-    "boxed_format": "ktae.train.rewards:boxed_format",
     "exact_match": "ktae.chain.problems:exact_match",
 }
 
@@ -38,13 +36,10 @@ def math_answer(
     r"""Whether the final answer of each completion is equivalent to an accepted answer.
 
     Args:
-        completions: one per rollout, a text or a list of chat messages, of which the last assistant message
-            counts.
+        completions: one per rollout, a text or a list of chat messages, of which the last assistant message counts.
         answers: per rollout the accepted answer, or several of which any will do.
-        log_metric: called with a metric's name and value, here the number of rollouts of this call that held no
-            answer (`ktae/answers_missing`), whose answer could not be judged in time or at all
-            (`ktae/grader_timeouts`), and that lost their worker process (`ktae/grader_errors`). TRL averages over the
-            calls and processes between two logs.
+        log_metric: TRL's; gets `ktae/answers_missing`, `ktae/grader_timeouts` and `ktae/grader_errors`, numbers of
+            rollouts of this call (docs/metrics.md).
         kwargs: the other dataset columns and what else TRL passes; not used.
 
     Returns:
@@ -69,77 +64,16 @@ def math_answer(
     return [rewards[verdict.status] for verdict in verdicts]
 
 
-def boxed_format(completions: Sequence[Completion], **kwargs: Any) -> list[float]:
-    r"""1.0 for each completion with a complete, non-empty box, whatever is in it, else 0.0.
-
-    >>> boxed_format([r"\boxed{5}", r"\boxed{}", "5"])
-    [1.0, 0.0, 0.0]
-    """
-    return [float(extract_answer(_text(completion), ("box",)) is not None) for completion in completions]
-
-
 def load_reward(name: str) -> Callable[..., Any]:
     """The reward function of a name in `BUILT_IN`, or of an import path; errors as `ktae.extras.load_function`."""
-    return load_function("reward", name, BUILT_IN)
+    function = load_function("reward", name, BUILT_IN)
+    if inspect.iscoroutinefunction(function) or not hasattr(function, "__name__"):
+        raise ValueError(f"reward {name!r} must be a plain function, got {function!r}")
+    return function
 
 
-class Guarded:
-    """A reward function that a bad rollout cannot stop: what it raises on, and what is no finite number, is None.
-
-    If it raises on the whole batch, it is called again rollout by rollout, so that only the rollouts to blame go
-    unscored. How many did is logged as `rewards/NAME/failed`.
-
-    Args:
-        name: the reward's name in the recipe, and in TRL's metrics.
-        function: in TRL's form.
-
-    Raises:
-        ValueError: `function` is async.
-        RuntimeError: when called: not one rollout of the batch could be scored because all raised (then the function
-            itself is broken, and training on would be for nothing), or the function returned something else than
-            one value a rollout.
-    """
-
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
-        if inspect.iscoroutinefunction(function):
-            raise ValueError(f"the reward function {name!r} must be a plain function, not an async one")
-        self.__name__ = name.rpartition(":")[2]
-        self._name, self._function = name, function
-
-    def __call__(
-        self,
-        completions: Sequence[Completion],
-        *,
-        log_metric: Callable[[str, float], None] | None = None,
-        log_extra: Callable[[str, list], None] | None = None,
-        **columns: Any,
-    ) -> list[float | None]:
-        number = len(completions)
-        logs = {"log_metric": log_metric, "log_extra": log_extra} if log_metric and log_extra else {}
-        errors: list[Exception] = []
-        try:
-            rewards = list(self._function(completions=completions, **logs, **columns))
-        except Exception:  # whatever a stranger's function raises
-            rewards = []
-            for index in range(number):
-                one = slice(index, index + 1)
-                row = {key: value[one] if _is_column(value, number) else value for key, value in columns.items()}
-                try:
-                    rewards += list(self._function(completions=completions[one], **row))
-                except Exception as error:
-                    errors.append(error)
-                    rewards.append(None)
-            if len(errors) == number:
-                raise RuntimeError(
-                    f"the reward function {self._name!r} raised on every rollout: {errors[0]!r}"
-                ) from errors[0]
-        if len(rewards) != number:
-            raise RuntimeError(f"the reward function {self._name!r} must return {number} values, got {len(rewards)}")
-        scored = [_finite(reward) for reward in rewards]
-        if log_metric is not None:
-            failed = sum(score is None and reward is not None for score, reward in zip(scored, rewards, strict=True))
-            log_metric(f"rewards/{self.__name__}/failed", float(failed + len(errors)))
-        return scored
+class ThresholdError(ValueError):
+    """`correct_above` makes every rollout correct, or every one incorrect, although their rewards differ."""
 
 
 def split_of(rewards: Iterable[float | None], correct_above: float) -> str:
@@ -154,7 +88,7 @@ def split_of(rewards: Iterable[float | None], correct_above: float) -> str:
     >>> split_of([0.0, 1.0], correct_above=0.0)
     ''
     """
-    values = sorted({float(reward) for reward in rewards if reward is not None and math.isfinite(reward)})
+    values = sorted({value for reward in rewards if (value := finite(reward)) is not None})
     if len(values) < 2 or values[0] <= correct_above < values[-1]:
         return ""
     low, high = max(pairwise(values), key=lambda pair: pair[1] - pair[0])
@@ -174,39 +108,40 @@ def check_threshold(reward: Callable[..., Any], rows: Any, correct_above: float)
         correct_above: a rollout is correct when its reward is greater than this.
 
     Returns:
-        The rewards of each row's first accepted answer, put in \boxed{}, none where the function cannot be tried. And
-        what to say where right answers get more than none and still count as incorrect: the threshold is too high, or
-        the function wants another form.
+        Rewards of each row's first accepted answer, put in \boxed{} and then bare; none where the function cannot be
+        tried. And what to say of that: its error, or that right answers get more than none and still count as
+        incorrect, since the threshold is too high or the function wants another form.
 
     Raises:
-        ValueError: right answers get more than none, and both count as correct.
+        ThresholdError: right answers get more than none, and both count as correct.
+        ValueError: the function does not return a value a completion.
     """
-    prompts, answers = rows["prompt"], rows["answers"]
+    prompts, answers = rows["prompt"], [accepted[0] for accepted in rows["answers"]]
     columns = {name: values for name, values in rows.items() if name != "prompt"}
 
     def tried(texts: list[str]) -> list[float | None]:
         chat = not isinstance(prompts[0], str)
         completions = [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
-        return list(reward(prompts=prompts, completions=completions, **columns))
+        return [finite(value) for value in reward(prompts=prompts, completions=completions, **columns)]
 
     try:
-        boxed = tried([rf"The answer is $\boxed{{{accepted[0]}}}$." for accepted in answers])
-        plain, none = tried([accepted[0] for accepted in answers]), tried([""] * len(answers))
-    except RuntimeError:  # a function that needs more than a text
-        return [], ""
-    right, wrong = ([value for value in values if value is not None] for values in (boxed + plain, none))
-    advice = split_of([max(right), *wrong], correct_above) if right and wrong and max(right) > max(wrong) else ""
+        right = tried([rf"The answer is $\boxed{{{answer}}}$." for answer in answers]) + tried(answers)
+        none = tried([""] * len(answers))
+    except Exception as error:  # of a function that needs more than a text
+        return [], f"it cannot be tried on accepted answers: {error!r}"
+    if (len(right), len(none)) != (2 * len(answers), len(answers)):
+        raise ValueError(f"the reward function must return a value a completion, {len(answers)}, got {len(none)}")
+    best = max((value for value in right if value is not None), default=-math.inf)
+    wrong = [value for value in none if value is not None]
+    advice = split_of([best, *wrong], correct_above) if wrong and best > max(wrong) else ""
     advice = advice and f"tried on right answers and on none: {advice}"
     if advice and min(wrong) > correct_above:
-        raise ValueError(advice)
-    return boxed, advice
+        raise ThresholdError(advice)
+    return right, advice
 
 
-def _is_column(value: Any, number: int) -> bool:
-    return isinstance(value, list) and len(value) == number
-
-
-def _finite(reward: Any) -> float | None:
+def finite(reward: Any) -> float | None:
+    """A reward as a number; None where a rollout could not be scored, None, NaN or infinity."""
     return float(reward) if reward is not None and math.isfinite(reward) else None
 
 

@@ -4,94 +4,71 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 import os
 import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import ktae
+from ktae.advantages import key_token_values
 from ktae.config import KTAEConfig
 from ktae.extras import require
 from ktae.files import json_lines
 from ktae.integrations.credit import TokenCredit
 from ktae.models.load import check_model, load_model
-from ktae.train.checkpoints import MARKS, TRAINING_STATE, begin, mark_complete, remove
-from ktae.train.folder import forget_later, open_folder, sources
+from ktae.train.data import load_data
+from ktae.train.folder import forget_later, newest
 from ktae.train.recipe import Recipe, parse_algorithm
-from ktae.train.rewards import Guarded, check_threshold, load_reward, split_of
+from ktae.train.rewards import ThresholdError, check_threshold, finite, load_reward, split_of
 from ktae.train.settings import grpo_config, is_main, overlong_buffer, processes
 
 BEFORE = "start"
+_TRIED = 20  # answers that the reward function is given
 _DAPO_PAPER = {"title": "DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "id": "2503.14476"}
 
 
-@contextmanager
-def prepare(recipe: Recipe, out: Path, *, resume: bool) -> Iterator[Callable[[], None]]:
-    """Checks everything that can be checked before weights are loaded, and gives the run, to be called.
+def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
+    """Reads the data and checks every setting, without loading weights or writing anything to the run's folder `out`.
 
-        with prepare(load_recipe("quickstart"), Path("runs/mine"), resume=False) as run:
-            run()
-
-    It trains every algorithm of the recipe from the same model and evaluates before and after. Meanwhile no other
-    process can write to `out`: config.yaml (the recipe, every default spelled out), provenance.jsonl (how it was made),
-    metrics.jsonl (a row an update), samples.jsonl (rollouts), evaluation/*.jsonl (a row a completion), results.json,
-    summary.md, curves.png and, for each algorithm, a folder with its checkpoints and its final `model`.
-
-    Args:
-        recipe: what to run.
-        out: the run's folder; created, and empty unless `resume`.
-        resume: go on with the run in `out`; finished parts are kept, an interrupted algorithm continues from its
-            last whole checkpoint.
+    With `resume` the run there is to go on: finished parts are kept, an interrupted algorithm continues from its last
+    whole checkpoint.
 
     Raises:
-        BlockingIOError: another process is at work in `out`.
-        FileExistsError: `out` holds a run and `resume` is False, or what is not of this run stands in its way.
-        FileNotFoundError: `resume` is True and `out` holds no run, or a file that the recipe names is not there.
-        ValueError: a setting is wrong, or `resume` is True and the run in `out` has another recipe.
+        FileNotFoundError: a file that the recipe names is not there.
+        ValueError: a setting is wrong.
     """
-    run = check(recipe, out, resume=resume)
-    check_installed(recipe)
-    with open_folder(recipe, out, resume) if is_main() else nullcontext():
-        yield run.run
-
-
-def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
-    """Reads the data and checks every setting, without loading a model or writing anything."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    for module in ("trl", "datasets", "rich", "matplotlib", *(["peft"] if recipe.lora else [])):
+    for module in ("trl", "rich", "matplotlib"):
         require(module, extra="train")
-    from ktae.train.data import load_data
-
     quiet()
-    rewards = load_rewards(recipe)
+    rewards = {name: load_reward(name) for name in recipe.rewards}
     train_rows, test_rows = load_data(recipe.data, recipe.seed)
     if len(train_rows) < recipe.batch.prompts:
         raise ValueError(
             f"{recipe.data.source} leaves {len(train_rows)} problems to train on, fewer than batch.prompts "
             f"{recipe.batch.prompts}; lower batch.prompts or data.test_rows"
         )
-    if recipe.trl.get("save_only_model"):
-        raise ValueError("trl.save_only_model must be false: the run could not go on from such checkpoints")
     for algorithm in recipe.algorithms:
         grpo_config(recipe, algorithm, out, test_rows=len(test_rows))  # TRL's own checks
         if estimator := parse_algorithm(algorithm).load_estimator():
             settings = KTAEConfig(correct_above=recipe.correct_above)
             TokenCredit(settings, estimator, gives=["log_probs", "entropies"], trainer="`ktae train`")
-    _, tokenizer = check_model(recipe.model)
+    model_config, tokenizer = check_model(recipe.model)
     if not isinstance(train_rows[0]["prompt"], str) and tokenizer.chat_template is None:
         raise ValueError(
             f"the prompts are chat messages, and the tokenizer of {recipe.model.path} has no chat template"
         )
-    if is_main():
-        check_threshold(rewards[recipe.correctness], train_rows[:4], recipe.correct_above)
-    return Run(recipe, out, train_rows, test_rows, rewards, resume)
+    model = skeleton(model_config, recipe.lora)  # PEFT's checks
+    tried = check_threshold(rewards[recipe.correctness], train_rows[:_TRIED], recipe.correct_above)
+    return Run(recipe, out, resume, train_rows, test_rows, rewards, model, tokenizer, *tried)
 
 
 def check_installed(recipe: Recipe) -> None:
@@ -104,24 +81,36 @@ def check_installed(recipe: Recipe) -> None:
             raise ValueError(f"{name}, which the recipe's trl section asks for, is not installed: pip install {name}")
 
 
-def load_rewards(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's reward functions by name, in its order, guarded against rollouts that they cannot handle."""
-    return {name: Guarded(name, load_reward(name)) for name in recipe.rewards}
-
-
 @dataclass
 class Run:
-    """A run whose settings have been checked."""
+    """A run whose settings have been checked.
+
+    `rewards` are the functions by the recipe's names, `model` the policy without weights, `tried` what
+    `check_threshold` got for answers that are known to be right, and `note` what it says of that.
+    """
 
     recipe: Recipe
     out: Path
+    resume: bool
     train_rows: Any
     test_rows: Any
-    rewards: dict[str, Any]
-    resume: bool
+    rewards: dict[str, Callable[..., Any]]
+    model: Any
+    tokenizer: Any
+    tried: list[float | None]
+    note: str
 
     def run(self) -> None:
-        """Everything from the first evaluation to the table; parts that are finished are left out."""
+        """Trains every algorithm of the recipe from the same model and evaluates before and after.
+
+        Writes metrics.jsonl (a row an update), samples.jsonl (rollouts), evaluation/*.jsonl (a row a completion),
+        results.json, summary.md, curves.png and, for each algorithm, a folder with its checkpoints and its final
+        `model`. What is finished is left out.
+
+        Raises:
+            ThresholdError: before training, all held-out answers are correct by `correct_above`, or none and no
+                answer known to be right either, although their rewards differ.
+        """
         from rich.console import Console
 
         from ktae.train.summary import summarize
@@ -131,13 +120,20 @@ class Run:
         if not self.console.is_terminal:
             self.console = Console(width=100)
         self.config = grpo_config(recipe, recipe.algorithms[0], out)
-        found = self._sources()
+        found = {algorithm: newest(out / algorithm) for algorithm in recipe.algorithms}
+        finished = {algorithm for algorithm in recipe.algorithms if (out / algorithm / "model").exists()}
+        if self.resume and is_main():
+            forget_later(out, {name: math.inf if name in finished else step for name, (step, _) in found.items()})
+            for name, (_, checkpoint) in found.items():
+                where = f"goes on from {checkpoint}" if checkpoint else "starts from update 0: no checkpoint is whole"
+                self._say(f"{parse_algorithm(name).label:<10} {'is finished' if name in finished else where}")
+        if self.note and is_main():
+            self._say(f"{recipe.correctness}: {self.note}")
         self._evaluate(BEFORE, None, BEFORE)
         for algorithm in recipe.algorithms:
-            final = out / algorithm / "model"
-            if found[algorithm] != final:
-                self._train(algorithm, found[algorithm])
-            self._evaluate(algorithm, final, parse_algorithm(algorithm).label)
+            if algorithm not in finished:
+                self._train(algorithm, found[algorithm][1])
+            self._evaluate(algorithm, out / algorithm / "model", parse_algorithm(algorithm).label)
         if is_main():
             summarize(recipe, out, self.console)
         # A process that ends while others are at work can take them with it.
@@ -145,17 +141,6 @@ class Run:
 
     def _say(self, line: str) -> None:
         self.console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-    def _sources(self) -> dict[str, Path | None]:
-        """What each algorithm goes on from, as the main process finds it, which also tidies up behind it."""
-        found: list[Any] = [dict.fromkeys(self.recipe.algorithms)]
-        if self.resume and is_main():
-            found = [sources(self.recipe, self.out, self._say)]
-            forget_later(self.recipe, self.out, found[0], self._say)
-        if self.resume and processes() > 1:
-            _ = self.config.device  # starts the process group, with its timeout
-            require("accelerate.utils", extra="train").broadcast_object_list(found)
-        return found[0]
 
     def _evaluate(self, who: str, trained: Path | None, label: str) -> None:
         """Writes evaluation/<who>_<mode>.jsonl unless an earlier, interrupted call of this run has."""
@@ -166,7 +151,7 @@ class Run:
             return
         modes = {"sampled": recipe.evaluation.samples, "greedy": None if recipe.evaluation.greedy else 0}
         files = {mode: self.out / "evaluation" / f"{who}_{mode}.jsonl" for mode in modes}
-        missing = {mode: n for mode, n in modes.items() if n != 0 and not self._whole(files[mode], n)}
+        missing = {mode: n for mode, n in modes.items() if n != 0 and not files[mode].exists()}
         if not missing:
             return
         # With ZeRO-3 configured, transformers would load a shard of the model.
@@ -185,29 +170,24 @@ class Run:
                 batch_size=recipe.evaluation.batch_size,
                 chat_template_kwargs=config.chat_template_kwargs,
             )
-            json_lines.write(files[mode], [dataclasses.asdict(answer) for answer in answers])
-            given = [answer.reward for answer in answers]
-            correct = sum(reward is not None and reward > recipe.correct_above for reward in given) / len(given)
-            self.console.print(f"{label:<10} {mode} accuracy {correct:.3f}  ({time.perf_counter() - begun:.0f} s)")
-            if advice := split_of(given, recipe.correct_above):
+            rows = [dataclasses.asdict(answer) | {"reward": finite(answer.reward)} for answer in answers]
+            rewards = [row["reward"] for row in rows]
+            if advice := split_of(rewards, recipe.correct_above):
+                # Where right answers are known to be above the threshold, the policy may just not give any yet.
+                within_reach = any(reward is not None and reward > recipe.correct_above for reward in self.tried)
+                if who == BEFORE and ("as correct" in advice or not within_reach):
+                    raise ThresholdError(f"{recipe.correctness}, before training: {advice}")
                 self._say(f"{recipe.correctness}: {advice}")
+            json_lines.write(files[mode], rows)
+            correct = sum(reward is not None and reward > recipe.correct_above for reward in rewards) / len(rewards)
+            self.console.print(f"{label:<10} {mode} accuracy {correct:.3f}  ({time.perf_counter() - begun:.0f} s)")
         del policy
         torch.cuda.empty_cache()  # vLLM takes a share of what is free
 
-    def _whole(self, path: Path, samples: int | None) -> bool:
-        """Whether the file holds every answer to every held-out problem."""
-        if not path.exists():
-            return False
-        problems = [row and row.get("problem") for row in json_lines.read_where_whole(path)]
-        due = [i for i in range(len(self.test_rows)) for _ in range(samples or 1)]
-        if problems != due:
-            self._say(f"{path} holds {len(problems):,} rows, not all of the {len(due):,} written; answering again")
-        return problems == due
-
     def _train(self, algorithm: str, checkpoint: Path | None) -> None:
-        from ktae.train.callbacks import Display, Records, Show
+        from ktae.train.callbacks import Records
 
-        recipe, folder, label = self.recipe, self.out / algorithm, parse_algorithm(algorithm).label
+        recipe, label = self.recipe, parse_algorithm(algorithm).label
         config = grpo_config(recipe, algorithm, self.out, test_rows=len(self.test_rows))
         reward_funcs = list(self.rewards.values())
         if buffer := overlong_buffer(recipe, algorithm, config.max_completion_length):
@@ -230,56 +210,26 @@ class Run:
             **options,
         )
         trainer.remove_callback(require("transformers", extra="train").PrinterCallback)
-        display = Display(label, self.console)
-        trainer.add_callback(display)
-        trainer.add_callback(Records(trainer, algorithm, self.out, recipe.samples_every))
-        trainer.add_callback(Show(trainer, tokenizer, label, self.console, recipe.show_every))
-        on_cpu = config.device.type == "cpu"
-        seconds = compile_estimator(options["ktae"]) if "ktae" in options and on_cpu else 0.0
-        if is_main() and seconds:
-            self._say(f"{label:<10} compiled the estimator ({seconds:.0f} s, in no figure below)")
-        if is_main() and checkpoint:
-            self._say(f"{label:<10} goes on from {checkpoint}")
-            if (wrote := len([*checkpoint.glob("rng_state*.pth")])) != processes():
-                self._say(f"It is of {wrote} process(es), not {processes()}: other rollouts will be sampled")
-        try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        finally:
-            display.close()
-        self._save(trainer, folder)
+        trainer.add_callback(Records(trainer, algorithm, label, self.out, recipe.samples_every, self._say))
+        if "ktae" in options:  # compiles it now, and not in the first update, whose time is shown
+            ids = torch.zeros(2, 1, dtype=torch.long)
+            key_token_values(ids, torch.ones_like(ids), torch.tensor([0.0, 1.0]), ids[:, 0], config=options["ktae"])
+        if is_main() and checkpoint and (wrote := len([*checkpoint.glob("rng_state*.pth")])) != processes():
+            self._say(f"{checkpoint} is of {wrote} process(es), not {processes()}: other rollouts will be sampled")
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        self._save(trainer, self.out / algorithm)
 
     def _save(self, trainer: Any, folder: Path) -> None:
         """The final model with its card; renamed last: a folder `model` means that this algorithm is done."""
         unfinished = folder / "unfinished"
-        if is_main():
-            begin(unfinished)
-        trainer.accelerator.wait_for_everyone()
-        trainer.save_model(str(unfinished), _internal_call=True)  # without an upload
+        trainer.save_model(str(unfinished), _internal_call=True)
         trainer.create_model_card()
         trainer.accelerator.wait_for_everyone()
         if is_main():
             shutil.copy(folder / "README.md", unfinished)
-            trainer.state.save_to_json(str(unfinished / "trainer_state.json"))
-            if trainer.args.push_to_hub:
-                upload = require("huggingface_hub", extra="train").upload_folder
-                unwanted = [*TRAINING_STATE, *MARKS]
-                upload(repo_id=trainer.hub_model_id, folder_path=unfinished, ignore_patterns=unwanted)
-            mark_complete(unfinished)
-            remove(folder / "model")
+            os.sync()
             unfinished.rename(folder / "model")
         trainer.accelerator.wait_for_everyone()
-
-
-def compile_estimator(config: Any) -> float:
-    """Compiles what would otherwise be compiled in the first update; seconds that it took, 0 if it was before."""
-    from ktae.advantages import key_token_values
-
-    if importlib.util.find_spec("numba") is None:
-        return 0.0
-    ids, seconds = torch.zeros(2, 1, dtype=torch.long), []
-    with require("numba.core.event", extra="fast").install_timer("numba:compile", seconds.append):
-        key_token_values(ids, torch.ones_like(ids), torch.tensor([0.0, 1.0]), ids[:, 0], config=config)
-    return sum(seconds)
 
 
 def _trainer(recipe: Recipe, algorithm: str) -> tuple[type, dict[str, Any]]:
@@ -289,14 +239,8 @@ def _trainer(recipe: Recipe, algorithm: str) -> tuple[type, dict[str, Any]]:
     from ktae.train.trainer import RunTrainer
 
     parsed, on_top, options = parse_algorithm(algorithm), [], {}
-    if recipe.lora:
-        options["peft_config"] = require("peft", extra="train").LoraConfig(
-            r=recipe.lora.rank,
-            lora_alpha=recipe.lora.alpha,
-            lora_dropout=recipe.lora.dropout,
-            target_modules=recipe.lora.target_modules,
-            task_type="CAUSAL_LM",
-        )
+    if recipe.lora is not None:
+        options["peft_config"] = lora_config(recipe.lora)
     if parsed.ktae:
         on_top.append(KTAETrainer)
         options["ktae"] = recipe.key_tokens(algorithm)
@@ -309,14 +253,29 @@ def _trainer(recipe: Recipe, algorithm: str) -> tuple[type, dict[str, Any]]:
     return type("Trainer", (*on_top, RunTrainer), {}), options
 
 
+def lora_config(settings: dict[str, Any]) -> Any:
+    """PEFT's configuration of a recipe's adapters."""
+    defaults = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    return require("peft", extra="train").LoraConfig(**defaults | settings)
+
+
+def skeleton(config: Any, lora: dict[str, Any] | None) -> Any:
+    """The model of a transformers configuration, with adapters where there are to be some, without any weights."""
+    with torch.device("meta"):
+        model = require("transformers", extra="train").AutoModelForCausalLM.from_config(config)
+        return model if lora is None else require("peft", extra="train").get_peft_model(model, lora_config(lora))
+
+
 def _card(recipe: Recipe, algorithm: str) -> dict[str, Any]:
     """What TRL's model card is to say of an algorithm's model."""
-    source = recipe.data.source
+    source, parsed = recipe.data.source, parse_algorithm(algorithm)
+    on_top = f", key tokens by `{recipe.key_tokens(algorithm)}`" if parsed.ktae else ""
     card = {
-        "trainer_name": parse_algorithm(algorithm).label,
+        "trainer_name": parsed.label,
         "base_model": recipe.model.path,
         "dataset_name": source if source.count("/") == 1 and not Path(source).exists() else None,
         "tags": re.split("[_+]", algorithm)[:2],
+        "settings": f"By `ktae train` (ktae {ktae.__version__}): algorithm `{algorithm}`{on_top}, seed {recipe.seed}.",
     }
     return card | ({"paper": _DAPO_PAPER} if algorithm == "dapo" else {})
 

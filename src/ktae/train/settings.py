@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from ktae.extras import require
-from ktae.train.recipe import Recipe, parse_algorithm
+from ktae.train.recipe import ROLLOUT_ALGORITHMS, Recipe, parse_algorithm
 
-SAVE_EVERY = 10  # generations, unless trl.save_steps says otherwise
+_SAVE_EVERY = 10  # generations, unless trl.save_steps says otherwise
 
 
 def processes() -> int:
@@ -25,37 +25,41 @@ def is_main() -> bool:
 
 
 def grpo_config(recipe: Recipe, algorithm: str, out: Path, *, test_rows: int | None = None) -> Any:
-    """TRL's GRPOConfig.
+    """TRL's GRPOConfig for one of the recipe's algorithms, with checkpoints in `out/algorithm`.
 
-    Args:
-        recipe: the run.
-        algorithm: one of the recipe's.
-        out: the run's folder; checkpoints go to `out/algorithm`.
-        test_rows: held-out problems there are, for the evaluation during training.
+    During training the policy is evaluated if there are `test_rows` and the recipe says so.
 
     Raises:
         ValueError: the batch does not divide over the processes, checkpoints would fall between two generations,
             or TRL refuses a setting.
     """
+    rollout = parse_algorithm(algorithm).rollout
     accelerator = torch.accelerator.is_available() and not recipe.trl.get("use_cpu")
     updates = recipe.batch.updates * recipe.trl.get("num_iterations", 1)
     defaults = {
         "report_to": "none",
         "run_name": f"{recipe.name}-{algorithm}",
         "logging_steps": 1,
-        "save_steps": SAVE_EVERY * updates,
+        "save_steps": _SAVE_EVERY * updates,
         "save_total_limit": 2,
         "ddp_timeout": 24 * 3600,  # the other processes wait while the main one evaluates
         "use_cpu": not accelerator,
         "bf16": accelerator,
         "gradient_checkpointing": accelerator,
     }
-    settings = {**defaults, **parse_algorithm(algorithm).trl, **recipe.trl}
-    _check_saves(settings, updates)
+    settings = {**defaults, **ROLLOUT_ALGORITHMS[rollout], **recipe.trl}
+    if settings.get("save_strategy", "steps") == "steps" and settings["save_steps"] % updates:
+        # A checkpoint holds no rollouts.
+        raise ValueError(
+            f"trl.save_steps must be a multiple of the {updates} updates that follow each generation, so that a "
+            f"resumed run is the same, got {settings['save_steps']}"
+        )
+    if settings["save_total_limit"] == 1:
+        raise ValueError("trl.save_total_limit must be at least 2: a kill while saving must leave one checkpoint")
     weights = settings.get("reward_weights") or [1.0] * len(recipe.rewards)
     if len(weights) != len(recipe.rewards):
         raise ValueError(f"trl.reward_weights must be one a reward, {len(recipe.rewards)}, got {weights}")
-    if parse_algorithm(algorithm).rollout == "dapo" and recipe.overlong:
+    if rollout == "dapo" and recipe.overlong:
         settings["reward_weights"] = [*weights, recipe.overlong.factor]
     if recipe.evaluation.every and test_rows:
         settings |= {
@@ -64,14 +68,24 @@ def grpo_config(recipe: Recipe, algorithm: str, out: Path, *, test_rows: int | N
             "num_generations_eval": 1,
             "per_device_eval_batch_size": recipe.evaluation.batch_size,
         }
-    if settings.get("push_to_hub"):
-        repository = settings.get("hub_model_id") or recipe.name
-        several = len(recipe.algorithms) > 1
-        settings["hub_model_id"] = f"{repository}-{algorithm}".replace("+", "-") if several else repository
-    try:
-        config = require("trl", extra="train").GRPOConfig(
-            output_dir=str(out / algorithm), seed=recipe.seed, disable_tqdm=True, **batch_settings(recipe), **settings
+    batch, world = recipe.batch, processes()
+    at_once = batch.per_device * world
+    if batch.mini_batch * batch.rollouts % at_once:
+        raise ValueError(
+            f"a mini-batch of {batch.mini_batch} problems x {batch.rollouts} rollouts does not divide into passes of "
+            f"batch.per_device {batch.per_device} rollouts on {world} process{'es' if world > 1 else ''}"
         )
+    settings |= {
+        "output_dir": str(out / algorithm),
+        "seed": recipe.seed,
+        "disable_tqdm": True,
+        "num_generations": batch.rollouts,
+        "per_device_train_batch_size": batch.per_device,
+        "gradient_accumulation_steps": batch.mini_batch * batch.rollouts // at_once,
+        "steps_per_generation": batch.prompts * batch.rollouts // at_once,
+    }
+    try:
+        config = require("trl", extra="train").GRPOConfig(**settings)
     except (TypeError, ValueError) as error:
         raise ValueError(f"TRL refuses the settings of {algorithm}: {error}") from error
     if config.beta and recipe.lora is None and recipe.model.path.endswith(".gguf"):
@@ -94,35 +108,3 @@ def overlong_buffer(recipe: Recipe, algorithm: str, max_completion_length: int) 
             f"overlong.buffer must be at most trl.max_completion_length {max_completion_length}, got {buffer}"
         )
     return buffer
-
-
-def batch_settings(recipe: Recipe) -> dict[str, int]:
-    """The recipe's batch in TRL's terms, which depend on the number of processes.
-
-    Raises:
-        ValueError: `batch.per_device` rollouts on every process do not divide a mini-batch.
-    """
-    batch, world = recipe.batch, processes()
-    at_once = batch.per_device * world
-    if batch.mini_batch * batch.rollouts % at_once:
-        raise ValueError(
-            f"a mini-batch of {batch.mini_batch} problems x {batch.rollouts} rollouts does not divide into passes of "
-            f"batch.per_device {batch.per_device} rollouts on {world} process{'es' if world > 1 else ''}"
-        )
-    return {
-        "num_generations": batch.rollouts,
-        "per_device_train_batch_size": batch.per_device,
-        "gradient_accumulation_steps": batch.mini_batch * batch.rollouts // at_once,
-        "steps_per_generation": batch.prompts * batch.rollouts // at_once,
-    }
-
-
-def _check_saves(settings: dict[str, Any], updates: int) -> None:
-    """A checkpoint holds no rollouts, so only one at the start of a generation resumes to the same run."""
-    if settings.get("save_strategy", "steps") == "steps" and settings["save_steps"] % updates:
-        raise ValueError(
-            f"trl.save_steps must be a multiple of the {updates} updates that follow each generation, so that a "
-            f"resumed run is the same, got {settings['save_steps']}"
-        )
-    if settings["save_total_limit"] == 1:
-        raise ValueError("trl.save_total_limit must be at least 2: a kill while saving must leave one checkpoint")
