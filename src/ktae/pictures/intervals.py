@@ -21,20 +21,10 @@ def draw_intervals(
     limit: float | None = None,
     total: str = "",
 ) -> Any:
-    """A row a task, in it a mark for each of the names that has an estimate.
+    """A matplotlib Figure: a row a task, in it a mark for each of the names that has an estimate.
 
-    Args:
-        rows: {row: {name: (value, low, high)}}.
-        names: in the order of the legend; a single one is the title.
-        label: of the axis, which begins at 0.
-        limit: where the axis ends; None for where the estimates end.
-        total: the row that is set apart.
-
-    Returns:
-        A matplotlib Figure.
-
-    Raises:
-        ValueError: there is no row, or there are more names than can be told apart.
+    The axis, `label`, goes from 0 to `limit`, or else to where the estimates end. The row `total` is set apart. A
+    single name is the title, several make a legend. Raises a ValueError for no row or for more than 7 names.
     """
     if not rows:
         raise ValueError("there are no estimates to draw")
@@ -42,6 +32,10 @@ def draw_intervals(
     columns = max(1, min(4, int(7 / (0.5 + 0.08 * max(map(len, shorts))))))  # of the legend, as many as fit
     drawn = figure(7.0, 0.8 + len(rows) * (0.24 + 0.18 * len(names)) + 0.22 * -(-len(names) // columns))
     axis = drawn.subplots()
+    marks = [
+        {"color": series(number)["color"], "marker": MARKERS[number], "markersize": 6, "markeredgecolor": "white"}
+        for number in range(len(names))
+    ]
     for y, (row, estimates) in enumerate(rows.items()):
         if row == total:
             axis.axhline(y - 0.5, color=LINE, linewidth=0.8)
@@ -51,8 +45,8 @@ def draw_intervals(
             value, low, high = estimates[name]
             at = y + 0.7 / max(len(names), 3) * (number - (len(names) - 1) / 2)
             # Not clipped: at an end of the axis a mark would be cut in half.
-            axis.plot([low, high], [at, at], linewidth=2, alpha=0.55, clip_on=False, color=series(number)["color"])
-            axis.plot(value, at, clip_on=False, **_mark(number))
+            axis.plot([low, high], [at, at], linewidth=2, alpha=0.55, clip_on=False, color=marks[number]["color"])
+            axis.plot(value, at, clip_on=False, **marks[number])
             place = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
             axis.annotate(f"{value:.1f}", (high, at), fontsize=8, **place)
     axis.set_yticks(range(len(rows)), list(rows))
@@ -64,13 +58,8 @@ def draw_intervals(
     axis.spines["left"].set_visible(False)
     if len(names) == 1:
         axis.set_title(shorts[0], loc="left")
-    else:
-        for number, name in enumerate(shorts):
-            axis.plot([], [], label=name, linestyle="none", **_mark(number))
-        drawn.legend(loc="outside upper center", ncols=columns, handletextpad=0.2, columnspacing=1.5)
+        return drawn
+    for name, mark in zip(shorts, marks, strict=True):
+        axis.plot([], [], label=name, linestyle="none", **mark)
+    drawn.legend(loc="outside upper center", ncols=columns, handletextpad=0.2, columnspacing=1.5)
     return drawn
-
-
-def _mark(number: int) -> dict[str, Any]:
-    color = series(number)["color"]
-    return {"color": color, "marker": MARKERS[number], "markersize": 6, "markeredgecolor": "white"}
