@@ -62,7 +62,7 @@ def pictures(gallery: Path, images: Path) -> None:
         page = Page(driver, PRIVATE, width=390, height=844, dark=True)
         page.choose(6)
         take("report-phone-dark", page, ".tools")
-        take("report-run", Page(driver, gallery / "chain.html", width=1180, height=900), "header")
+        take("report-run", Page(driver, gallery / "chain.html", width=1180, height=900, drawn=False), "header")
 
 
 if __name__ == "__main__":

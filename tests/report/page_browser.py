@@ -38,9 +38,9 @@ def row(group, completion, reward, prompt=""):
 
 
 class Page:
-    """One page in the browser, whose first rollouts are drawn."""
+    """One page in the browser. Rollouts near the window are drawn, and waited for unless the page's head hides them."""
 
-    def __init__(self, driver, path, *, width=1280, height=1000, dark=False):
+    def __init__(self, driver, path, *, width=1280, height=1000, dark=False, drawn=True):
         self.driver = driver
         mobile = width < 500
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
@@ -50,7 +50,7 @@ class Page:
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         driver.get_log("browser")  # empties it
         driver.get(path.resolve().as_uri())
-        if self.script("report.prompts.length"):
+        if drawn:
             self.one(".tokens [data-token]")
 
     def script(self, text, *arguments):

@@ -24,7 +24,7 @@ def test_a_training_run(driver, tmp_path):
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=600)
     run, out = tmp_path / "run", tmp_path / "report.html"
     assert main(["report", str(run), "--out", str(out)]) == 0
-    page = Page(driver, out)
+    page = Page(driver, out, drawn=False)
     assert page.text("#title") == "quickstart"
     assert page.texts("figcaption")[:2] == ["Training reward", "Accuracy of the training rollouts"]
     assert len(page.all("figure:first-of-type polyline")) == 2
@@ -45,7 +45,7 @@ def test_a_training_run(driver, tmp_path):
         assert "".join(shown) == samples[number]["completion"]
     assert page.is_well()
     page.picture("run")
-    page = Page(driver, out, width=390)
+    page = Page(driver, out, width=390, drawn=False)
     cells = "[...document.querySelectorAll('.intervals :is(th, td)')]"
     assert page.script(f"Math.max(...{cells}.map((e) => e.getBoundingClientRect().right))") <= 390
     wide = "[...document.querySelectorAll('#evaluation .wide')]"
@@ -58,7 +58,7 @@ def test_a_training_run(driver, tmp_path):
     rows = [{"algorithm": "grpo", "step": step, "reward": step % 5} for step in range(1, 21)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["report", str(run), "--out", str(out)]) == 0
-    page = Page(driver, out)
+    page = Page(driver, out, drawn=False)
     shown = [page.one(f"#{section}").is_displayed() for section in ("training", "evaluation", "rollouts")]
     assert shown == [True, False, False]
     assert SMOOTHED in page.text("#curves")
