@@ -95,7 +95,7 @@ def test_a_rollout_of_100000_tokens(driver, tmp_path):
     out = tmp_path / "long.html"
     write_report(groups, out, None, title="long")
     page = Page(driver, out)
-    assert "100,000 tokens" in page.text(".rollout h4")
+    assert "100,000\N{NO-BREAK SPACE}tokens" in page.text(".rollout h4")
     assert len(page.tokens(0)) <= 1500
     page.one(".rollout .unfold").click()
     assert len(page.all(".chunk")) > 60
