@@ -52,6 +52,10 @@ def test_help_has_examples_that_parse_and_a_page_to_read(command, capsys):
     shown = capsys.readouterr().out
     assert shown.endswith("\n".join(["examples:", *examples, "", f"read on: docs/{page}\n"]))
     assert examples
+    if command in ("plot", "data"):  # the same below their own commands
+        with pytest.raises(SystemExit, match="0"):
+            parser.parse_args([*shlex.split(examples[0])[1:3], "--help"])
+        assert f"read on: docs/{page}" in capsys.readouterr().out
 
 
 @pytest.fixture

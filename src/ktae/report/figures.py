@@ -18,9 +18,10 @@ from ktae.report.options import add_rollout_arguments
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True)
-    heatmap = kinds.add_parser("heatmap", help="a group's rollouts, tokens coloured by their key-token value")
-    keytokens = kinds.add_parser("keytokens", help="a group's key tokens: values, and who holds them")
-    curves = kinds.add_parser("curves", help="metrics of a run over its updates")
+    how = {"epilog": parser.epilog, "formatter_class": parser.formatter_class, "allow_abbrev": False}
+    heatmap = kinds.add_parser("heatmap", help="a group's rollouts, tokens coloured by their key-token value", **how)
+    keytokens = kinds.add_parser("keytokens", help="a group's key tokens: values, and who holds them", **how)
+    curves = kinds.add_parser("curves", help="metrics of a run over its updates", **how)
     for group in (heatmap, keytokens):
         add_rollout_arguments(group)
         group.add_argument("--group", metavar="GROUP", required=True, help="as for `ktae explain`, which lists them")
@@ -28,8 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     heatmap.add_argument("--lines", type=int, default=12, metavar="N", help="of each rollout (default: 12)")
     keytokens.add_argument("--top", type=int, default=15, metavar="N", help="tokens shown (default: 15)")
     curves.add_argument("run", type=Path, help="a run's folder, or its metrics.jsonl")
-    what = f"by default those there are of {', '.join(METRICS)}"
-    curves.add_argument("--metrics", nargs="+", metavar="NAME", help=what)
+    curves.add_argument("--metrics", nargs="+", metavar="NAME", help=f"by default those of {', '.join(METRICS)}")
     for kind in (heatmap, keytokens, curves):
         kind.add_argument("--out", type=Path, required=True, help=", ".join(SUFFIXES))
 
