@@ -25,7 +25,7 @@ DOCS = "docs/"
 COMMANDS = {
     "train": ("ktae.train.command", "training.md", "train one or several algorithms on a recipe"),
     "eval": ("ktae.evaluation.evaluate", "evaluation.md", "let a model answer benchmarks, and grade it"),
-    "grade": ("ktae.evaluation.regrade", "grading.md", "grade saved outputs"),
+    "grade": ("ktae.evaluation.grade", "grading.md", "grade saved outputs"),
     "compare": ("ktae.evaluation.compare", "evaluation.md", "two evaluations of the same problems: B minus A, paired"),
     "score": ("ktae.report.score", "reports.md", "token advantages for saved rollouts"),
     "explain": ("ktae.report.terminal", "reading-a-report.md", "one group's rollouts and key tokens, in the terminal"),
