@@ -16,7 +16,7 @@ import torch
 from ktae.files.columns import Rollout, columns_of, label
 from ktae.files.reading import load_groups, read_rollouts
 from ktae.files.rows import Malformed
-from ktae.report.scoring import states_of
+from ktae.report.groups import tensors
 
 ROWS = [
     {"group": 1, "token_ids": [5, 7], "reward": 1.0},
@@ -171,7 +171,7 @@ def test_malformed_masks_and_states(tmp_path, name, values, reason):
     rows = [{**ROWS[0], name: [1, 0]}, {**ROWS[0], name: values}]
     good, wrong = read_rollouts(lines(tmp_path / "r.jsonl", rows))
     assert getattr(good, name) == [1, 0]
-    assert states_of([good]).get("states", torch.tensor([])).tolist() == [[1, 0]] * (name == "states")
+    assert tensors([good]).get("states", torch.tensor([])).tolist() == [[1, 0]] * (name == "states")
     assert reason in wrong.reason
 
 
