@@ -223,7 +223,7 @@ def _checked(data: Any, text: str) -> dict[str, Any] | ValueError:
         return ValueError(f"a row must be a JSON object, got {type(data).__name__}")
     if text.count("[") + text.count("{") > _DEEPEST and _is_deeper(data, _DEEPEST):
         return ValueError(_TOO_DEEP)
-    if _NO_TEXT.search(text):
+    if ("\\u" in text or not text.isascii()) and _NO_TEXT.search(text):
         try:
             json.dumps(data, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
