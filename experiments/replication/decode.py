@@ -39,6 +39,13 @@ class Completions:
         return Completions(*(joined(field.name) for field in fields(Completions)))
 
 
+def weight(linear: torch.nn.Module) -> Tensor:
+    """The weight of a linear layer, with its low-rank adapter if it has one."""
+    adapted = getattr(linear, "active_adapters", ())
+    merged = linear.weight + sum(linear.get_delta_weight(name) for name in adapted)
+    return merged.to(linear.weight.dtype)
+
+
 class Decoder:
     """The forward pass of a `LlamaForCausalLM` over a growing sequence.
 
@@ -48,31 +55,32 @@ class Decoder:
 
     def __init__(self, model, rows: int, width: int):
         config = model.config
-        self.heads, self.size = config.num_attention_heads, config.hidden_size // config.num_attention_heads
+        self.size = config.hidden_size // config.num_attention_heads
+        self.heads = config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads
         self.eps, self.model = config.rms_norm_eps, model
         self.layers = [
             (
                 layer.input_layernorm.weight,
-                torch.cat([getattr(layer.self_attn, f"{part}_proj").weight for part in "qkv"]),
-                layer.self_attn.o_proj.weight,
+                torch.cat([weight(getattr(layer.self_attn, f"{part}_proj")) for part in "qkv"]),
+                weight(layer.self_attn.o_proj),
                 layer.post_attention_layernorm.weight,
-                torch.cat([layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight]),
-                layer.mlp.down_proj.weight,
+                torch.cat([weight(layer.mlp.gate_proj), weight(layer.mlp.up_proj)]),
+                weight(layer.mlp.down_proj),
             )
             for layer in model.model.layers
         ]
         self.cos, self.sin = (x[0] for x in model.model.rotary_emb(torch.zeros(1), torch.arange(width)[None]))
         self.keys, self.values = (
-            [torch.zeros(rows, self.heads, width, self.size) for _ in self.layers] for _ in range(2)
+            [torch.zeros(rows, self.heads[1], width, self.size) for _ in self.layers] for _ in range(2)
         )
 
     def forward(self, ids: Tensor, start: int, seen: Tensor) -> Tensor:
-        """Logits (B, V) after the tokens `ids` (B, n), which stand in the columns from `start` on.
+        """Logits (B, V) in float32 after the tokens `ids` (B, n), which stand in the columns from `start` on.
 
         `seen` (B, start + n) is False at padding.
         """
         B, n = ids.shape
-        bias = torch.zeros(B, 1, 1, start + n).masked_fill(~seen[:, None, None], -1e9)
+        bias = torch.zeros(B, 1, 1, 1, start + n).masked_fill(~seen[:, None, None, None], -1e9)
         if n > 1:
             bias = bias + torch.full((n, n), -1e9).triu(1)
         hidden = self.model.model.embed_tokens.weight[ids]
@@ -81,15 +89,18 @@ class Decoder:
             self.layers, self.keys, self.values, strict=True
         ):
             x = F.linear(F.rms_norm(hidden, norm.shape, norm, self.eps), qkv)
-            q, k, v = x.view(B, n, 3, self.heads, self.size).permute(2, 0, 3, 1, 4)
+            q, k, v = x.float().view(B, n, sum(self.heads), self.size).transpose(1, 2).split(self.heads, dim=1)
             keys[:, :, columns], values[:, :, columns] = self._rotate(k, columns), v
-            scores = self._rotate(q, columns) @ keys[:, :, : start + n].transpose(2, 3) * self.size**-0.5 + bias
-            attended = scores.softmax(-1) @ values[:, :, : start + n]
+            # Query heads that share a head of the keys, as if they were more queries of it.
+            q = self._rotate(q, columns).reshape(B, self.heads[1], -1, self.size)
+            scores = (q @ keys[:, :, : start + n].transpose(2, 3) * self.size**-0.5).unflatten(2, (-1, n)) + bias
+            attended = scores.softmax(-1).flatten(2, 3) @ values[:, :, : start + n]
+            attended = attended.view(B, -1, n, self.size).to(hidden.dtype)
             hidden = hidden + F.linear(attended.transpose(1, 2).reshape(B, n, -1), out)
             gate, up = F.linear(F.rms_norm(hidden, norm2.shape, norm2, self.eps), gate_up).chunk(2, -1)
             hidden = hidden + F.linear(F.silu(gate) * up, down)
         final = self.model.model.norm.weight
-        return F.linear(F.rms_norm(hidden[:, -1], final.shape, final, self.eps), self.model.lm_head.weight)
+        return F.linear(F.rms_norm(hidden[:, -1], final.shape, final, self.eps), self.model.lm_head.weight).float()
 
     def select(self, rows: Tensor) -> None:
         """Keeps the given rows of the cache, in that order."""
@@ -135,7 +146,9 @@ def sample(
         probabilities = logp.exp()
         token = logp.argmax(-1)
         if generator is not None:
-            token = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+            drawn = torch.rand(len(alive), 1, generator=generator)
+            below = probabilities.cumsum(-1)
+            token = (below <= drawn * below[:, -1:]).sum(-1).clamp(max=below.shape[1] - 1)
         ids_BT[alive, t], mask_BT[alive, t] = token, True
         logp_BT[alive, t] = logp.gather(1, token[:, None])[:, 0]
         entropy_BT[alive, t] = -(probabilities * logp).sum(-1)

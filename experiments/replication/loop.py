@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,26 +39,32 @@ class Settings:
     prompts: int = 8
     group_size: int = 16
     mini_batches: int = 2
+    parts: int = 4  # of a mini-batch, of like length each: less padding, but a long prompt is computed in each
     learning_rate: float = 2e-4
     warmup: int = 5
     rounds: int = 4  # of generation at most, to fill a batch of DAPO's
     overlong_buffer: int = 12
     evaluate_every: int = 10
-    curve_rows: int = 250  # test problems of an evaluation during training
-    final_evaluations: int = 3  # the last ones take all test problems; their mean is the result
-    samples: int = 8  # of each test problem at the end, for pass@8 and maj@8
+    curve_rows: int = 100  # test problems of an evaluation during training
+    final_rows: int = 500  # of the last evaluations and of what is measured at the end
+    final_evaluations: int = 3  # the last ones, whose mean is the result
+    samples: int = 8  # of each test problem at the end, for pass@8 and maj@8; 0: nothing is measured there
+    learned_rows: int = 200  # the last training problems, evaluated at the end as well
+    scale: float = 1.0  # a factor of the token-level values; for GRPO alone, of the advantages
 
 
 def run(model, tokenizer, task: Task, method: Estimator, settings: Settings, seed: int) -> dict[str, Any]:
     """Trains `model` in place and returns the curve, the final evaluations and the means over the updates."""
-    problems = task.problems(random.Random(derived_seed("problems", seed)))
+    learned: list[Any] = []
+    problems = _recorded(task.problems(random.Random(derived_seed("problems", seed))), learned)
     generator = torch.Generator().manual_seed(derived_seed("sampling", seed))
-    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     started, curve, means, sampled = time.perf_counter(), [], [], 0
     final_from = settings.updates - settings.evaluate_every * (settings.final_evaluations - 1)
     for update in range(settings.updates + 1):
         if update % settings.evaluate_every == 0:
-            rows = len(task.test) if update >= final_from else settings.curve_rows
+            rows = settings.final_rows if update >= final_from else settings.curve_rows
             curve.append({"update": update, "rollouts": sampled} | evaluate_both(model, tokenizer, task, rows))
         if update == settings.updates:
             break
@@ -76,17 +83,26 @@ def run(model, tokenizer, task: Task, method: Estimator, settings: Settings, see
         )
         order = torch.randperm(len(prompts), generator=generator)
         for rows_B in order.chunk(settings.mini_batches):
+            if not advantage_BT[rows_B].any():
+                continue
             policy_loss(model, prompts, batch.completions, advantage_BT, rows_B, settings).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
     return {
         "final": _mean([point for point in curve if point["update"] >= final_from]),
-        "end": evaluate_end(model, tokenizer, task, settings.samples),
+        "end": evaluate_end(model, tokenizer, task, settings, learned[-settings.learned_rows :]),
         "curve": curve,
         "train": _mean(means),
         "seconds": time.perf_counter() - started,
     }
+
+
+def _recorded(problems: Iterator[Any], drawn: list[Any]) -> Iterator[Any]:
+    """The problems, each of them also put into `drawn`."""
+    for problem in problems:
+        drawn.append(problem)
+        yield problem
 
 
 def _mean(points: list[dict[str, Any]]) -> dict[str, float]:
@@ -171,48 +187,79 @@ def policy_loss(
     model, prompts: list[list[int]], completions: Completions, advantage_BT: Tensor, rows: Tensor, settings: Settings
 ) -> Tensor:
     """The clipped objective over `rows`: the mean over tokens (DAPO), or over rollouts of their token means (GRPO)."""
-    sequences, picked_ids = [], []
-    for row in rows.tolist():
-        ids = completions.token_ids[row, completions.mask[row]]
-        sequences.append(torch.cat([torch.tensor(prompts[row]), ids]))
-        picked_ids.append(len(prompts[row]))
-    padded = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
-    # Padding on the right needs no attention mask: no completion token can see it.
-    hidden = model.model(padded[:, :-1], use_cache=False).last_hidden_state
+    length_B = completions.mask[rows].sum(1)
+    weight_B = 1 / (length_B.sum() if settings.dapo else length_B * len(rows)).expand(len(rows))
+    learned_B = advantage_BT[rows].any(1)  # a rollout without advantage has no gradient
+    order = length_B[learned_B].argsort()
+    rows, weight_B = rows[learned_B][order], weight_B[learned_B][order]
     mask_BT = completions.mask[rows]
-    row_K, column_K = mask_BT.nonzero(as_tuple=True)
-    at_K = torch.tensor(picked_ids)[row_K] + column_K - 1
-    logits_K = model.lm_head(hidden[row_K, at_K])
-    new_K = -F.cross_entropy(logits_K, completions.token_ids[rows][mask_BT], reduction="none")
+    new_K = torch.cat([_log_probabilities(model, prompts, completions, part) for part in rows.chunk(settings.parts)])
     ratio_K = (new_K - completions.log_probabilities[rows][mask_BT]).exp()
     advantage_K = advantage_BT[rows][mask_BT]
     clipped_K = ratio_K.clamp(0.8, 1.28 if settings.dapo else 1.2)
-    loss_K = -torch.minimum(ratio_K * advantage_K, clipped_K * advantage_K)
-    if settings.dapo:
-        return loss_K.mean()
-    length_B = mask_BT.sum(1)
-    return (loss_K / length_B[row_K]).sum() / len(length_B)
+    gain_K = torch.minimum(ratio_K * advantage_K, clipped_K * advantage_K)
+    return -(gain_K * weight_B[mask_BT.nonzero()[:, 0]]).sum()
+
+
+def _log_probabilities(model, prompts: list[list[int]], completions: Completions, rows: Tensor) -> Tensor:
+    """Of each token of the completions of `rows`, one after the other."""
+    mask_BT = completions.mask[rows]
+    mask_BT = mask_BT[:, : int(mask_BT.sum(1).max())]
+    ids_BT = completions.token_ids[rows][:, : mask_BT.shape[1]]
+    hidden_BT = completion_states(model, [prompts[row] for row in rows.tolist()], ids_BT)
+    return -F.cross_entropy(model.lm_head(hidden_BT[mask_BT]).float(), ids_BT[mask_BT], reduction="none")
+
+
+def completion_states(model, prompts: list[list[int]], ids_BT: Tensor) -> Tensor:
+    """(B, T, d) hidden states that predict each completion token; a prompt that many rows share is computed once.
+
+    Padding after a completion's end needs no attention mask: no token of it can see that.
+    """
+    distinct = {tuple(prompt): index for index, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    row_B = torch.tensor([distinct[tuple(prompt)] for prompt in prompts])
+    width = max(map(len, distinct))
+    prompt_PL = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in distinct])
+    seen_PL = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in distinct])
+    places_PL = (seen_PL.cumsum(1) - 1).clamp(min=0)
+    done = model.model(prompt_PL, attention_mask=seen_PL, position_ids=places_PL, use_cache=True)
+    cache = done.past_key_values
+    cache.batch_select_indices(row_B)
+    T = ids_BT.shape[1]
+    rest = model.model(
+        ids_BT[:, :-1],
+        attention_mask=F.pad(seen_PL[row_B], (0, T - 1), value=1),
+        position_ids=seen_PL.sum(1)[row_B][:, None] + torch.arange(T - 1),
+        past_key_values=cache,
+    )
+    return torch.cat([done.last_hidden_state[row_B, -1:], rest.last_hidden_state], dim=1)
 
 
 def evaluate_both(model, tokenizer, task: Task, rows: int) -> dict[str, float]:
     """Accuracy, length and entropy (nats a token) on the first `rows` test problems, sampled once and greedy."""
-    greedy = evaluate(model, tokenizer, task, rows, temperature=0.0)
-    return evaluate(model, tokenizer, task, rows) | {f"greedy_{k}": greedy[k] for k in ("accuracy", "length")}
-
-
-def evaluate_end(model, tokenizer, task: Task, samples: int) -> dict[str, float]:
-    """On all test problems: `evaluate` of several samples each, greedy accuracy, and that at temperature 0.6."""
-    rows = len(task.test)
-    return evaluate(model, tokenizer, task, rows, samples=samples) | {
-        f"{name}_accuracy": evaluate(model, tokenizer, task, rows, temperature=temperature)["accuracy"]
-        for name, temperature in (("greedy", 0.0), ("t06", 0.6))
+    greedy = evaluate(model, tokenizer, task, task.test[:rows], temperature=0.0)
+    return evaluate(model, tokenizer, task, task.test[:rows]) | {
+        f"greedy_{k}": greedy[k] for k in ("accuracy", "length")
     }
 
 
+def evaluate_end(model, tokenizer, task: Task, settings: Settings, learned: list[Any]) -> dict[str, float]:
+    """`evaluate` of several samples of each test problem, and accuracy at temperature 0.6 and greedy.
+
+    Greedy accuracy also on `learned`, problems that the model was trained on last.
+    """
+    if not settings.samples:
+        return {}
+    test = task.test[: settings.final_rows]
+    found = evaluate(model, tokenizer, task, test, samples=settings.samples)
+    for name, problems, temperature in (("greedy", test, 0.0), ("t06", test, 0.6), ("learned", learned, 0.0)):
+        found[f"{name}_accuracy"] = evaluate(model, tokenizer, task, problems, temperature=temperature)["accuracy"]
+    return found
+
+
 def evaluate(
-    model, tokenizer, task: Task, rows: int, *, samples: int = 1, temperature: float = 1.0
+    model, tokenizer, task: Task, problems: Sequence[Any], *, samples: int = 1, temperature: float = 1.0
 ) -> dict[str, float]:
-    """Accuracy, length and entropy on the first `rows` test problems, and pass@k and maj@k of k samples each.
+    """Accuracy, length and entropy on problems, and pass@k and maj@k of k samples each.
 
     The draws are the same in every call; at temperature 0 there are none.
     """
@@ -220,14 +267,15 @@ def evaluate(
     length = entropy = 0.0
     correct_PS, answer_PS = [], []
     at_once = 250 // samples
-    for first in range(0, rows, at_once):
-        problems = task.test[first : min(first + at_once, rows)]
-        done = _sample(model, tokenizer, task, problems, samples, generator, temperature or 1.0)
+    for first in range(0, len(problems), at_once):
+        some = problems[first : first + at_once]
+        done = _sample(model, tokenizer, task, some, samples, generator, temperature or 1.0)
         texts = tokenizer.batch_decode(done.token_ids, skip_special_tokens=True)
-        for i, problem in enumerate(problems):
+        for i, problem in enumerate(some):
             of_problem = texts[i * samples : (i + 1) * samples]
             correct_PS.append([int(task.reward(problem, text)) for text in of_problem])
-            answer_PS.append([-1 if (a := task.answer(text)) is None else a for text in of_problem])
+            numbers = {None: -1}
+            answer_PS.append([numbers.setdefault(task.answer(text), len(numbers)) for text in of_problem])
         length += float(done.mask.sum())
         entropy += float(done.entropies.sum())
     correct, answer = np.array(correct_PS), np.array(answer_PS)
@@ -236,6 +284,14 @@ def evaluate(
         found[f"pass_{samples}"] = float(pass_at_k(correct, samples).mean())
         found[f"maj_{samples}"] = float(majority_at_k(answer, correct, samples).mean())
     return found
+
+
+def correctness(model, tokenizer, task: Task, problems: Sequence[Any], samples: int, generator) -> np.ndarray:
+    """(problems, samples) rewards at temperature 1."""
+    done = _sample(model, tokenizer, task, problems, samples, generator)
+    texts = tokenizer.batch_decode(done.token_ids, skip_special_tokens=True)
+    rewards = [task.reward(problems[row // samples], text) for row, text in enumerate(texts)]
+    return np.array(rewards).reshape(len(problems), samples)
 
 
 def _sample(

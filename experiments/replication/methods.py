@@ -1,4 +1,4 @@
-"""The methods that are compared, by name: estimators of `ktae.estimators`, settings of theirs, and controls."""
+"""What is added to GRPO's advantages, by name: estimators of `ktae.estimators`, controls, and candidates."""
 
 from __future__ import annotations
 
@@ -25,39 +25,58 @@ def advantages_x3(rollouts: Rollouts) -> Tensor:
     return 2 * rollouts.rollout_advantages[:, None].float() * rollouts.counted_BT
 
 
-def ktae_mean(rollouts: Rollouts) -> Tensor:
-    """A control without token information: the mean key-token value of the rollout, at each of its tokens."""
-    key_BT = load_estimator("ktae")(rollouts)
-    mean_B = key_BT.sum(dim=1) / rollouts.counted_BT.sum(dim=1).clamp(min=1)
-    return mean_B[:, None] * rollouts.counted_BT
+def in_share(estimator: Estimator, share: float) -> Estimator:
+    """A scale without a knob: in each group, the root mean square of the values is `share` of the rollout advantages'.
+
+    The values' is over the tokens that have one.
+    """
+
+    def in_share(rollouts: Rollouts) -> Tensor:
+        value_BT, group_B = estimator(rollouts), rollouts.group_B
+        groups = int(group_B.max()) + 1
+        sizes = torch.zeros(3, groups, dtype=torch.float64)
+        sizes[0].index_add_(0, group_B, value_BT.double().square().sum(1))
+        sizes[1].index_add_(0, group_B, (value_BT != 0).sum(1).double())
+        sizes[2].index_add_(0, group_B, rollouts.rollout_advantages.double().square())
+        rms_G = (sizes[0] / sizes[1].clamp(min=1)).sqrt()
+        advantage_G = (sizes[2] / group_B.bincount(minlength=groups)).sqrt()
+        factor_G = torch.where(rms_G > 0, share * advantage_G / rms_G.clamp(min=1e-12), 0.0)
+        return (value_BT * factor_G[group_B][:, None]).float()
+
+    return in_share
 
 
-def _ktae(**fields) -> Estimator:
-    return key_tokens(KTAEConfig(**fields))
+def surprise_and_context(rollouts: Rollouts) -> Tensor:
+    """Rare tokens by their rollout's own outcome, and six times what the others' outcomes say of them in context."""
+    return load_estimator("surprise")(rollouts) + 6 / RECOMMENDED.scale * load_estimator("ktae_context")(rollouts)
+
+
+def strongest(rollouts: Rollouts) -> Tensor:
+    """The value in contexts of one to four tokens that is largest in magnitude, the shortest on a tie."""
+    value_KBT = torch.stack([key_tokens(replace(RECOMMENDED, context=k))(rollouts) for k in (1, 2, 3, 4)])
+    return value_KBT.gather(0, value_KBT.abs().argmax(0, keepdim=True))[0]
+
+
+def times(estimator: Estimator, factor: float) -> Estimator:
+    """The values times `factor`; where nothing is added, the rollout advantages times it."""
+    if factor == 1:
+        return estimator
+
+    def times(rollouts: Rollouts) -> Tensor:
+        advantages_BT = (factor - 1) * rollouts.rollout_advantages[:, None].float() * rollouts.counted_BT
+        return advantages_BT if estimator is nothing else factor * estimator(rollouts)
+
+    return times
 
 
 METHODS = {
     "": nothing,
     "x3": advantages_x3,
-    "ktae_mean": ktae_mean,
     "oracle": oracle,
-    # By the names of the runs in runs.jsonl.
     "context": load_estimator("ktae_context"),
-    "tempo": load_estimator("prefix_tree"),
-    "gtpo": load_estimator("entropy_weighting"),
-    "context_centered": key_tokens(replace(RECOMMENDED, centered=True)),
-    # The paper's ablations and settings.
-    "ktae_no_fisher": _ktae(fisher_weight=0.0),
-    "ktae_no_ig": _ktae(information_gain_weight=0.0),
-    "ktae_no_tf": _ktae(term_frequency_weight=0.0),
-    "ktae_h2_2": _ktae(information_gain_weight=2.0),
-    "ktae_released": key_tokens(KTAEConfig.released()),
-    "ktae_x4": _ktae(scale=4.0),
-    "context_x2": key_tokens(replace(RECOMMENDED, scale=2.0)),
-    "context_x4": key_tokens(replace(RECOMMENDED, scale=4.0)),
-    "context_x16": key_tokens(replace(RECOMMENDED, scale=16.0)),
-    "context_1": key_tokens(replace(RECOMMENDED, context=1)),
-    "context_4": key_tokens(replace(RECOMMENDED, context=4)),
+    "context_in_share": in_share(load_estimator("ktae_context"), 1.0),
+    "surprise_context": surprise_and_context,
+    "strongest": strongest,
 }
 
 

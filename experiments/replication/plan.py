@@ -1,12 +1,16 @@
-"""Which runs make up the experiment, the most important ones first.
-
-Seeds 0, 4, 8 and 12 of the chains, on warm start 0, served to choose among estimators (docs/log.md); none is used here.
-"""
+"""Which runs make up the experiment of plan.md, the most important ones first."""
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
 from typing import Any
+
+RUNS = Path(__file__).parent / "runs.jsonl"
 
 
 @dataclass(frozen=True)
@@ -24,34 +28,95 @@ class Run:
         return f"{self.task} {self.method} {self.seed}{extra}"
 
 
-MAIN = (
-    *("grpo", "grpo+ktae", "grpo+context", "grpo+context_centered", "grpo+positive", "grpo+oracle"),
-    *("dapo", "dapo+ktae", "dapo+context"),
+MANY_PROMPTS = {"prompts": 16, "group_size": 8}
+SETTINGS = {
+    "chain": MANY_PROMPTS,
+    "chain_hard": MANY_PROMPTS,
+    "legs": MANY_PROMPTS,
+    "words": MANY_PROMPTS,
+    "svamp": {
+        **{"prompts": 8, "group_size": 8, "parts": 1},
+        **{"updates": 60, "evaluate_every": 60, "final_evaluations": 1, "final_rows": 200},
+    },
+}
+SVAMP = ("grpo", "grpo+ktae", "grpo+context", "grpo+positive")
+TUNED = (
+    *("grpo", "grpo+ktae", "grpo+context", "grpo+positive", "grpo+surprise"),
+    *("grpo+context_in_share", "grpo+surprise_context", "grpo+strongest"),
 )
-OTHER_TASKS = ("grpo", "grpo+ktae", "grpo+context", "grpo+oracle", "dapo", "dapo+context")
-RIVALS = ("grpo+tempo", "grpo+gtpo", "grpo+high_entropy", "grpo+ktae_mean")
-ABLATIONS = (
-    *("grpo+ktae_no_fisher", "grpo+ktae_no_ig", "grpo+ktae_no_tf", "grpo+ktae_h2_2"),
-    *("grpo+context_x2", "grpo+context_x16", "grpo+context_1", "grpo+context_4"),
-)
-SIZES = ("grpo", "grpo+ktae", "grpo+context")
+METHODS = ("grpo", "grpo+x3", *TUNED[1:], "grpo+oracle")
+LEARNING_RATES, SCALES = (2e-4, 1e-4, 4e-4, 8e-4), (1.0, 0.5, 2.0)
+TUNING_SEEDS, SEEDS, SHAPE_SEEDS = range(100, 102), range(40, 50), range(60, 64)
+# Prompts by rollouts of a group.
+SHAPES = ((4, 8), (16, 8), (4, 32), (16, 32))
 
 
-def _runs(task: str, methods: tuple[str, ...], seeds: range, settings: dict | None = None) -> list[Run]:
-    """Seed by seed, so that whatever is finished is balanced."""
-    return [Run(task, method, seed, settings or {}) for seed in seeds for method in methods]
+def finished(path: Path = RUNS) -> dict[str, dict[str, Any]]:
+    """The runs in runs.jsonl by key."""
+    runs = (json.loads(line) for line in path.read_text().splitlines()) if path.exists() else ()
+    return {run["key"]: run for run in runs}
 
 
-PLAN = [
-    *_runs("chain", MAIN, range(20, 30)),
-    *_runs("legs", OTHER_TASKS, range(20, 23)),
-    *_runs("chain_hard", OTHER_TASKS, range(20, 24)),
-    *_runs("chain", RIVALS, range(20, 24)),
-    *_runs("chain", ABLATIONS, range(20, 24)),
-    *_runs("legs", OTHER_TASKS, range(23, 26)),
-    *_runs("chain", SIZES, range(20, 24), {"group_size": 8, "prompts": 16}),
-    *_runs("chain", SIZES, range(20, 24), {"group_size": 32, "prompts": 4}),
-    *_runs("chain_hard", OTHER_TASKS, range(24, 30)),
-    *_runs("chain", RIVALS, range(24, 30)),
-    *_runs("legs", OTHER_TASKS, range(26, 30)),
-]
+def missing(done: dict[str, dict[str, Any]]) -> Iterator[Run]:
+    """The runs that are not done, in order; those that depend on others' results follow when these are there."""
+    wanted = [
+        *(_run("svamp", method, seed) for seed in range(4) for method in SVAMP),
+        *(run for method in TUNED for run in _tuning_runs(method, done)),
+    ]
+    if chosen := tuned(done):
+        wanted += [_run("chain", method, seed, **chosen.get(method, {})) for seed in SEEDS for method in METHODS]
+        wanted += [
+            _run("chain", method, seed, prompts=prompts, group_size=group_size)
+            for seed in SHAPE_SEEDS
+            for prompts, group_size in SHAPES
+            for method in ("grpo", "grpo+context", "grpo+oracle")
+        ]
+        wanted += [
+            _run(task, method, seed, **chosen.get(method, {}))
+            for task in ("words", "legs", "chain_hard")
+            for seed in SEEDS
+            for method in METHODS
+        ]
+    return (run for run in wanted if run.key not in done)
+
+
+def tuned(done: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Each method's learning rate and scale; empty until all tuning runs are done. The controls take GRPO's rate."""
+    if any(run.key not in done for method in TUNED for run in _tuning_runs(method, done)):
+        return {}
+    chosen = {method: _best(method, _second_cells(method, done), done) for method in TUNED}
+    of_grpo = {"learning_rate": chosen["grpo"]["learning_rate"]}
+    return chosen | {"grpo+x3": of_grpo, "grpo+oracle": of_grpo}
+
+
+def _tuning_runs(method: str, done: dict[str, dict[str, Any]]) -> list[Run]:
+    """First the learning rates at the method's own scale, then the scales at the best of these."""
+    first = [{"learning_rate": rate, "scale": 1.0} for rate in LEARNING_RATES]
+    runs = [_tuning_run(method, seed, cell) for cell in first for seed in TUNING_SEEDS]
+    if all(run.key in done for run in runs):
+        runs += [_tuning_run(method, s, cell) for cell in _second_cells(method, done)[1:] for s in TUNING_SEEDS]
+    return runs
+
+
+def _second_cells(method: str, done: dict[str, dict[str, Any]]) -> list[dict[str, float]]:
+    best = _best(method, [{"learning_rate": rate, "scale": 1.0} for rate in LEARNING_RATES], done)
+    return [best | {"scale": scale} for scale in SCALES]
+
+
+def _best(method: str, cells: list[dict[str, float]], done: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """The cell with the best mean greedy accuracy over the tuning seeds, the first on a tie."""
+    greedy = defaultdict(list)
+    for index, cell in enumerate(cells):
+        for seed in TUNING_SEEDS:
+            greedy[index].append(done[_tuning_run(method, seed, cell).key]["final"]["greedy_accuracy"])
+    return cells[max(greedy, key=lambda index: mean(greedy[index]))]
+
+
+def _tuning_run(method: str, seed: int, cell: dict[str, float]) -> Run:
+    return _run(
+        "chain", method, seed, updates=60, evaluate_every=60, final_evaluations=1, final_rows=1000, samples=0, **cell
+    )
+
+
+def _run(task: str, method: str, seed: int, **settings: Any) -> Run:
+    return Run(task, method, seed, SETTINGS[task] | settings)

@@ -1,6 +1,6 @@
 """Runs what is missing of the experiment's runs and appends each result as a line to runs.jsonl.
 
-python run.py [--jobs 2] [--plan main|exploration]        about a minute of one core a run
+python run.py [--jobs 2] [--task chain]        about a minute of one core a run
 python run.py --list
 """
 
@@ -10,17 +10,14 @@ import argparse
 import json
 import multiprocessing
 import os
-import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from plan import PLAN, Run
+from plan import RUNS, Run, finished, missing
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-RUNS = Path(__file__).parent / "runs.jsonl"
 # Models to begin with; a run of seed s takes number s modulo this.
-WARM_STARTS = {"chain": 3, "chain_hard": 2, "legs": 2}
+WARM_STARTS = {"chain": 3, "chain_hard": 2, "legs": 2, "words": 2, "svamp": 1}
 
 
 def execute(run: Run) -> dict[str, Any]:
@@ -28,20 +25,15 @@ def execute(run: Run) -> dict[str, Any]:
     import warm
     from loop import Settings
     from loop import run as learn
-    from methods import method
-    from tasks import TASKS
+    from methods import method, times
+    from tasks import task
 
     torch.set_num_threads(1)
     settings = Settings(dapo=run.method.startswith("dapo"), **run.settings)
     warm_start = run.seed % WARM_STARTS[run.task]
     model, tokenizer = warm.load(run.task, warm_start)
-    result = learn(model, tokenizer, TASKS[run.task], method(run.method), settings, run.seed)
+    result = learn(model, tokenizer, task(run.task), times(method(run.method), settings.scale), settings, run.seed)
     return {"key": run.key} | asdict(run) | {"warm_start": warm_start} | _rounded(result)
-
-
-def finished() -> set[str]:
-    """Keys of the runs in runs.jsonl."""
-    return {json.loads(line)["key"] for line in RUNS.read_text().splitlines()} if RUNS.exists() else set()
 
 
 def _rounded(value: Any) -> Any:
@@ -53,25 +45,22 @@ def _rounded(value: Any) -> Any:
 
 
 def main() -> None:
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--task", help="only the runs of this task")
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
-    done = finished()
-    missing = [run for run in PLAN if run.key not in done]
-    print(f"{len(PLAN)} runs, {len(missing)} missing")
     if arguments.list:
-        print("\n".join(run.key for run in missing))
+        print("\n".join(run.key for run in missing(finished()) if arguments.task in (None, run.task)))
         return
-    started = time.perf_counter()
     # A process a run: nothing of one can leak into the next.
-    with multiprocessing.get_context("spawn").Pool(arguments.jobs, maxtasksperchild=1) as pool, RUNS.open("a") as file:
-        for count, result in enumerate(pool.imap(execute, missing), 1):
-            file.write(json.dumps(result) + "\n")
-            file.flush()
-            left = (time.perf_counter() - started) / count * (len(missing) - count)
-            print(f"{result['key']}: {result['final']['accuracy']:.3f}, {left / 60:.0f} min left", flush=True)
+    with multiprocessing.get_context("spawn").Pool(arguments.jobs, maxtasksperchild=1) as pool:
+        while runs := [run for run in missing(finished()) if arguments.task in (None, run.task)]:
+            for result in pool.imap(execute, runs):
+                with RUNS.open("a") as file:
+                    file.write(json.dumps(result) + "\n")
+                final = result["final"]
+                print(f"{result['key']}: {final['accuracy']:.3f}, greedy {final['greedy_accuracy']:.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""The tasks: chains of arithmetic at two difficulties, and leg counting, a text task of reasoning-gym."""
+"""The tasks: chains of arithmetic at two difficulties, leg counting of reasoning-gym, SVAMP for SmolLM2-135M."""
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from ktae.bench.sources import legs
@@ -78,5 +81,52 @@ LEGS = Task(
     max_completion=96,
 )
 
+SMOLLM2 = Path(__file__).parents[2] / "runs" / "smollm2_svamp_start"
+
+
+def _svamp_rows(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (SMOLLM2 / name).read_text().splitlines()]
+
+
+def _svamp_stream(rng: random.Random) -> Iterator[dict[str, Any]]:
+    """The training problems which the start solves sometimes, in a new order every time round."""
+    rows = _svamp_rows("mixed.jsonl")
+    while True:
+        yield from rng.sample(rows, len(rows))
+
+
+def _svamp_answer(text: str) -> int | None:
+    """What stands after the last equals sign, if it is a number."""
+    found = re.fullmatch(r".*=\s*(-?\d+)\s*", text, re.DOTALL)
+    return int(found[1]) if found else None
+
+
+def _svamp_prompt(row: dict[str, Any]) -> str:
+    """A chat in SmolLM2's template, as in the fine-tuning before."""
+    return (
+        "<|im_start|>system\nAnswer with one equation.<|im_end|>\n"
+        f"<|im_start|>user\n{row['Body'].strip()} {row['Question'].strip()}<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+@cache
+def svamp() -> Task:
+    """SVAMP, after experiments/smollm2_svamp/warm_start.py: 400 problems to learn from and 200 held out."""
+    return Task(
+        problems=_svamp_stream,
+        test=_svamp_rows("unseen.jsonl")[:200],
+        prompt=_svamp_prompt,
+        reward=lambda row, text: float(_svamp_answer(text) == row["Answer"]),
+        answer=_svamp_answer,
+        labels=lambda row, text: [],
+        max_completion=32,
+    )
+
+
 # The hard chains are the same problems from a warm start of fewer updates.
 TASKS = {"chain": CHAIN, "chain_hard": CHAIN, "legs": LEGS}
+
+
+def task(name: str) -> Task:
+    """Of "chain", "chain_hard", "legs" and "svamp"."""
+    return svamp() if name == "svamp" else TASKS[name]
