@@ -144,13 +144,11 @@ def of_skyrl(batch, estimator=None, *, trainer=None, data=None, config=None, alg
 
         def compute_advantages_and_returns(self, data):
             own = torch.cat([batch.own, batch.own[[0] * 2]])
-            return data | {"advantages": own[:, None].expand(data["loss_mask"].shape)}
+            data["advantages"] = own[:, None].expand(data["loss_mask"].shape)
+            return data
 
     class Data(dict):
-        def __or__(self, other):
-            joined = Data({**self, **other})
-            joined.metadata = self.metadata
-            return joined
+        """With metadata."""
 
     loss_mask, log_probs = batch.right_aligned(batch.masks), batch.right_aligned(batch.log_probs)
     rewards = torch.zeros(loss_mask.shape)
