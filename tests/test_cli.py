@@ -77,7 +77,7 @@ def test_what_the_system_refuses_is_one_line_with_the_path(arguments, message, r
 
 
 def test_our_own_faults_keep_their_traceback(monkeypatch, rows):
-    monkeypatch.setattr("ktae.evaluation.samples.grade_rows", lambda rows: 1 / 0)
+    monkeypatch.setattr("ktae.evaluation.grade.grade_rows", lambda rows: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["eval", "python:ktae/chain/weights", "--tasks", rows, "--out", f"{rows}-out", "--max-tokens", "1"])
 
@@ -85,7 +85,7 @@ def test_our_own_faults_keep_their_traceback(monkeypatch, rows):
 def test_a_reader_that_has_seen_enough(rows):
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "ktae", "data", "prepare", rows, "--out", f"{rows}.parquet"]
+    command = [sys.executable, "-m", "ktae", "data", "prepare", rows, "--out", f"{rows}.out.jsonl"]
     result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert result.returncode == 128 + signal.SIGPIPE

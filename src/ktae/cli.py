@@ -41,7 +41,7 @@ COMMANDS = {
         *("ktae.evaluation.evaluate", "let a model answer benchmarks, and grade it", "evaluation.md"),
         ("MODEL --tasks paper", "MODEL --tasks aime24,aime25 -n 32 --temperature 0.6", "MODEL --tasks problems.jsonl"),
     ),
-    "grade": Command("ktae.evaluation.regrade", "grade saved outputs", "grading.md", ("outputs.jsonl --out graded",)),
+    "grade": Command("ktae.evaluation.grade", "grade saved outputs", "grading.md", ("outputs.jsonl --out graded",)),
     "compare": Command(
         *("ktae.evaluation.compare", "compare two evaluations of the same problems: B minus A, paired by problem"),
         *("evaluation.md", ("evals/base evals/trained --out comparison",)),

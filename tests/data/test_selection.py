@@ -7,15 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ktae.data.decontaminate import EXACT, RUN, Benchmarks
-from ktae.data.selection import REASONS, parse_levels, select
+from ktae.data.selection import Benchmark, normalise, overlap, parse_levels, read_benchmarks, select
 from ktae.data.sources import Problem
 
-RUNS = frozenset({" ".join("abcdefghijklm")})
-BENCHMARKS = Benchmarks(
-    texts={"one": frozenset({"what is 9"}), "two": frozenset({"what is 9"}), "three": frozenset()},
-    runs={"one": RUNS, "two": frozenset(), "three": RUNS},
-)
+RUN, NONE = frozenset({" ".join("abcdefghijklm")}), frozenset()
+BENCHMARKS = {"one": Benchmark(NONE, RUN), "two": Benchmark(frozenset({"what is 9"}), RUN)}
+WORDS = [f"w{number}" for number in range(20)]
 
 
 def problem(text, answer="1", level=None, own_id=None):
@@ -44,26 +41,27 @@ def test_every_reason_is_counted():
     chosen, counts = select(
         problems, levels=(3, 4, 5), benchmarks=BENCHMARKS, too_long=lambda p: len(p.text) > 14, limit=2
     )
-    assert counts.dropped == dict(zip(REASONS, (2, 2, 2, 2, 1, 2, 1, 1), strict=True))
-    assert counts.contaminated == {"one": {EXACT: 1, RUN: 1}, "two": {EXACT: 1}, "three": {RUN: 1}}
+    assert counts.summary().splitlines() == [
+        "     15 rows read",
+        "     -2 no problem text",
+        "     -2 no answer",
+        "     -2 conflicting answers",
+        "     -2 level outside or unknown",
+        "     -1 duplicate",
+        "     -1 in two by its text",
+        "     -1 in one by 13 words",
+        "     -1 prompt too long",
+        "     -1 beyond the limit",
+        "      2 rows written",
+    ]
     assert counts.read == len(problems) == counts.written + sum(counts.dropped.values())
     assert len(chosen) == counts.written == 2
     assert {p.text for p in chosen} < {"What is 1?", "what is  1", "What is 6?", "What is 7?"}
-    lines = counts.summary().splitlines()
-    assert lines[0] == "     15 rows read"
-    assert "     -2 conflicting answers" in lines
-    assert lines[-4:] == [
-        "      2 rows written",
-        "contaminated by one: 1 by exact text, 1 by 13 words",
-        "contaminated by two: 1 by exact text",
-        "contaminated by three: 1 by 13 words",
-    ]
 
 
 def test_duplicates_agree_in_any_order_of_the_accepted_answers():
     _, counts = select([problem("P", ("1", "one")), problem("p", ("one", "1"))], benchmarks=BENCHMARKS)
     assert counts.dropped == {"duplicate": 1}
-    assert counts.summary().splitlines()[-1] == "contaminated by three: none"
 
 
 def test_a_conflict_with_a_problem_of_another_level_counts():
@@ -139,3 +137,84 @@ def test_the_order_of_the_problems_does_not_matter(data, problems, seed, levels,
         return chosen, json.dumps(dataclasses.asdict(counts))  # text, to compare the order of the keys too
 
     assert outcome(data.draw(st.permutations(problems))) == outcome(problems)
+
+
+# Benchmarks
+
+
+def write(folder, **problems):
+    folder.mkdir(exist_ok=True)
+    for name, texts in problems.items():
+        (folder / f"{name}.jsonl").write_text("\n".join(json.dumps({"id": 0, "problem": text}) for text in texts))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ""),
+        ("  Two\nlines,  three_words! ", "two lines three words"),
+        (r"$\dfrac{1}{2}+x^2$", "dfrac 1 2 x 2"),
+        ("Größe Δ 12", "größe δ 12"),
+        (r"\[ + \]", ""),
+    ],
+)
+def test_normalise(text, expected):
+    assert normalise(text) == expected
+    assert normalise(expected) == expected
+
+
+@pytest.mark.parametrize(("shared", "expected"), [(12, ""), (13, "in bench by 13 words"), (14, "in bench by 13 words")])
+@pytest.mark.parametrize("at", [0, 3])
+def test_a_run_of_13_words(tmp_path, shared, expected, at):
+    benchmarks = read_benchmarks(write(tmp_path, bench=[" ".join(WORDS)]))
+    assert overlap(" ".join(["before", *WORDS[at : at + shared], "after"]), benchmarks) == expected
+    assert overlap(" ".join(WORDS[at : at + shared]), benchmarks) == expected
+
+
+def test_the_run_has_to_be_unbroken_and_within_one_problem(tmp_path):
+    benchmarks = read_benchmarks(write(tmp_path, bench=[" ".join(WORDS[:10]), " ".join(WORDS[10:])]))
+    assert not overlap(" ".join(WORDS), benchmarks)
+    assert not overlap(" ".join([*WORDS[:9], "between", *WORDS[9:]]), benchmarks)
+
+
+def test_a_whole_text_of_any_length_wins_over_a_run(tmp_path):
+    long = " ".join(WORDS)
+    benchmarks = read_benchmarks(write(tmp_path, a=[f"{long} more"], b=["What is $1+1$?", long]))
+    assert overlap(normalise("what is 1 + 1"), benchmarks) == "in b by its text"
+    assert not overlap(normalise("what is 1 + 2"), benchmarks)
+    assert overlap(long, benchmarks) == "in b by its text"
+    assert overlap(f"{long} less", benchmarks) == "in a by 13 words"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", "a.jsonl holds no usable rows"),
+        ('{"problem": "x"}\n{"problem": ', "a.jsonl:2: not valid JSON"),
+        ('{"text": "x"}', r"a.jsonl needs the column 'problem', got \['text'\]; did you mean 'text'"),
+        ('{"problem": "?"}', "a.jsonl: a benchmark's problem must have at least one word, and one has none"),
+        ("[1]", "a.jsonl:1: a row must be a JSON object"),
+    ],
+)
+def test_errors(tmp_path, lines, message):
+    (tmp_path / "a.jsonl").write_text(lines)
+    with pytest.raises(ValueError, match=message):
+        read_benchmarks(tmp_path)
+
+
+def test_no_benchmarks(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no \*\.jsonl file"):
+        read_benchmarks(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"the folder of benchmarks .*absent does not exist"):
+        read_benchmarks(tmp_path / "absent")
+
+
+def test_the_suite(shared):
+    benchmarks = read_benchmarks(shared / "data/suite")
+    sizes = {name: len(benchmark.texts) for name, benchmark in benchmarks.items()}
+    assert sizes.keys() == {"aime24", "amc23", "math500", "minerva", "olympiadbench"}
+    assert (sizes["aime24"], sizes["math500"]) == (30, 500)
+    # The same sum in MATH's training set and in OlympiadBench, set differently.
+    text = r"Compute \[\sin^2 4^\circ + \sin^2 8^\circ + \sin^2 12^\circ + \dots + \sin^2 176^\circ.\]"
+    assert overlap(normalise(text), benchmarks) == "in olympiadbench by 13 words"

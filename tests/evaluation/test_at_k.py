@@ -50,16 +50,6 @@ def test_verdicts_on_one_answer_that_differ_count_with_their_share():
     assert majority_at_k(answer_PS, correct_PS, 2) == pytest.approx([slow_majority(answer_PS[0], correct_PS[0], 2)])
 
 
-@given(votes(), st.randoms())
-def test_the_order_of_the_samples_and_the_numbers_of_the_answers_do_not_matter(sample, random):
-    answer_PS, correct_PS, k = sample
-    order = random.sample(range(answer_PS.shape[1]), answer_PS.shape[1])
-    renamed_PS = np.where(answer_PS >= 0, 100 - answer_PS, -1)
-    shuffled = majority_at_k(renamed_PS[:, order], correct_PS[:, order], k)
-    assert shuffled == pytest.approx(majority_at_k(answer_PS, correct_PS, k))
-    assert ((shuffled >= 0) & (shuffled <= 1)).all()
-
-
 def test_many_samples_agree_with_drawn_subsets():
     generator = np.random.default_rng(0)
     answer_S = generator.choice(6, 256, p=(0.3, 0.25, 0.2, 0.1, 0.1, 0.05))

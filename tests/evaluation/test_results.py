@@ -1,25 +1,21 @@
 """What graded samples come to."""
 
-import io
 import json
-import re
 
 import numpy as np
 import pytest
 from graded import row, rows
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
-from ktae.evaluation.plots import plot_accuracy, plot_length
-from ktae.evaluation.results import VERDICTS, answer_key, by_task, print_table, summarize, write_results
+from ktae.evaluation.results import VERDICTS, answer_key, by_task, show, summarize, table, write_results
 from ktae.evaluation.statistics import share_interval
 
 
-def shown(results, width=200):
-    console = Console(file=io.StringIO(), width=width)
-    print_table(results, console)
-    return console.file.getvalue()
+def shown(samples):
+    """The table's lines by task, each a dictionary by column."""
+    _, header, lines = table(summarize(samples))
+    return {line[0]: dict(zip(header, line, strict=True)) for line in lines}
 
 
 def only(results):
@@ -30,12 +26,16 @@ def only(results):
 # Counting
 
 
-def test_accuracy_is_the_average_over_samples():
+def test_accuracy_is_the_average_over_samples_and_the_average_over_tasks_is_plain():
     correct_PS = np.array([[1, 1], [1, 0], [0, 0]])
     task = only(summarize(rows(correct_PS)))
     expected = share_interval(correct_PS.mean(axis=1))
     assert (task["accuracy"], task["low"], task["high"]) == (0.5, expected.low, expected.high)
     assert (task["problems"], task["samples_per_problem"]) == (3, 2)
+    macro = summarize([*rows(np.ones((10, 1)), "aime24"), *rows(np.zeros((90, 1)), "math500")])["macro"]
+    assert (macro["tasks"], macro["accuracy"]) == (2, 0.5)
+    assert macro["low"] < 0.5 < macro["high"]
+    assert summarize(rows([[1]]))["macro"] is None
 
 
 def test_undecided_samples_count_as_wrong_and_are_reported():
@@ -43,7 +43,7 @@ def test_undecided_samples_count_as_wrong_and_are_reported():
     task = only(results)
     assert task["verdicts"] == {"correct": 1, "incorrect": 1, "no_answer": 1, "timeout": 2, "error": 1}
     assert task["accuracy"] == pytest.approx(1 / 6)
-    assert "could not be judged count as wrong: math500 2 (timeout), math500 1 (error)." in results["notes"][-1]
+    assert results["notes"][-1] == "Answers that could not be judged count as wrong: 3 of math500."
 
 
 def test_pass_and_majority_for_powers_of_two():
@@ -74,9 +74,15 @@ def test_lengths():
 
 def test_shares_and_what_is_unknown():
     task = only(summarize([row(id=str(i), truncated=i < 3, formatted=i < 1) for i in range(4)]))
-    assert (task["truncated"], task["formatted"]) == (0.75, 0.25)
+    assert (task["truncated"], task["formatted"], task["agreement"]) == (0.75, 0.25, None)
     task = only(summarize([row(id="0", length=None, truncated=None), row(id="1")]))
     assert (task["length"], task["truncated"]) == (None, None)
+
+
+def test_agreement_with_the_verdicts_that_samples_came_with():
+    verdicts = [("correct", True), ("incorrect", True), ("timeout", False), ("correct", None)]
+    task = only(summarize([row(id=str(i), status=s, stored=stored) for i, (s, stored) in enumerate(verdicts)]))
+    assert (task["compared"], task["disagreements"], task["agreement"]) == (3, 1, pytest.approx(2 / 3))
 
 
 def test_one_problem_all_correct_zero_length():
@@ -86,13 +92,6 @@ def test_one_problem_all_correct_zero_length():
     assert task["length"] == {
         "mean": 0, "low": None, "high": None, "median": 0, "max": 0, "mean_correct": 0, "mean_incorrect": None,
     }  # fmt: skip
-
-
-def test_the_average_over_tasks_is_plain():
-    results = summarize([*rows(np.ones((10, 1)), "aime24"), *rows(np.zeros((90, 1)), "math500")])
-    assert results["macro"]["accuracy"] == 0.5
-    assert results["macro"]["low"] < 0.5 < results["macro"]["high"]
-    assert summarize(rows([[1]]))["macro"] is None
 
 
 @given(st.lists(st.tuples(*[st.sampled_from(VERDICTS)] * 2), min_size=1, max_size=6), st.randoms())
@@ -133,68 +132,54 @@ def test_bad_samples(samples, message):
         by_task(samples)
 
 
-# Files, tables and pictures
+# Files and tables
 
 
-def test_files(tmp_path):
-    about = {"model": "a/b", "temperature": 0.0, "known_defects": {"math500": 3, "aime24": 0}}
-    more = {"math500": {"agreement": 0.75, "seconds": 1.5}}
+def test_files(tmp_path, capsys):
+    about = {"model": "a/b", "temperature": 0.0, "known_defects": {"math500": 3}}
     samples = [*rows([[1], [0]]), *rows([[1], [1]], "aime24")]
-    results = write_results(tmp_path / "new", samples, about, more=more)
+    results = write_results(tmp_path / "new", samples, about)
     assert json.loads((tmp_path / "new" / "results.json").read_text()) == results
-    assert results["tasks"]["math500"]["agreement"] == 0.75
     assert results["about"]["temperature"] == 0.0
     assert {"ktae", "torch", "math-verify", "sympy"} <= results["about"]["versions"].keys()
-    assert results["notes"][-1] == "math500: 3 of its problems are known to have a wrong accepted answer."
+    assert results["notes"][-1] == "math500: 3 problems of the whole task have a wrong accepted answer."
     summary = (tmp_path / "new" / "summary.md").read_text()
     assert summary.startswith(
         "# a/b\n\nAccuracy with its 95 % interval, mean length in tokens:\n\n| task | problems | "
     )
-    assert "| math500 | 2 | 50.0 [9.5, 90.5] | 100 | 0.0% | 0.0% | 75.0% |" in summary
+    assert "| math500 | 2 | 50.0 [9.5, 90.5] | 100 | 0.0% | 0.0% |" in summary
     assert "| average | 2 tasks | 75.0 [" in summary
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("math500", "average", "aime24"))
 
 
 def test_the_table_shows_what_there_is():
-    results = {"about": {}, **summarize(rows([[1, 0], [0, 0]]))}
-    text = shown(results)
-    assert re.search(r"task +problems +accuracy, % +pass@2 +maj@2 +length", text)
-    assert re.search(r"math500 +2 x 2 +25\.0 \[.*\] +50\.0 +25\.0 +100 ", text)
-    unknown = shown({"about": {}, **summarize([row(length=None, truncated=None)])})
-    assert "length " not in unknown.split("not the training")[0].split("\n", 1)[1]
-    assert "pass@" not in unknown
-
-
-def test_the_table_says_whose_k_it_is_when_tasks_differ():
-    text = shown(
-        {"about": {}, **summarize([*rows(np.ones((2, 4)), "a"), *rows(np.ones((2, 2)), "b"), *rows([[1]], "c")])}
+    line = shown(rows([[1, 0], [0, 0]]))["math500"]
+    assert (line["problems"], line["pass@2"], line["maj@2"], line["length"]) == (
+        "2 x 2",
+        "50.0",
+        "25.0",
+        "100",
     )
-    assert re.search(r"pass@k +maj@k", text)
-    assert re.search(r"a +2 x 4 .*100\.0 \(k=4\) +100\.0 \(k=4\)", text)
-    assert re.search(r"c +1 +100\.0 \[.*\] +- +- ", text)
+    assert line["accuracy, %"].startswith("25.0 [")
+    assert shown([row(length=None, truncated=None)])["math500"].keys() == {
+        "task",
+        "problems",
+        "accuracy, %",
+        "no answer",
+    }
+    tasks = shown([*rows(np.ones((2, 4)), "a"), *rows([[1]], "b")])
+    assert (tasks["a"]["pass@k"], tasks["b"]["pass@k"]) == ("100.0 (k=4)", "-")
 
 
 @pytest.mark.parametrize("samples", [1, 4])
-def test_numbers_fit_into_80_columns(samples):
+def test_numbers_fit_into_80_columns(samples, monkeypatch, capsys):
     tasks = {"aime24": 30, "math500": 500, "olympiadbench": 675}
     lengths = np.full((675, samples), 3000)
     graded = [s for task, size in tasks.items() for s in rows(np.ones((size, samples)), task, lengths[:size])]
-    results = {"about": {}, **summarize(graded)}
-    wide, narrow = ([line.split() for line in shown(results, width).splitlines()] for width in (200, 80))
-    assert next(line for line in wide if line[:1] == ["olympiadbench"]) in narrow
-
-
-def test_pictures(tmp_path):
-    """One result and two, with one problem and more, one sample and more, and different tasks."""
-    few, many = summarize(rows([[1]], "a")), summarize([*rows(np.eye(20), "a"), *rows(np.eye(20), "b")])
-    for plot in (plot_accuracy, plot_length):
-        for of in ({"one": few}, {"one": few, "two" * 30: many}):
-            plot(of, tmp_path / "picture.png")
-            assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
-            (tmp_path / "picture.png").unlink()
-
-
-def test_pictures_that_cannot_be():
-    with pytest.raises(ValueError, match="no estimates to draw"):
-        plot_accuracy({}, "unused.png")
-    with pytest.raises(ValueError, match="no estimates to draw"):
-        plot_length({"x": summarize([row(length=None)])}, "unused.png")
+    lines = []
+    for width in ("200", "80"):
+        monkeypatch.setenv("COLUMNS", width)
+        show([table(summarize(graded))])
+        lines.append([line.split() for line in capsys.readouterr().out.splitlines()])
+    assert next(line for line in lines[0] if line[:1] == ["olympiadbench"]) in lines[1]

@@ -1,6 +1,5 @@
 """Outputs that other programs saved: each format with a file as that program writes it."""
 
-import gzip
 import json
 
 import pyarrow
@@ -38,77 +37,103 @@ def lines(path, rows):
     return path
 
 
-def test_the_papers_json(tmp_path):
-    path = tmp_path / "eval.json"
-    path.write_text(json.dumps([PAPER, PAPER | {"reward": 0.0}, PAPER | {"prompt": "other", "reward": None}]))
-    name, rows, _ = read_saved(path)
-    assert name == "paper"
-    assert [(row["sample"], row["stored"]) for row in rows] == [(0, True), (1, False), (0, None)]
-    assert rows[0]["task"] == "minerva"
-    assert rows[0]["answers"] == ["2", "two"]
-    assert rows[0]["completion"] == "It is 2.\u2028"
+OURS = {"task": "amc23", "id": 4, "sample": 1, "completion": "[2]", "answers": ["2"]}
+OURS |= {"length": 5, "truncated": False}
+OLD = {"full_prompt": "1+1?", "predictions": "['2', '3']", "gold": "['2']", "metrics": "{}"}
+ROLLOUT = {
+    "example_id": 3,
+    "prompt": [{"role": "user", "content": "1+1?"}],
+    "completion": [{"role": "assistant", "content": "so"}, {"role": "tool", "content": "3"}],
+    "answer": '["2"]',
+    "reward": 1.0,
+    "task": "sum",
+}
+NUMBERED = {"task": "a", "i": 0, "gt": "2", "output": "2", "reward_paper": 1}
+STRICT = [LM_EVAL | {"doc_id": i, "exact_match": 0.0} for i in range(2)]
+FLEXIBLE = [row | {"filter": "flexible-extract", "exact_match": 1.0 - row["doc_id"]} for row in STRICT]
 
 
-def test_lm_eval(tmp_path):
-    name, (row,), _ = read_saved(lines(tmp_path / "samples_gsm8k_cot_2026-11-24T10-00-00.000000.jsonl", [LM_EVAL]))
-    assert name == "lm-eval"
-    assert (row["task"], row["id"], row["answers"]) == ("gsm8k_cot", "3", ["2"])
-    assert (row["completion"], row["stored"]) == ("The answer is 2.", True)
-
-
-def test_lighteval(tmp_path):
-    path = tmp_path / "details_math_500.parquet"
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([LIGHTEVAL]), path)
-    name, (row,), _ = read_saved(path)
-    assert name == "lighteval"
-    assert (row["task"], row["id"], row["answers"]) == ("lighteval|math_500|0", "7", ["2"])
-    assert (row["completion"], row["stored"]) == ("It is 3.", False)
-
-
-def test_our_own(tmp_path):
-    ours = {"task": "amc23", "id": 4, "sample": 1, "completion": "2", "answers": ["2"], "length": 5, "truncated": False}
-    path = tmp_path / "samples.jsonl.gz"
-    path.write_bytes(gzip.compress(json.dumps(ours | {"status": "timeout"}).encode()))
-    name, (row,), _ = read_saved(path)
-    assert name == "ktae"
-    assert row == ours | {"id": "4", "stored": False}
-
-
-def test_several_samples_and_filters(tmp_path):
-    _, repeats, _ = read_saved(lines(tmp_path / "samples_a.jsonl", [LM_EVAL | {"resps": [["2", "3"], ["4"]]}]))
-    assert [(r["sample"], r["completion"]) for r in repeats] == [(0, "2"), (1, "3"), (2, "4")]
-    assert {r["stored"] for r in repeats} == {None}
-    strict = [LM_EVAL | {"doc_id": i, "exact_match": 0.0} for i in range(2)]
-    flexible = [row | {"filter": "flexible-extract", "exact_match": 1.0 - row["doc_id"]} for row in strict]
-    _, once, _ = read_saved(lines(tmp_path / "samples_b.jsonl", strict + flexible))
-    assert [(row["id"], row["sample"], row["stored"]) for row in once] == [("0", 0, True), ("1", 0, False)]
-    path = tmp_path / "details.parquet"
-    rows = [LIGHTEVAL | {"model_response": {"text": ["2", "3"]}}]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    _, samples, _ = read_saved(path)
-    assert [(row["sample"], row["completion"], row["stored"]) for row in samples] == [(0, "2", None), (1, "3", None)]
-    old = {"full_prompt": "1+1?", "predictions": "['2', '3']", "gold": "['2']", "metrics": "{}"}
-    name, samples, _ = read_saved(lines(tmp_path / "details_a_2026.jsonl", [old]))
-    assert name == "lighteval before 0.10"
-    assert [(row["completion"], row["answers"]) for row in samples] == [("2", ["2"]), ("3", ["2"])]
-
-
-def test_rollouts_with_references(tmp_path):
-    row = {"example_id": 3, "prompt": [{"role": "user", "content": "1+1?"}], "answer": '["2"]', "reward": 1.0}
-    completion = [{"role": "assistant", "content": "so"}, {"role": "tool", "content": "3"}]
-    path = lines(tmp_path / "results.jsonl", [{**row, "completion": completion, "task": "sum"}] * 2)
-    name, rows, _ = read_saved(path)
-    assert name == "rollouts (completion)"
-    assert [(r["task"], r["id"], r["sample"], r["completion"], r["answers"], r["stored"]) for r in rows] == [
-        ("sum", "3", 0, "so", ["2"], True),
-        ("sum", "3", 1, "so", ["2"], True),
-    ]
+@pytest.mark.parametrize(
+    ("file", "rows", "name", "read"),
+    [
+        (
+            "eval.json",
+            [PAPER, PAPER | {"reward": 0.0}, PAPER | {"prompt": "other", "reward": None}],
+            "paper",
+            [
+                ("minerva", "user: 1+1?", 0, "It is 2.\u2028", ["2", "two"], True),
+                ("minerva", "user: 1+1?", 1, "It is 2.\u2028", ["2", "two"], False),
+                ("minerva", "other", 0, "It is 2.\u2028", ["2", "two"], None),
+            ],
+        ),
+        (
+            "any.jsonl",
+            [
+                {"task": "a", "i": i, "gt": "2", "output": "2", "reward_paper": 1, "judged": [0, None][i]}
+                for i in (0, 1)
+            ],
+            "paper, numbered",
+            [("a", str(i), 0, "2", ["2"], i == 1) for i in (0, 1)],
+        ),
+        (
+            "samples_gsm8k_cot_2026-11-24T10-00-00.000000.jsonl",
+            [LM_EVAL],
+            "lm-eval",
+            [("gsm8k_cot", "3", 0, "The answer is 2.", ["2"], True)],
+        ),
+        (
+            "samples_a.jsonl",
+            [LM_EVAL | {"resps": [["2", "3"], ["4"]]}],
+            "lm-eval",
+            [("a", "3", i, str(i + 2), ["2"], None) for i in range(3)],
+        ),
+        (
+            "samples_b.jsonl",
+            STRICT + FLEXIBLE,
+            "lm-eval",
+            [("b", str(i), 0, "The answer is 2.", ["2"], i == 0) for i in range(2)],
+        ),
+        ("details.parquet", [LIGHTEVAL], "lighteval", [("lighteval|math_500|0", "7", 0, "It is 3.", ["2"], False)]),
+        (
+            "details.parquet",
+            [LIGHTEVAL | {"model_response": {"text": ["2", "3"]}}],
+            "lighteval",
+            [("lighteval|math_500|0", "7", i, str(i + 2), ["2"], None) for i in range(2)],
+        ),
+        (
+            "details_a_2026.jsonl",
+            [OLD],
+            "lighteval before 0.10",
+            [("a", "1+1?", i, str(i + 2), ["2"], None) for i in range(2)],
+        ),
+        ("samples.jsonl", [OURS | {"status": "timeout"}], "ktae", [("amc23", "4", 1, "[2]", ["2"], False)]),
+        (
+            "results.jsonl",
+            [ROLLOUT] * 2,
+            "rollouts (completion)",
+            [("sum", "3", i, "so", ["2"], True) for i in range(2)],
+        ),
+    ],
+)
+def test_formats(tmp_path, file, rows, name, read):
+    path = tmp_path / file
+    if file.endswith(".parquet"):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif file.endswith(".json"):
+        path.write_text(json.dumps(rows))
+    else:
+        lines(path, rows)
+    found, outputs, _ = read_saved(path)
+    fields = ("task", "id", "sample", "completion", "answers", "stored")
+    assert (found, [tuple(output[field] for field in fields) for output in outputs]) == (name, read)
+    known = (5, False) if name == "ktae" else (None, None)
+    assert {(output["length"], output["truncated"]) for output in outputs} == {known}
 
 
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        ({"task_name": "x"}, "not of the format paper: KeyError"),
+        ({"task_name": "x"}, "not of the format paper: ValueError there is no accepted answer"),
         (PAPER | {"gt": []}, "there is no accepted answer"),
         (PAPER | {"gt": None}, "there is no accepted answer"),
         (PAPER | {"model_output": None}, "TypeError expected a text"),

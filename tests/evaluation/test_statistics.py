@@ -13,7 +13,6 @@ from ktae.evaluation.statistics import (
     Z95,
     Estimate,
     average,
-    detectable_difference,
     holm,
     mean_interval,
     normal_p_value,
@@ -72,16 +71,10 @@ def test_one_sample_a_problem_is_wilsons_interval(correct, problems):
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
-def test_repeating_a_sample_adds_no_certainty():
-    correct_PS = sampled(np.random.default_rng(0), np.full((50, 1), 0.4), 1)
-    assert share_interval(np.repeat(correct_PS, 5, axis=1).mean(axis=1)) == share_interval(correct_PS[:, 0])
-
-
-@pytest.mark.parametrize("ab", BENCHMARKS.values(), ids=BENCHMARKS)
-def test_many_problems_agree_with_the_bootstrap(ab):
+def test_many_problems_agree_with_the_bootstrap():
     """Nor is the interval too wide."""
     generator = np.random.default_rng(0)
-    share_P = sampled(generator, beta(generator, ab, 1500), 8).mean(axis=1)
+    share_P = sampled(generator, beta(generator, MIXED, 1500), 8).mean(axis=1)
     spread = share_P[generator.integers(0, 1500, (4000, 1500))].mean(axis=1).std()
     assert width(share_interval(share_P)) / (2 * Z95) == pytest.approx(spread, rel=0.05)
 
@@ -166,13 +159,7 @@ def test_coverage_of_a_difference_of_lengths(problems, least):
 # Averages over tasks
 
 
-def test_the_average_of_symmetric_intervals_adds_their_variances():
-    found = average([Estimate(0.5, 0.4, 0.6), Estimate(0.3, 0.1, 0.5)])
-    assert (found.low, found.high) == pytest.approx((0.4 - math.sqrt(0.05) / 2, 0.4 + math.sqrt(0.05) / 2))
-
-
-def test_the_average_of_one_is_itself():
-    assert average([Estimate(0.9, 0.4, 1.0)]) == Estimate(0.9, 0.4, 1.0)
+def test_the_average_of_none():
     with pytest.raises(ValueError, match="must not be empty"):
         average([])
 
@@ -286,15 +273,3 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p_values):
             break
         rejected.add(i)
     assert {i for i, p in enumerate(holm(p_values)) if p < 0.05} == rejected
-
-
-def test_the_detectable_difference_is_seen_four_times_out_of_five():
-    generator = np.random.default_rng(0)
-
-    def pairs(gain):
-        for _ in range(SIMULATIONS):
-            chance_P1 = generator.uniform(0.1, 0.7, (300, 1))
-            yield paired_difference(sampled(generator, chance_P1 + gain, 1), sampled(generator, chance_P1, 1))
-
-    gain = np.mean([detectable_difference(found) for found in pairs(0.0)])
-    assert 0.75 <= sum(found.low > 0 for found in pairs(gain)) / SIMULATIONS <= 0.85

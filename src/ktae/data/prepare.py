@@ -16,16 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ktae.data.decontaminate import read_benchmarks
-from ktae.data.selection import Counts, parse_levels, select
-from ktae.data.sources import COLUMNS, SOURCES, Problem, load_rows, other_source
+from ktae.data.selection import Counts, parse_levels, read_benchmarks, select
+from ktae.data.sources import COLUMNS, SOURCES, SYSTEM, Problem, Source, load
 from ktae.extras import require
 from ktae.files import json_lines
 from ktae.files.locks import locked, unfinished
 from ktae.files.rows import SUFFIXES
 from ktae.models.load import load_tokenizer
-
-SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."
 
 
 @dataclass(frozen=True)
@@ -50,8 +47,8 @@ class Prepare:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        if self.out.suffix not in (".jsonl", ".parquet"):
-            raise ValueError(f"--out must end in .jsonl or .parquet, got {self.out}")
+        if self.out.suffix != ".jsonl":
+            raise ValueError(f"--out must end in .jsonl, got {self.out}")
         columns = [name for name in COLUMNS if getattr(self, f"{name}_column") is not None]
         if self.source in SOURCES and columns:
             raise ValueError(f"--{columns[0]}-column is for other sources; those of {self.source} are known")
@@ -61,8 +58,6 @@ class Prepare:
             raise ValueError(f"--file must end in {', '.join(SUFFIXES)}, got {self.file}")
         if self.split != "train" and str(self.file or self.source).endswith(SUFFIXES):
             raise ValueError(f"--split is for the hub, and {self.file or self.source} is a file, got {self.split!r}")
-        if self.levels is not None and not self.levels:
-            raise ValueError("--levels must hold at least one level, got none")
         for name, value in (("--max-prompt-tokens", self.max_prompt_tokens), ("--limit", self.limit)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -88,23 +83,13 @@ def prepare(settings: Prepare) -> Counts:
         if path.exists():
             raise FileExistsError(f"{path} exists and is not overwritten; remove it or give another --out")
     # What is quick to check comes first.
-    benchmarks = read_benchmarks(settings.benchmarks) if settings.benchmarks is not None else None
-    too_long = None
-    if settings.tokenizer is not None and settings.max_prompt_tokens is not None:
-        too_long = _too_long(settings.tokenizer, settings.max_prompt_tokens, settings.system)
-    columns = {name: getattr(settings, f"{name}_column") for name in COLUMNS}
-    source = SOURCES.get(settings.source) or other_source(settings.source, columns)
-    names, table = load_rows(source, settings.split, settings.file, strict=settings.strict)
-    if settings.levels is not None and not set(source.levels) & set(names):
-        raise ValueError(f"--levels needs a column of levels, which {source.name} has not: {names}")
-    problems, counts = select(
-        map(source.read, table),
-        levels=settings.levels,
-        benchmarks=benchmarks,
-        too_long=too_long,
-        seed=settings.seed,
-        limit=settings.limit,
-    )
+    benchmarks = read_benchmarks(settings.benchmarks) if settings.benchmarks else None
+    too_long = _too_long(settings) if settings.tokenizer else None
+    source, table = load(_source(settings), settings.split, settings.file, strict=settings.strict)
+    if settings.levels and not source.levels:
+        raise ValueError(f"--levels needs a column of levels, which {source.name} has not")
+    chosen = {"levels": settings.levels, "seed": settings.seed, "limit": settings.limit}
+    problems, counts = select(table, benchmarks=benchmarks, too_long=too_long, **chosen)
     rows = [
         {"prompt": _prompt(p, settings.system), "answers": list(p.answers), "id": p.id}
         | {"source": source.name, "level": p.level}
@@ -129,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     named = ", ".join(SOURCES)
     add("source", metavar="SOURCE", help=f"{named}, another hub id, a folder, or a file: {', '.join(SUFFIXES)}")
-    add("--out", type=Path, required=True, metavar="PATH", help="the .jsonl or .parquet file to write; must not exist")
+    add("--out", type=Path, required=True, metavar="PATH", help="the .jsonl file to write; must not exist")
     add("--file", type=Path, metavar="PATH", help=f"a local copy of {named} to read instead of the hub")
     add("--split", default="train", help="of a hub id or a folder (default: %(default)s)")
     for name in COLUMNS:
@@ -137,11 +122,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--system", default=SYSTEM, metavar="TEXT", help="system message, '' for none (default: %(default)s)")
     add("--levels", help="keep these only: 4, or 3,5, or 3-5")
     add("--max-prompt-tokens", type=int, metavar="N", help="keep prompts of at most N tokens, chat template included")
-    add(
-        "--tokenizer",
-        metavar="PATH_OR_ID",
-        help="whose tokens: a hub id, a folder, a .gguf file or python:PACKAGE/PATH",
-    )
+    whose = "whose tokens: a hub id, a folder, a .gguf file or python:PACKAGE/PATH"
+    add("--tokenizer", metavar="PATH_OR_ID", help=whose)
     add("--benchmarks", type=Path, metavar="DIR", help="leave out problems that are in DIR/*.jsonl, key `problem`")
     add("--seed", type=int, default=0, help="of the order (default: %(default)s)")
     add("--limit", type=int, metavar="N", help="write the first N rows of that order")
@@ -156,14 +138,31 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{prepare(settings).summary()}\n{settings.out}")
 
 
+def _source(settings: Prepare) -> Source:
+    """The known source, or one with the named columns; the empty name says that there is no such column."""
+    if settings.source in SOURCES:
+        return SOURCES[settings.source]
+    problem, answer, level, own_id = (getattr(settings, f"{name}_column") for name in COLUMNS)
+    return Source(
+        Path(settings.source).name if settings.source.endswith(SUFFIXES) else settings.source,
+        settings.source,
+        problem=(problem,) if problem else (),
+        answers=(answer,) if answer else (),
+        levels=() if level == "" else (level or "level",),
+        id=None if own_id == "" else own_id or "id",
+        required=tuple(filter(None, (level, own_id))),
+    )
+
+
 def _prompt(problem: Problem, system: str) -> list[dict[str, str]]:
     before = [{"role": "system", "content": system}] if system else []
     return [*before, {"role": "user", "content": problem.text}]
 
 
-def _too_long(name: str, most: int, system: str) -> Callable[[Problem], bool]:
-    """Whether a problem's prompt has more than `most` tokens of the tokenizer `name`."""
+def _too_long(settings: Prepare) -> Callable[[Problem], bool]:
+    """Whether a problem's prompt has more than `max_prompt_tokens` tokens of the tokenizer."""
     jinja2 = require("jinja2", extra="train")
+    name, most = str(settings.tokenizer), settings.max_prompt_tokens or 0
     try:
         tokenizer = load_tokenizer(name)
     except (OSError, ValueError) as error:
@@ -172,7 +171,7 @@ def _too_long(name: str, most: int, system: str) -> Callable[[Problem], bool]:
         raise ValueError(f"--tokenizer {name} has no chat template, which --max-prompt-tokens needs")
 
     def too_long(problem: Problem) -> bool:
-        prompt = _prompt(problem, system)
+        prompt = _prompt(problem, settings.system)
         try:
             encoded = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
         except jinja2.TemplateError as error:
@@ -187,20 +186,11 @@ def _too_long(name: str, most: int, system: str) -> Callable[[Problem], bool]:
 
 def _write(rows: list[dict[str, Any]], settings: Prepare, counts: Counts, info: Path) -> None:
     """Both files or none; the data comes last, so that it is never there without its info."""
-    datasets = require("datasets", extra="train")
     with locked(settings.out), unfinished(settings.out) as data, unfinished(info) as about:
-        if settings.out.suffix == ".jsonl":
-            json_lines.write(data, rows)
-        else:
-            text = datasets.Value("string")
-            # Spelled out, since levels that are all None would otherwise have no type.
-            columns = {"answers": datasets.List(text), "id": text, "source": text, "level": datasets.Value("int64")}
-            features = datasets.Features(prompt=[{"role": text, "content": text}], **columns)
-            datasets.Dataset.from_list(rows, features=features).to_parquet(data)
+        json_lines.write(data, rows)
         said = {
             "settings": dataclasses.asdict(settings),
             "counts": dataclasses.asdict(counts),
             "sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
-            "datasets": datasets.__version__,
         }
         about.write_text(json.dumps(said, indent=2, default=str) + "\n")

@@ -4,55 +4,45 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from ktae.data.decontaminate import EXACT, RUN, Benchmarks, normalise
-from ktae.data.sources import Problem
+from ktae.data.sources import Problem, Source, load
 
-NO_TEXT, NO_ANSWER, CONFLICTING, LEVEL, DUPLICATE, CONTAMINATED, TOO_LONG, LIMIT = REASONS = (
-    "no problem text",
-    "no answer",
-    "conflicting answers",
-    "level outside or unknown",
-    "duplicate",
-    "contaminated",
-    "prompt too long",
-    "beyond the limit",
-)
+NO_TEXT, NO_ANSWER, CONFLICTING = "no problem text", "no answer", "conflicting answers"
+LEVEL, DUPLICATE, TOO_LONG, LIMIT = "level outside or unknown", "duplicate", "prompt too long", "beyond the limit"
+WORDS = 13
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Problems to keep out of training: their normalised texts, and every run of `WORDS` words in one of them."""
+
+    texts: frozenset[str]
+    runs: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many problems became what: `read` is `written` and all of `dropped` together.
-
-    Attributes:
-        dropped: one of `REASONS` -> problems, in that order; reasons without any are left out.
-        contaminated: benchmark -> reason -> problems. One that is in two benchmarks counts in both.
-    """
+    """How many problems became what: `read` is `written` and all of `dropped`, by reason, together."""
 
     read: int
     dropped: dict[str, int]
-    contaminated: dict[str, dict[str, int]]
     written: int
 
     def summary(self) -> str:
         """A line a number."""
-        lines = [f"{self.read:7} rows read"]
-        lines += [f"{-count:7} {reason}" for reason, count in self.dropped.items()]
-        lines += [f"{self.written:7} rows written"]
-        for benchmark, reasons in self.contaminated.items():
-            found = ", ".join(f"{count} by {reason}" for reason, count in reasons.items())
-            lines.append(f"contaminated by {benchmark}: {found or 'none'}")
-        return "\n".join(lines)
+        dropped = [f"{-count:7} {reason}" for reason, count in self.dropped.items()]
+        return "\n".join([f"{self.read:7} rows read", *dropped, f"{self.written:7} rows written"])
 
 
 def select(
     problems: Iterable[Problem],
     *,
     levels: Collection[int] | None = None,
-    benchmarks: Benchmarks | None = None,
+    benchmarks: Mapping[str, Benchmark] | None = None,
     too_long: Callable[[Problem], bool] | None = None,
     seed: int = 0,
     limit: int | None = None,
@@ -66,13 +56,10 @@ def select(
     Args:
         problems: all of a collection.
         levels: leave out the problems that are not of one of these; None keeps all.
-        benchmarks: leave out what is in one of them.
+        benchmarks: by name; leave out what is in one of them. It counts for the first, by whole text before by a run.
         too_long: whether to leave a problem out for its length; asked last, as it may be slow.
         seed: of the order.
         limit: keep the first so many of that order; None keeps all.
-
-    Returns:
-        The problems and the counts.
 
     Raises:
         ValueError: no problem is left, or two different ones have the same id.
@@ -82,9 +69,9 @@ def select(
         # Unlike a benchmark's text, with its operators: x > 0 and x < 0 are two problems.
         same[" ".join(problem.text.lower().split()) if normalise(problem.text) else ""].append(problem)
     read = sum(map(len, same.values()))
-    dropped = dict.fromkeys(REASONS, 0)
-    dropped[NO_TEXT] = len(same.pop("", []))
-    contaminated = {name: Counter[str]() for name in (benchmarks.texts if benchmarks else ())}
+    found_in = [f"in {name} by {how}" for how in ("its text", f"{WORDS} words") for name in benchmarks or {}]
+    reasons = (NO_TEXT, NO_ANSWER, CONFLICTING, LEVEL, DUPLICATE, *found_in, TOO_LONG, LIMIT)
+    dropped = dict.fromkeys(reasons, 0) | {NO_TEXT: len(same.pop("", []))}
     kept: dict[str, Problem] = {}
     for group in same.values():
         answered = [problem for problem in group if problem.answers]
@@ -98,11 +85,8 @@ def select(
             continue
         dropped[DUPLICATE] += len(wanted) - 1
         problem = min(wanted, key=repr)
-        overlaps = benchmarks.overlaps(normalise(problem.text)) if benchmarks else {}
-        for benchmark, reason in overlaps.items():
-            contaminated[benchmark][reason] += 1
-        if overlaps:
-            dropped[CONTAMINATED] += 1
+        if reason := overlap(normalise(problem.text), benchmarks or {}):
+            dropped[reason] += 1
         elif too_long and too_long(problem):
             dropped[TOO_LONG] += 1
         elif problem.id in kept:
@@ -113,19 +97,66 @@ def select(
     shuffled = sorted(kept.values(), key=lambda problem: hashlib.sha256(f"{seed}:{problem.id}".encode()).digest())
     chosen = shuffled[:limit]
     dropped[LIMIT] = len(shuffled) - len(chosen)
-    reasons = {reason: count for reason, count in dropped.items() if count}
+    dropped = {reason: count for reason, count in dropped.items() if count}
     if not chosen:
-        left_out = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none was there"
+        left_out = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none was there"
         raise ValueError(f"none of the {read} problems is left: {left_out}")
-    found = {name: {reason: by[reason] for reason in (EXACT, RUN) if by[reason]} for name, by in contaminated.items()}
-    return chosen, Counts(read, reasons, found, len(chosen))
+    return chosen, Counts(read, dropped, len(chosen))
+
+
+def overlap(text: str, benchmarks: Mapping[str, Benchmark]) -> str:
+    """Which benchmark a normalised problem is in, and how; empty if it is in none.
+
+    >>> overlap(normalise("1+1?"), {"amc": Benchmark(frozenset({"1 1"}), frozenset())})
+    'in amc by its text'
+    """
+    runs = word_runs(text)
+    by_text = (f"in {name} by its text" for name, benchmark in benchmarks.items() if text in benchmark.texts)
+    by_run = (f"in {name} by {WORDS} words" for name, of in benchmarks.items() if not runs.isdisjoint(of.runs))
+    return next(by_text, "") or next(by_run, "")
+
+
+def read_benchmarks(folder: Path) -> dict[str, Benchmark]:
+    """Reads every `*.jsonl` file of a folder as a benchmark of the file's name.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it holds no such file, or a row of one is no problem of at least one word; the message says which.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the folder of benchmarks {folder} does not exist (looked in {Path.cwd()})")
+    benchmarks = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        _, problems = load(Source(str(file), str(file), problem=(), answers=None), strict=True)
+        texts = frozenset(normalise(problem.text) for problem in problems)
+        if "" in texts:
+            raise ValueError(f"{file}: a benchmark's problem must have at least one word, and one has none")
+        benchmarks[file.stem] = Benchmark(texts, frozenset[str]().union(*map(word_runs, texts)))
+    if not benchmarks:
+        raise ValueError(f"the folder of benchmarks {folder} holds no *.jsonl file")
+    return benchmarks
+
+
+def normalise(text: str) -> str:
+    r"""A text's letters and digits in lower case, everything between them one space.
+
+    Two texts that differ in spacing, punctuation or the way a formula is set become the same; so do a few that differ
+    in an operator only.
+
+    >>> normalise(r"Compute  $\frac{1}{2}+X_1$.")
+    'compute frac 1 2 x 1'
+    """
+    return re.sub(r"[\W_]+", " ", text.lower()).strip()
+
+
+def word_runs(text: str) -> set[str]:
+    """Every run of `WORDS` words in a normalised text; none if it is shorter."""
+    words = text.split()
+    return {" ".join(words[start : start + WORDS]) for start in range(len(words) - WORDS + 1)}
 
 
 def parse_levels(text: str) -> tuple[int, ...]:
-    """Levels as they are written on the command line.
-
-    Raises:
-        ValueError: the text is no such list.
+    """Levels as they are written on the command line; a ValueError if the text is no such list.
 
     >>> parse_levels("3-5"), parse_levels("1,4-5")
     ((3, 4, 5), (1, 4, 5))

@@ -1,1 +1,1 @@
-"""Evaluation: grading of answers."""
+"""Evaluation: benchmarks answered, saved outputs graded again, and two evaluations compared."""

@@ -42,8 +42,7 @@ def majority_at_k(answer_PS: np.ndarray, correct_PS: np.ndarray, k: int) -> np.n
     """The chance that the most frequent answer of k samples is correct.
 
     The exact expectation over all k of the n samples, drawn without replacement. Of equally frequent answers one is
-    taken at random, so maj@2 is maj@1 when every sample has an answer. Samples without one do not vote; without any
-    vote the problem counts as not solved.
+    taken at random. Samples without one do not vote; without any vote the problem counts as not solved.
 
     Args:
         answer_PS: (P, S) integers; samples of a problem with the same number gave the same answer, -1 gave none.
@@ -51,11 +50,7 @@ def majority_at_k(answer_PS: np.ndarray, correct_PS: np.ndarray, k: int) -> np.n
             with the share that is correct.
         k: from 1 to S.
 
-    Returns:
-        (P,) chances; their mean is maj@k.
-
-    Raises:
-        ValueError: the shapes differ, an array is empty, or k is out of range.
+    Returns, raises: as `pass_at_k`; also a ValueError if the shapes differ.
 
     >>> majority_at_k(np.array([[7, 7, 3], [7, 3, -1]]), np.array([[1, 1, 0], [1, 0, 0]]), 3)
     array([1. , 0.5])

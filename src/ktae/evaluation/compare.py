@@ -4,20 +4,55 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ktae.evaluation.differences import ALPHA, Difference, finding, format_p, macro_difference, task_difference
-from ktae.evaluation.results import UNDECIDED, Problems, Table, as_markdown, by_task, show, summarize, times
-from ktae.evaluation.statistics import Estimate, holm
+from ktae.evaluation import results, statistics
+from ktae.evaluation.results import Problems, Table
+from ktae.evaluation.statistics import Estimate
 from ktae.extras import require
 from ktae.files import json_lines
 
+ALPHA = 0.05
 # Settings that change what one and the same model answers; beside the seed, which changes the draws only.
 _DECODING = ("sampling.temperature", "sampling.top_p", "sampling.max_tokens", "system")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """B minus A on a task, or on average over the tasks.
+
+    Attributes:
+        task: its name, or `results.MACRO`.
+        problems: their number, of all tasks for the average.
+        accuracy_a, accuracy_b: with 95 % intervals, each by itself.
+        accuracy: B minus A with its interval, paired by problem.
+        p_value: two-sided; exact for a task with as many samples of both, otherwise that of the interval.
+        length_a, length_b, length: the same of mean lengths in tokens; None if any is unknown, or with one problem.
+        samples: a problem's samples of A and of B; None for the average.
+        b_better, a_better: problems with a larger share of correct samples: with one sample the discordant counts of
+            McNemar's test. None for the average.
+        adjusted: p_value after Holm's correction for the number of tasks; None for the average, which was fixed
+            beforehand and is not part of the family.
+        finding: what the data say, in a sentence.
+    """
+
+    task: str
+    problems: int
+    accuracy_a: Estimate
+    accuracy_b: Estimate
+    accuracy: Estimate
+    p_value: float
+    length_a: Estimate | None
+    length_b: Estimate | None
+    length: Estimate | None
+    samples: tuple[int, int] | None = None
+    b_better: int | None = None
+    a_better: int | None = None
+    adjusted: float | None = None
+    finding: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,68 +75,55 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def compare(folder_a: Path, folder_b: Path, tasks: Sequence[str] | None = None) -> Comparison:
-    """Compares two folders of `ktae eval` or `ktae grade`.
-
-    Args:
-        folder_a: the baseline; has samples.jsonl.
-        folder_b: what is compared with it.
-        tasks: only these; None takes all, which both must have.
+def compare(folder_a: Path, folder_b: Path) -> Comparison:
+    """Compares two folders of `ktae eval` or `ktae grade`, A being the baseline, on the tasks that both have.
 
     Raises:
         FileNotFoundError: a folder has no samples.jsonl.
-        ValueError: the tasks, the problems or their accepted answers differ (the message names them), or the samples
-            are not as they should be, see `by_task`.
+        ValueError: they have no task in common, the problems of one or their accepted answers differ (the message names
+            them), or the samples are not as they should be, see `by_task`.
     """
     folders = (folder_a, folder_b)
-    tasks_a, tasks_b = (_read(folder, tasks) for folder in folders)
-    _check_same(tasks_a, tasks_b, "the tasks", folders, "; --tasks picks those to compare")
-    for task, problems_a in tasks_a.items():
-        _check_same(problems_a, tasks_b[task], f"{task}: the problems", folders)
-        for id, samples in problems_a.items():
-            answers_a, answers_b = samples[0]["answers"], tasks_b[task][id][0]["answers"]
-            if answers_a != answers_b:
-                raise ValueError(
-                    f"{task}, problem {id!r}: the accepted answers differ, {answers_a} in {folder_a} "
-                    f"and {answers_b} in {folder_b}"
-                )
-        tasks_b[task] = {id: tasks_b[task][id] for id in problems_a}
-    differences = [task_difference(task, tasks_a[task], tasks_b[task]) for task in tasks_a]
-    family = zip(differences, holm([d.p_value for d in differences]), strict=True)
-    differences = [replace(d, adjusted=p, finding=finding(d, p, len(differences))) for d, p in family]
-    macro = macro_difference(differences) if len(differences) > 1 else None
-    macro = macro and replace(macro, finding=finding(macro, macro.p_value, 1))
+    all_a, all_b = map(_read, folders)
+    tasks_a, tasks_b = ({task: of[task] for task in all_a if task in all_b} for of in (all_a, all_b))
+    if not tasks_a:
+        raise ValueError(f"no task is in both {folder_a} ({', '.join(all_a)}) and {folder_b} ({', '.join(all_b)})")
+    found = [_difference(task, tasks_a[task], tasks_b[task], folders) for task in tasks_a]
+    adjusted = statistics.holm([d.p_value for d in found])
+    found = [replace(d, adjusted=p, finding=_finding(d, p, len(found))) for d, p in zip(found, adjusted, strict=True)]
     about_a, about_b = map(_about, folders)
-    decoding, speak_of = _decoding(about_a, about_b)
-    notes = (speak_of, *_notes(tasks_a, tasks_b, about_a, about_b))
-    return Comparison(str(folder_a), str(folder_b), decoding, tuple(differences), macro, notes)
+    decoding, *notes = _decoding(about_a, about_b)
+    notes += [f"Left out, as only {side} has it: {task}." for side, task in _only(all_a, all_b)]
+    if (family := len(found)) > 1:
+        notes.append(
+            f"If nothing differed, at least one of {family} intervals would leave out zero in "
+            f"{1 - (1 - ALPHA) ** family:.0%} of all such comparisons. The sentences on tasks use p after Holm's "
+            "correction; the average is one test and needs none."
+        )
+    a, b = (sum(map(results.undecided, tasks.values())) for tasks in (tasks_a, tasks_b))
+    if a or b:
+        notes.append(f"Answers that could not be judged count as wrong: {a} of A, {b} of B.")
+    if changed := _changed(about_a, about_b, about_a):
+        notes.append(f"What differs between A and B: {changed}.")
+    macro = _average(found) if family > 1 else None
+    return Comparison(str(folder_a), str(folder_b), decoding, tuple(found), macro, tuple(notes))
 
 
 def blocks(comparison: Comparison) -> list[str | Table]:
-    """What is shown, in order: the tables, a sentence a row, and the notes."""
+    """What is shown, in order: how decoding differs, the tables, a sentence a row, and the notes."""
     rows = [*comparison.tasks, *filter(None, (comparison.macro,))]
-    accuracies = [
-        [
-            d.task,
-            str(d.problems)
-            if d.samples_a is None or d.samples_b is None
-            else times(d.problems, d.samples_a, d.samples_b),
-            f"{100 * d.accuracy_a.value:.1f}",
-            f"{100 * d.accuracy_b.value:.1f}",
-            _interval(d.accuracy, 100, ".1f"),
-            "" if d.b_better is None else f"{d.b_better} / {d.a_better}",
-            format_p(d.p_value, name=""),
-        ]
-        for d in rows
-    ]
+    accuracies, lengths = [], []
+    for d in rows:
+        count = results.times(d.problems, *(d.samples or (1,)))
+        accuracies.append([d.task, count, *_estimates(d.accuracy_a, d.accuracy_b, d.accuracy, 100, ".1f")])
+        better = "" if d.b_better is None else f"{d.b_better} / {d.a_better}"
+        accuracies[-1] += [better, _p(d.p_value).removeprefix("p ").removeprefix("= ")]
+        lengths.append([d.task, *_estimates(d.length_a, d.length_b, d.length, 1, ".0f")])
     header = ["task", "problems", "A", "B", "B - A", "B / A better", "p"]
-    shown: list[str | Table] = [f"A is {comparison.a}, the baseline.\nB is {comparison.b}."]
-    shown += [comparison.decoding] * bool(comparison.decoding)
+    shown: list[str | Table] = list(filter(None, [comparison.decoding]))
+    shown.append(f"A is {comparison.a}, the baseline.\nB is {comparison.b}.")
     shown.append(("Accuracy, % [95 % interval]", header, accuracies))
-    if any(d.length_a is not None and d.length_b is not None for d in rows):
-        means = [["-" if x is None else f"{x:.0f}" for x in (d.length_a, d.length_b)] for d in rows]
-        differences = ["-" if d.length is None else _interval(d.length, 1, ".0f") for d in rows]
-        lengths = [[d.task, *mean, length] for d, mean, length in zip(rows, means, differences, strict=True)]
+    if any(d.length for d in rows):
         shown.append(("Mean length, tokens [95 % interval]", ["task", "A", "B", "B - A"], lengths))
     return [*shown, *(f"{d.task}: {d.finding}" for d in rows), *comparison.notes]
 
@@ -111,63 +133,118 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("a", type=Path, metavar="A", help="folder of ktae eval or ktae grade: the baseline")
     add("b", type=Path, metavar="B", help="the other one")
-    add("--tasks", metavar="NAMES", help="only these, separated by commas (default: all, which both must have)")
-    add("--out", type=Path, metavar="DIR", help="write comparison.json, comparison.md and pictures there")
+    add("--out", type=Path, metavar="DIR", help="write comparison.json and comparison.md there")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the command."""
-    console = require("rich.console", extra="train").Console()
-    tasks = None if arguments.tasks is None else list(filter(None, arguments.tasks.split(",")))
-    comparison = compare(arguments.a, arguments.b, tasks)
+    require("rich", extra="train")
+    comparison = compare(arguments.a, arguments.b)
     shown = blocks(comparison)
-    show(shown, console)
-    if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "comparison.json").write_text(json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n")
-        (arguments.out / "comparison.md").write_text(as_markdown(f"{comparison.b} against {comparison.a}", shown))
-        _plot(arguments, comparison)
-        console.print(f"Written to {arguments.out}/")
+    results.show(shown)
+    if (out := arguments.out) is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "comparison.json").write_text(json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n")
+        (out / "comparison.md").write_text(results.as_markdown(f"{comparison.b} against {comparison.a}", shown))
+        print(f"Written to {out}/")
 
 
-def _plot(arguments: argparse.Namespace, comparison: Comparison) -> None:
-    from ktae.evaluation.plots import plot_accuracy, plot_length
+def _difference(task: str, problems_a: Problems, problems_b: Problems, folders: tuple[Path, Path]) -> Difference:
+    for side, ids in _only(problems_a, problems_b):
+        raise ValueError(f"{task}: the problems differ: only {folders[side == 'B']} has {ids}")
+    problems_b = {id: problems_b[id] for id in problems_a}
+    for id, samples in problems_a.items():
+        if (a := samples[0]["answers"]) != (b := problems_b[id][0]["answers"]):
+            where = f"{a} in {folders[0]} and {b} in {folders[1]}"
+            raise ValueError(f"{task}, problem {id!r}: the accepted answers differ, {where}")
+    a_PS, b_PS = results.correct(problems_a), results.correct(problems_b)
+    a_P, b_P = a_PS.mean(axis=1), b_PS.mean(axis=1)
+    accuracy = statistics.paired_difference(b_PS, a_PS)
+    exact = a_PS.shape == b_PS.shape
+    length_a_PS, length_b_PS = results.lengths(problems_a), results.lengths(problems_b)
+    length_a = length_b = length = None
+    if length_a_PS is not None and length_b_PS is not None and len(a_P) > 1:
+        length_a_P, length_b_P = length_a_PS.mean(axis=1), length_b_PS.mean(axis=1)
+        length_a, length_b = statistics.mean_interval(length_a_P), statistics.mean_interval(length_b_P)
+        length = statistics.mean_interval(length_b_P - length_a_P)
+    return Difference(
+        task,
+        len(a_P),
+        statistics.share_interval(a_P),
+        statistics.share_interval(b_P),
+        accuracy,
+        statistics.paired_p_value(b_PS, a_PS) if exact else statistics.normal_p_value(accuracy),
+        length_a,
+        length_b,
+        length,
+        samples=(a_PS.shape[1], b_PS.shape[1]),
+        b_better=int((b_P > a_P).sum()),
+        a_better=int((b_P < a_P).sum()),
+    )
 
-    names = [d.task for d in comparison.tasks]
-    results = {
-        str(folder): summarize([row for problems in _read(folder, names).values() for row in chain(*problems.values())])
-        for folder in (arguments.a, arguments.b)
-    }
-    plot_accuracy(results, arguments.out / "accuracy.png")
-    if any(d.length_a is not None and d.length_b is not None for d in comparison.tasks):
-        plot_length(results, arguments.out / "length.png")
+
+def _average(differences: Sequence[Difference]) -> Difference:
+    """The difference of the plain averages over tasks; a length that a task does not know is unknown."""
+
+    def mean(name: str) -> Any:
+        found = [getattr(d, name) for d in differences]
+        return None if None in found else statistics.average(found)
+
+    accuracy, problems = mean("accuracy"), sum(d.problems for d in differences)
+    of_both = (mean("accuracy_a"), mean("accuracy_b"), accuracy, statistics.normal_p_value(accuracy))
+    lengths = (mean("length_a"), mean("length_b"), mean("length"))
+    found = Difference(results.MACRO, problems, *of_both, *lengths)
+    return replace(found, finding=_finding(found, found.p_value, 1))
 
 
-def _read(folder: Path, names: Sequence[str] | None) -> dict[str, Problems]:
+def _finding(d: Difference, adjusted: float, family: int) -> str:
+    """A sentence or two on a difference, one of `family` that were tested; `adjusted` is its p-value among them."""
+    low, high = d.accuracy.low, d.accuracy.high
+    direction = "better" if d.accuracy.value > 0 else "worse"
+    leaves_out_zero = not low <= 0 <= high
+    corrected = f" after Holm's correction for {family} tasks" if family > 1 else ""
+    if (d.p_value < ALPHA) != leaves_out_zero:
+        zero = "leaves out 0" if leaves_out_zero else "holds 0"
+        return f"On the edge: the interval {zero}, and the exact {_p(d.p_value)}. More problems would tell."
+    if adjusted < ALPHA:
+        size = " to ".join(f"{100 * end:.1f}" for end in sorted((abs(low), abs(high))))
+        return f"B is {direction} by {size} points ({_p(adjusted)}{corrected})."
+    if leaves_out_zero:
+        return (
+            f"B is {direction} here ({_p(d.p_value)}), but among {family} tasks chance alone often does that: "
+            f"{_p(adjusted)}{corrected}."
+        )
+    return f"Not distinguishable: B may be worse by up to {-100 * low:.1f} points or better by up to {100 * high:.1f}."
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _estimates(a: Estimate | None, b: Estimate | None, difference: Estimate | None, scale: int, form: str) -> list[str]:
+    """Three cells of a table."""
+    if a is None or b is None or difference is None:
+        return ["-", "-", "-"]
+    value, low, high = (scale * x for x in (difference.value, difference.low, difference.high))
+    return [f"{scale * a.value:{form}}", f"{scale * b.value:{form}}", f"{value:+{form}} [{low:{form}}, {high:{form}}]"]
+
+
+def _read(folder: Path) -> dict[str, Problems]:
     path = folder / "samples.jsonl"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is not the folder of an evaluation: it has no samples.jsonl")
+        why = "it has no samples.jsonl" if folder.is_dir() else "there is no such folder"
+        raise FileNotFoundError(f"{folder} is not the folder of an evaluation: {why}")
     try:
-        tasks = by_task(json_lines.read(path))
+        return results.by_task(json_lines.read(path))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    if names is None:
-        return tasks
-    if not names:
-        raise ValueError("--tasks names no task")
-    if missing := [name for name in names if name not in tasks]:
-        raise ValueError(f"--tasks: {folder} has no {', '.join(missing)}, only {', '.join(tasks)}")
-    return {name: tasks[name] for name in names}
 
 
-def _check_same(a: dict[str, Any], b: dict[str, Any], what: str, folders: tuple[Path, Path], hint: str = "") -> None:
-    sides = []
-    for names, folder in ((a.keys() - b, folders[0]), (b.keys() - a, folders[1])):
-        if names:
-            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-            sides.append(f"only {folder} has {', '.join(sorted(names)[:10])}{more}")
-    if sides:
-        raise ValueError(f"{what} differ: {'; '.join(sides)}{hint}")
+def _only(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """For A and for B the names, ten at most, that only it has, if there are any."""
+    names = {"A": sorted(a.keys() - b), "B": sorted(b.keys() - a)}
+    more = {side: f" and {len(own) - 10} more" * (len(own) > 10) for side, own in names.items()}
+    return [(side, ", ".join(own[:10]) + more[side]) for side, own in names.items() if own]
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -176,57 +253,31 @@ def _about(folder: Path) -> dict[str, Any]:
     flat = {}
     for key, value in (json.loads(path.read_text())["about"] if path.is_file() else {}).items():
         flat |= {f"{key}.{name}": x for name, x in value.items()} if isinstance(value, dict) else {key: value}
-    return flat
+    return {key: value for key, value in flat.items() if not key.startswith("generation.")}
 
 
-def _decoding(about_a: dict[str, Any], about_b: dict[str, Any]) -> tuple[str, str]:
+def _changed(about_a: Mapping[str, Any], about_b: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """Which of these settings differ, of those that both have."""
+    both = [key for key in keys if key in about_a and key in about_b and about_a[key] != about_b[key]]
+    return ", ".join(f"{key.removeprefix('sampling.')} {about_a[key]} and {about_b[key]}" for key in both)
+
+
+def _decoding(about_a: Mapping[str, Any], about_b: Mapping[str, Any]) -> tuple[str, str]:
     """What to say first if the two were decoded differently, and what the data speak of."""
-    of_models = (
-        "The data speak of these two models{} on problems like these. Whether another training run would do the same "
-        "takes runs with other seeds."
-    )
-    changed = ", ".join(
-        f"{key.removeprefix('sampling.')} {about_a[key]} and {about_b[key]}"
-        for key in _DECODING
-        if key in about_a and key in about_b and about_a[key] != about_b[key]
-    )
-    if not changed:
-        return "", of_models.format("")
-    if about_a.get("model") == about_b.get("model"):
+    changed = _changed(about_a, about_b, _DECODING)
+    models = {about.get("model") for about in (about_a, about_b)}
+    if len(models) == 1 and None not in models:
+        if not changed:
+            return "", "A and B are one model, decoded alike: what differs is the draws, or named below."
         return (
             f"A and B are one model, decoded differently ({changed}): what follows is about decoding, not models.",
             "The data speak of two ways to decode this model on problems like these.",
         )
-    return (
-        f"A and B were decoded differently ({changed}): what follows is about models and decoding together.",
-        of_models.format(", each as it was decoded,"),
+    said = f"A and B were decoded differently ({changed}): what follows is about models and decoding together."
+    if None in models:  # answers of other programs
+        return said * bool(changed), "The data speak of these two sets of answers, on problems like these."
+    each = ", each as it was decoded," * bool(changed)
+    return said * bool(changed), (
+        f"The data speak of these two models{each} on problems like these. Whether another training run would do the "
+        "same takes runs with other seeds."
     )
-
-
-def _notes(
-    tasks_a: dict[str, Problems], tasks_b: dict[str, Problems], about_a: dict[str, Any], about_b: dict[str, Any]
-) -> list[str]:
-    notes = []
-    if (family := len(tasks_a)) > 1:
-        chance = 1 - (1 - ALPHA) ** family
-        notes.append(
-            f"If nothing differed, at least one of {family} intervals would leave out zero in {chance:.0%} of all such "
-            "comparisons. The sentences on tasks use p after Holm's correction; the average is one test and needs none."
-        )
-    a, b = (
-        sum(row["status"] in UNDECIDED for problems in tasks.values() for row in chain(*problems.values()))
-        for tasks in (tasks_a, tasks_b)
-    )
-    if a or b:
-        notes.append(f"Answers that could not be judged count as wrong: {a} of A, {b} of B.")
-    changed = ", ".join(
-        f"{key} ({about_a.get(key, 'not given')} and {about_b.get(key, 'not given')})"
-        for key in dict.fromkeys([*about_a, *about_b])
-        if about_a.get(key) != about_b.get(key) and not key.startswith("generation.")
-    )
-    return notes + [f"What differs between A and B: {changed}."] * bool(about_a and about_b and changed)
-
-
-def _interval(difference: Estimate, scale: int, form: str) -> str:
-    value, low, high = (scale * x for x in (difference.value, difference.low, difference.high))
-    return f"{value:+{form}} [{low:{form}}, {high:{form}}]"

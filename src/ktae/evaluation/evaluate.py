@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ktae.evaluation.tasks import Task, load_task, resolve_tasks
+from ktae.data.sources import SYSTEM
+from ktae.evaluation.tasks import Task, load_problems, resolve_tasks
 from ktae.extras import require
 from ktae.files import json_lines
 from ktae.files.locks import locked, unfinished
@@ -33,8 +34,8 @@ _GENERATION = "generation"
 class EvalSettings:
     """What to evaluate, and how: the options that `add_arguments` describes.
 
-    `system` None leaves the tasks their own system messages; with transformers and a temperature the draws depend on
-    `batch_tokens`, whose None is 131072 on a GPU and 16384 on a CPU.
+    With transformers and a temperature the draws depend on `batch_tokens`, whose None is 131072 on a GPU and 16384 on a
+    CPU.
     """
 
     model: str
@@ -44,7 +45,7 @@ class EvalSettings:
     data_dir: Path | None = None
     samples: int = 1
     limit: int | None = None
-    system: str | None = None
+    system: str = SYSTEM
     dtype: Dtype = "auto"
     backend: Backend = "auto"
     batch_tokens: int | None = None
@@ -61,8 +62,8 @@ def evaluate(settings: EvalSettings) -> dict[str, Any]:
     """Generates, grades, counts; goes on with what is in `settings.out` if it was made with the same settings.
 
     Writes to `settings.out`: about.json (the settings), generations.jsonl (completions as they come), samples.jsonl
-    (with verdicts), results.json, summary.md and pictures. A seed of its own, made of the settings' seed, the problem
-    and the number of the sample, goes with every completion.
+    (with verdicts), results.json and summary.md. A seed of its own, made of the settings' seed, the problem and the
+    number of the sample, goes with every completion.
 
     Returns:
         What results.json holds.
@@ -85,7 +86,7 @@ def check(settings: EvalSettings) -> Callable[[], dict[str, Any]]:
     backend = choose_backend(settings.backend, settings.model)
     named = resolve_tasks(list(settings.tasks))
     check_available(settings.model)
-    tasks = [(task, problems[: settings.limit]) for task, problems in (load_task(t, settings.data_dir) for t in named)]
+    tasks = [(task, load_problems(task, settings.data_dir)[: settings.limit]) for task in named]
     items = [(task, problem, n) for task, problems in tasks for problem in problems for n in range(settings.samples)]
     about = _about(settings, backend)
     found = _found(settings.out / GENERATIONS, items)
@@ -93,9 +94,7 @@ def check(settings: EvalSettings) -> Callable[[], dict[str, Any]]:
     if len(found) < len(items):
         engine = _engine(settings, backend)
         about[_GENERATION] = {"end_ids": engine.end_ids, "not_used": engine.not_used}
-    about["known_defects"] = {
-        task.name: sum(map(task.is_defective, problems)) for task, problems in tasks if task.is_defective
-    }
+    about["known_defects"] = {task.name: task.known_defects for task in named if task.known_defects}
 
     def rest() -> dict[str, Any]:
         settings.out.mkdir(parents=True, exist_ok=True)
@@ -108,34 +107,26 @@ def check(settings: EvalSettings) -> Callable[[], dict[str, Any]]:
 def _evaluate(
     settings: EvalSettings, about: dict[str, Any], items: list[Item], found: dict[int, Completion], engine: Any
 ) -> dict[str, Any]:
-    from rich.console import Console
+    from ktae.evaluation.grade import grade_rows
+    from ktae.evaluation.results import write_results
 
-    from ktae.evaluation.plots import plot_accuracy, plot_length
-    from ktae.evaluation.results import print_table, write_results
-    from ktae.evaluation.samples import grade_rows
-
-    console, out = Console(), settings.out
+    out = settings.out
     with unfinished(out / "about.json") as temporary:
         temporary.write_text(json.dumps(about, indent=1) + "\n")
     if not_used := about.get(_GENERATION, {}).get("not_used"):
         said = ", ".join(f"{name} {value}" for name, value in not_used.items())
-        console.print(f"Not used of the checkpoint's generation settings: {said}", highlight=False, markup=False)
+        print(f"Not used of the checkpoint's generation settings: {said}")
     if found and engine:
-        console.print(f"{len(found)} of {len(items)} completions are there already")
+        print(f"{len(found)} of {len(items)} completions are there already")
     # Also of what was there: its last line may have been cut off.
     json_lines.write(out / GENERATIONS, [_row(items[i], completion) for i, completion in found.items()])
-    for part in _generate(settings, engine, items, found, console) if engine else ():
+    for part in _generate(settings, engine, items, found) if engine else ():
         found |= part
         json_lines.append(out / GENERATIONS, [_row(items[i], completion) for i, completion in part.items()])
-    answered = [{**_row(item, found[i]), "answers": list(item[1].answers)} for i, item in enumerate(items)]
-    rows, seconds = grade_rows(answered)
-    console.print(f"graded {len(rows)} answers in {sum(seconds.values()):.0f} s")
+    rows = grade_rows([{**_row(item, found[i]), "answers": list(item[1].answers)} for i, item in enumerate(items)])
     json_lines.write(out / "samples.jsonl", rows)
     results = write_results(out, rows, about)
-    print_table(results, console)
-    plot_accuracy({settings.model: results}, out / "accuracy.png")
-    plot_length({settings.model: results}, out / "length.png")
-    console.print(f"Samples with verdicts, results and pictures are in {out}/")
+    print(f"Samples with verdicts and results are in {out}/")
     return results
 
 
@@ -194,26 +185,20 @@ def _engine(settings: EvalSettings, backend: str) -> Any:
 
 
 def _generate(
-    settings: EvalSettings, engine: Any, items: list[Item], found: dict[int, Completion], console: Any
+    settings: EvalSettings, engine: Any, items: list[Item], found: dict[int, Completion]
 ) -> Iterator[dict[int, Completion]]:
     import torch
     from rich import progress
 
     from ktae.models.generate import generate, render
 
-    sampling, own = settings.sampling, settings.system
-    texts = [render(engine.tokenizer, problem.text, task.system if own is None else own) for task, problem, _ in items]
-    seeds = [derived_seed(sampling.seed, task.name, problem.id, sample) for task, problem, sample in items]
+    texts = [render(engine.tokenizer, problem.text, settings.system) for _, problem, _ in items]
+    seeds = [derived_seed(settings.sampling.seed, task.name, problem.id, sample) for task, problem, sample in items]
     budget = settings.batch_tokens or (131072 if torch.accelerator.is_available() else 16384)
-    columns = progress.BarColumn(), progress.MofNCompleteColumn(), "{task.fields[length]}", progress.TimeElapsedColumn()
-    with progress.Progress(
-        "{task.description}", *columns, "left", progress.TimeRemainingColumn(), console=console
-    ) as shown:
-        bar = shown.add_task(f"answers ({engine.name})", total=len(items), completed=len(found), length="")
-        tokens = number = 0
-        for part in generate(engine, texts, sampling, seeds, budget=budget, done=frozenset(found)):
-            tokens, number = tokens + sum(c.length for c in part.values()), number + len(part)
-            shown.update(bar, advance=len(part), length=f"{tokens / number:.0f} tokens each")
+    with progress.Progress(*progress.Progress.get_default_columns(), progress.MofNCompleteColumn()) as shown:
+        bar = shown.add_task(f"answers ({engine.name})", total=len(items), completed=len(found))
+        for part in generate(engine, texts, settings.sampling, seeds, budget=budget, done=frozenset(found)):
+            shown.advance(bar, len(part))
             yield part
 
 
@@ -221,7 +206,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to a parser; `run` takes what it makes of them."""
     add = parser.add_argument
     add("model", help="a Hugging Face id, a folder, a .gguf file or python:PACKAGE/PATH")
-    add("--tasks", default="paper", help="tasks, suites, .jsonl files, separated by commas (default: %(default)s)")
+    add("--tasks", default="paper", help="tasks, suites, files, separated by commas (default: %(default)s)")
     add("--out", type=Path, help="the folder for the results (default: evals/MODEL)")
     add("--data-dir", type=Path, metavar="DIR", help="read DIR/NAME.jsonl instead of the hub")
     add("-n", type=int, default=1, dest="samples", help="completions a problem (default: %(default)s)")
@@ -230,12 +215,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-tokens", type=int, default=3072, help="generated tokens at most (default: %(default)s)")
     add("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
     add("--limit", type=int, metavar="N", help="the first N problems of each task")
-    add("--system", metavar="TEXT", help="system message instead of the tasks' own, '' for none")
+    add("--system", default=SYSTEM, metavar="TEXT", help="system message, '' for none (default: %(default)s)")
     add("--dtype", choices=get_args(Dtype), default="auto", help="precision of the weights (default: %(default)s)")
     add("--backend", choices=get_args(Backend), default="auto", help="(default: %(default)s)")
-    add(
-        "--batch-tokens", type=int, metavar="N", help="tokens in memory together (default: 131072 on a GPU, else 16384)"
-    )
+    together = "tokens in memory together (default: 131072 on a GPU, else 16384)"
+    add("--batch-tokens", type=int, metavar="N", help=together)
 
 
 def run(arguments: argparse.Namespace) -> Callable[[], Any]:

@@ -1,6 +1,7 @@
 """Results of an evaluation from its graded samples: results.json, summary.md and the table on the screen.
 
-A row is one sample: {"task", "id", "sample", "status", "extracted", "formatted", "length", "truncated", "answers"}.
+A row is one sample: {"task", "id", "sample", "status", "extracted", "formatted", "length", "truncated", "answers"}
+and, if it came with a verdict, "stored": true or false.
 """
 
 from __future__ import annotations
@@ -21,21 +22,16 @@ from ktae.grading.rules.notation import clean, spelling
 from ktae.grading.rules.numerals import parse_number
 
 Row = dict[str, Any]
-# A task's problems: the samples of each by its id.
-Problems = dict[str, list[Row]]
-# A title, the header, and the lines; the first column is text, the others are numbers.
-Table = tuple[str, list[str], list[list[str]]]
+Problems = dict[str, list[Row]]  # of a task: the samples of each problem by its id
+Table = tuple[str, list[str], list[list[str]]]  # title, header, lines; the first column is text, the others numbers
 
 VERDICTS = ("correct", "incorrect", "no_answer", "timeout", "error")
-# What the average over the tasks is called in tables and pictures.
-MACRO = "average"
-# Verdicts without a decision.
 UNDECIDED = ("timeout", "error")
+MACRO = "average"  # what the average over the tasks is called
 _FIELDS = ("task", "id", "sample", "status", "extracted", "formatted", "length", "truncated", "answers")
 # What figures can depend on.
 _LIBRARIES = ("ktae", "torch", "transformers", "vllm", "math-verify", "latex2sympy2_extended", "sympy", "numpy")
-# maj@k is computed up to this k: beyond, it takes long, and nobody asks for it.
-_MOST_VOTES = 64
+_MOST_VOTES = 64  # maj@k is computed up to this k: beyond, it takes long, and nobody asks for it
 
 
 def by_task(rows: Sequence[Row]) -> dict[str, Problems]:
@@ -80,7 +76,17 @@ def correct(problems: Problems) -> np.ndarray:
 def lengths(problems: Problems) -> np.ndarray | None:
     """(problems, samples) lengths in tokens, None if any is unknown."""
     length_PS = [[row["length"] for row in samples] for samples in problems.values()]
-    return None if any(length is None for row in length_PS for length in row) else np.array(length_PS, dtype=float)
+    return None if any(None in row for row in length_PS) else np.array(length_PS, dtype=float)
+
+
+def differs(row: Row) -> bool:
+    """Whether a sample came with another verdict."""
+    return row.get("stored") not in (None, row["status"] == "correct")
+
+
+def undecided(problems: Problems) -> int:
+    """The number of samples without a decision."""
+    return sum(row["status"] in UNDECIDED for samples in problems.values() for row in samples)
 
 
 def answer_key(extracted: str) -> Any:
@@ -105,7 +111,8 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
         `high`, its 95 % interval; `pass_at_k` and `maj_at_k` with `value`, `low`, `high` for the powers of two up to
         the number of samples, maj up to 64; `length` in tokens, None if unknown: `mean`, `low`, `high`, `median`,
         `max`, `mean_correct`, `mean_incorrect` (None where there is no such sample, or no interval with one problem);
-        `formatted` and `truncated` (None if unknown), shares of completions; `verdicts`, the number of each.
+        `formatted` and `truncated` (None if unknown), shares of completions; `verdicts`, the number of each; for
+        samples that came with a verdict `compared`, `disagreements` and `agreement`, the share of like verdicts.
         `macro`: `accuracy`, `low`, `high` of the plain average over `tasks` tasks, None if there is one only.
         `notes`: sentences.
 
@@ -118,76 +125,10 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     if len(tasks) > 1:
         found = average([Estimate(task["accuracy"], task["low"], task["high"]) for task in summaries.values()])
         macro = {"tasks": len(tasks), "accuracy": found.value, "low": found.low, "high": found.high}
-    return {"tasks": summaries, "macro": macro, "notes": _notes(summaries)}
-
-
-def write_results(
-    folder: Path, rows: Sequence[Row], about: Mapping[str, Any], *, more: Mapping[str, Mapping[str, Any]] | None = None
-) -> dict[str, Any]:
-    """Writes results.json and summary.md.
-
-    Args:
-        folder: where to; made if it does not exist.
-        rows: graded samples.
-        about: what was evaluated and how; versions of the libraries that figures depend on are added to it. If it has
-            `known_defects` (problems of a task that are known to be wrong, by task), a note says so.
-        more: further entries of the tasks' results, by task.
-
-    Returns:
-        What results.json holds: `about` and what `summarize` returns.
-
-    Raises:
-        ValueError: see `by_task`.
-    """
-    versions = {d.name: d.version for d in importlib.metadata.distributions() if d.name in _LIBRARIES}
-    results = {"about": {**about, "versions": versions}, **summarize(rows)}
-    for task, entries in (more or {}).items():
-        results["tasks"][task] |= entries
-    for task, number in about.get("known_defects", {}).items():
-        if number:
-            results["notes"].append(f"{task}: {number} of its problems are known to have a wrong accepted answer.")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results, indent=1, default=str, allow_nan=False) + "\n")
-    heading = about.get("model", "Results")
-    (folder / "summary.md").write_text(as_markdown(heading, [_table(results), *results["notes"]]))
-    return results
-
-
-def as_markdown(heading: str, blocks: Sequence[str | Table]) -> str:
-    """Paragraphs and tables below a heading."""
-    shown = [f"# {heading}"]
-    for block in blocks:
-        if isinstance(block, str):
-            shown.append(block)
-        else:
-            title, header, lines = block
-            rows = (header, ["---"] + ["---:"] * (len(header) - 1), *lines)
-            shown += [f"{title}:", "\n".join(f"| {' | '.join(row)} |" for row in rows)]
-    return "\n\n".join(shown) + "\n"
-
-
-def show(blocks: Sequence[str | Table], console: Any) -> None:
-    """The same on a rich console. Tables are narrow, as 80 columns are common in logs; the average is set apart."""
-    from rich import box, table
-
-    for block in blocks:
-        if isinstance(block, str):
-            console.print(block, highlight=False, markup=False)
-            continue
-        title, header, lines = block
-        shown = table.Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-        for i, name in enumerate(header):
-            shown.add_column(name, justify="right" if i else "left", no_wrap=i < 3)
-        for line in lines:
-            if line[0] == MACRO:
-                shown.add_section()
-            shown.add_row(*line)
-        console.print(shown)
-
-
-def print_table(results: dict[str, Any], console: Any) -> None:
-    """Prints the table and the notes on a rich console."""
-    show([_table(results), *results["notes"]], console)
+    notes = ["The intervals cover the choice of problems and the draws of samples, not the training of the model."]
+    if counts := [f"{count} of {task}" for task, problems in tasks.items() if (count := undecided(problems))]:
+        notes.append(f"Answers that could not be judged count as wrong: {', '.join(counts)}.")
+    return {"tasks": summaries, "macro": macro, "notes": notes}
 
 
 def _summary(problems: Problems) -> dict[str, Any]:
@@ -200,6 +141,8 @@ def _summary(problems: Problems) -> dict[str, Any]:
     powers = [2**i for i in range(correct_PS.shape[1].bit_length())]
     majority = {k: majority_at_k(answer_PS, correct_PS, k) for k in powers if k <= _MOST_VOTES}
     counts = Counter(row["status"] for row in rows)
+    stored = [row for row in rows if row.get("stored") is not None]
+    differing = sum(differs(row) for row in stored)
     truncated = [row["truncated"] for row in rows]
     return {
         "problems": len(problems),
@@ -213,6 +156,9 @@ def _summary(problems: Problems) -> dict[str, Any]:
         "formatted": float(np.mean([row["formatted"] for row in rows])),
         "truncated": None if None in truncated else float(np.mean(truncated)),
         "verdicts": {verdict: counts[verdict] for verdict in VERDICTS},
+        "compared": len(stored),
+        "disagreements": differing,
+        "agreement": 1 - differing / len(stored) if stored else None,
     }
 
 
@@ -229,20 +175,31 @@ def _length(length_PS: np.ndarray, correct_PS: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _notes(tasks: dict[str, dict[str, Any]]) -> list[str]:
-    notes = ["The intervals cover the choice of problems and the draws of samples, not the training of the model."]
-    undecided = [
-        f"{name} {task['verdicts'][verdict]} ({verdict})"
-        for name, task in tasks.items()
-        for verdict in UNDECIDED
-        if task["verdicts"][verdict]
-    ]
-    if undecided:
-        notes.append(f"Answers that could not be judged count as wrong: {', '.join(undecided)}.")
-    return notes
+def write_results(folder: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes results.json and summary.md, prints the table, and returns what results.json holds.
+
+    Args:
+        folder: where to; made if it does not exist.
+        rows: graded samples.
+        about: what was evaluated and how; versions of the libraries that figures depend on are added to it. If it has
+            `known_defects` (problems of a task that are known to be wrong, by task), a note says so.
+
+    Raises:
+        ValueError: see `by_task`.
+    """
+    versions = {d.name: d.version for d in importlib.metadata.distributions() if d.name in _LIBRARIES}
+    results = {"about": {**about, "versions": versions}, **summarize(rows)}
+    for task, number in about.get("known_defects", {}).items():
+        results["notes"].append(f"{task}: {number} problems of the whole task have a wrong accepted answer.")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results, indent=1, default=str, allow_nan=False) + "\n")
+    shown = [table(results), *results["notes"]]
+    (folder / "summary.md").write_text(as_markdown(about.get("model", "Results"), shown))
+    show(shown)
+    return results
 
 
-def _table(results: dict[str, Any]) -> Table:
+def table(results: Mapping[str, Any]) -> Table:
     """A line a task, and the average. Columns in which no task has anything to say are left out."""
     tasks = list(results["tasks"].values())
     columns = {
@@ -253,7 +210,7 @@ def _table(results: dict[str, Any]) -> Table:
         "length": [f"{task['length']['mean']:.0f}" if task["length"] else "" for task in tasks],
         "cut off": [f"{task['truncated']:.1%}" if task["truncated"] is not None else "" for task in tasks],
         "no answer": [f"{task['verdicts']['no_answer'] / sum(task['verdicts'].values()):.1%}" for task in tasks],
-        "as stored": [f"{task['agreement']:.1%}" if task.get("agreement") is not None else "" for task in tasks],
+        "as stored": [f"{task['agreement']:.1%}" if task["agreement"] is not None else "" for task in tasks],
     }
     columns = {name: cells for name, cells in columns.items() if any(cells)}
     lines = [[cell or "-" for cell in line] for line in zip(*columns.values(), strict=True)]
@@ -269,14 +226,46 @@ def times(problems: int, *samples: int) -> str:
     return f"{problems} x {', '.join(map(str, counts))}" if counts != [1] else str(problems)
 
 
-def _accuracy(summary: dict[str, Any]) -> str:
+def _accuracy(summary: Mapping[str, Any]) -> str:
     return f"{100 * summary['accuracy']:.1f} [{100 * summary['low']:.1f}, {100 * summary['high']:.1f}]"
 
 
-def _at_k(tasks: list[dict[str, Any]], name: str) -> tuple[str, list[str]]:
+def _at_k(tasks: Sequence[Mapping[str, Any]], name: str) -> tuple[str, list[str]]:
     """A column with the largest k of each task; the k is in the header if it is the same for all."""
     last = [list(task[f"{name}_at_k"].items())[-1] for task in tasks]
-    values = [f"{100 * found['value']:.1f}" if k != "1" else "" for k, found in last]
-    if len({k for k, _ in last}) == 1:
-        return f"{name}@{last[0][0]}", values
-    return f"{name}@k", [f"{value} (k={k})" if value else "" for value, (k, _) in zip(values, last, strict=True)]
+    is_same = len({k for k, _ in last}) == 1
+    cells = [f"{100 * found['value']:.1f}{'' if is_same else f' (k={k})'}" if k != "1" else "" for k, found in last]
+    return f"{name}@{last[0][0] if is_same else 'k'}", cells
+
+
+def as_markdown(heading: str, blocks: Sequence[str | Table]) -> str:
+    """Paragraphs and tables below a heading."""
+    shown = [f"# {heading}"]
+    for block in blocks:
+        if isinstance(block, str):
+            shown.append(block)
+        else:
+            title, header, lines = block
+            rows = (header, ["---"] + ["---:"] * (len(header) - 1), *lines)
+            shown += [f"{title}:", "\n".join(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n\n".join(shown) + "\n"
+
+
+def show(blocks: Sequence[str | Table]) -> None:
+    """The same on the terminal. Tables are narrow, as 80 columns are common in logs; the average is set apart."""
+    from rich import box, console, table
+
+    screen = console.Console()
+    for block in blocks:
+        if isinstance(block, str):
+            screen.print(block, highlight=False, markup=False)
+            continue
+        title, header, lines = block
+        shown = table.Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+        for i, name in enumerate(header):
+            shown.add_column(name, justify="right" if i else "left", no_wrap=i < 3)
+        for line in lines:
+            if line[0] == MACRO:
+                shown.add_section()
+            shown.add_row(*line)
+        screen.print(shown)

@@ -20,7 +20,19 @@ from ktae.files.rows import Malformed, Row, read_rows, stem, without_malformed
 # An output to grade: task, id, sample, completion, answers, length and truncated (None if unknown), stored (None or the
 # verdict that came with it).
 Output = dict[str, Any]
-_Convert = Callable[[dict[str, Any], str], Iterator[Output]]  # of a row and its file's name
+# Of a row: task (None: the file's), problem, samples, accepted answers, verdict.
+_Fields = tuple[Any, Any, Any, Any, Any]
+# The columns that tell a format, and the five fields; of a|b the first that is not null. Of the authors' two formats
+# the first says which problem it is by its prompt only; in the second a second reader's verdict counts if there is one.
+_FORMATS = {
+    "ktae": ("answers completion id task", "task id completion answers status"),
+    "paper": ("gt model_output prompt task_name", "task_name prompt model_output gt reward"),
+    "paper, numbered": ("gt i output task", "task i output gt judged|reward_paper"),
+    "lm-eval": ("doc_id resps target", "- doc_id resps target exact_match|acc|math_verify"),
+    "lighteval": ("doc model_response", "doc.task_name doc.id|doc.query model_response.text doc.choices metric"),
+    "lighteval before 0.10": ("full_prompt gold predictions", "- example|full_prompt predictions gold -"),
+}
+_AHEAD = 100  # rows from which the format is recognised
 
 
 def read_saved(path: Path, *, strict: bool = False) -> tuple[str, list[Output], list[Malformed]]:
@@ -43,8 +55,8 @@ def read_saved(path: Path, *, strict: bool = False) -> tuple[str, list[Output], 
     """
     malformed: list[Malformed] = []
     rows = list(several(read_rows(path)))
-    good = [row for row in rows if isinstance(row, Row)]
-    name, convert = _format_of(good, path) if good else ("none", _ktae)
+    good = [row.data for row in rows[:_AHEAD] if isinstance(row, Row)]
+    name, fields_of = _format_of(good, path) if good else ("none", partial(_fields, name="ktae"))
     outputs: dict[tuple[str, str, int], Output] = {}
     seen: Counter[tuple[str, str, str]] = Counter()
 
@@ -54,7 +66,7 @@ def read_saved(path: Path, *, strict: bool = False) -> tuple[str, list[Output], 
                 yield row
                 continue
             try:
-                for output in list(convert(row.data, stem(row.path))):
+                for output in _outputs(row.data, fields_of(row.data), stem(row.path), name == "ktae"):
                     key = (output["task"], output["id"])
                     by_filter = (*key, str(row.data.get("filter")))
                     output.setdefault("sample", seen[by_filter])
@@ -73,15 +85,44 @@ def read_saved(path: Path, *, strict: bool = False) -> tuple[str, list[Output], 
     return name, list(outputs.values()), malformed
 
 
-def _format_of(rows: list[Row], path: Path) -> tuple[str, _Convert]:
+def _fields(row: dict[str, Any], name: str) -> _Fields:
+    """The fields of a row of one of `_FORMATS`."""
+    task, id, samples, answers, stored = (
+        next((value for at in names.split("|") if (value := value_of(row, at)) is not None), None)
+        for names in _FORMATS[name][1].split()
+    )
+    if name == "ktae" and stored is not None:
+        stored = stored == "correct"
+    elif name == "lighteval":
+        gold = row["doc"]["gold_index"]
+        answers = [row["doc"]["choices"][index] for index in (gold if isinstance(gold, list) else [gold])]
+        metrics = [value for value in (stored or {}).values() if isinstance(value, int | float)]
+        stored = metrics[0] if len(metrics) == 1 else None
+    elif name == "lighteval before 0.10":  # lists are lists, or their Python text
+        with contextlib.suppress(ValueError, SyntaxError):
+            samples = ast.literal_eval(samples) if isinstance(samples, str) else samples
+            answers = ast.literal_eval(answers) if isinstance(answers, str) else answers
+    return task, id, samples, answers, stored
+
+
+def _rollout(row: dict[str, Any], columns: Columns) -> _Fields:
+    group = "/".join(label(value_of(row, name), "group") for name in columns.group)
+    parts = messages_of(row[str(columns.text)], str(columns.text))
+    completion = "".join(text for text, is_policys in parts if is_policys)
+    reward = value_of(row, columns.reward)
+    stored = reward if isinstance(reward, int | float) else None
+    return row.get("data_source") or row.get("task"), group, completion, references_in(row), stored
+
+
+def _format_of(rows: list[dict[str, Any]], path: Path) -> tuple[str, Callable[[dict[str, Any]], _Fields]]:
     """By the first row that is of any."""
-    for row in rows[:100]:
-        for name, (fields, convert) in _FORMATS.items():
-            if fields <= row.data.keys():
-                return name, convert
-    merged = {name: value for row in reversed(rows[:100]) for name, value in row.data.items()}
+    for row in rows:
+        for name, (needed, _) in _FORMATS.items():
+            if row.keys() >= {*needed.split()}:
+                return name, partial(_fields, name=name)
+    merged = {name: value for row in reversed(rows) for name, value in row.items()}
     if not references_in(merged):
-        known = "; ".join(f"{name} has {', '.join(sorted(fields))}" for name, (fields, _) in _FORMATS.items())
+        known = "; ".join(f"{name} has {', '.join(needed.split())}" for name, (needed, _) in _FORMATS.items())
         raise ValueError(
             f"{path} is of no known format: its rows have {', '.join(sorted(merged)) or 'no columns'}; {known}; "
             "rollouts have a completion and an answer or ground_truth"
@@ -90,85 +131,23 @@ def _format_of(rows: list[Row], path: Path) -> tuple[str, _Convert]:
     return f"rollouts ({columns.text})", partial(_rollout, columns=columns)
 
 
-def _output(task: str, id: Any, completion: str, answers: list[str], stored: Any = None, **more: Any) -> Output:
-    """One output; `stored` is a number above 0 or true for a right answer, None or NaN if unknown."""
-    if not answers:
+def _outputs(row: dict[str, Any], fields: _Fields, file: str, is_ours: bool) -> list[Output]:
+    task, id, samples, answers, stored = fields
+    task = str(task or re.sub(r"^(samples|details)_|_20\d\d(-.*)?$", "", file))
+    accepted, texts = answers_of(answers), _texts(samples)
+    if not accepted:
         raise ValueError("there is no accepted answer")
-    if not isinstance(completion, str):
-        raise TypeError(f"expected a text, got {completion!r:.80}")
-    right = None if stored is None or math.isnan(float(stored)) else float(stored) > 0
-    output = {"task": task, "id": str(id), "completion": completion, "answers": answers, "stored": right}
-    return {**output, "length": None, "truncated": None, **more}
+    if id is None or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"expected a text and the problem's id, got {samples!r:.80} and {id!r:.80}")
+    # A number above 0, or true, is a right answer; null and NaN are unknown.
+    verdict = math.nan if stored is None else float(stored)
+    right = None if math.isnan(verdict) or len(texts) > 1 else verdict > 0
+    output = {"task": task, "id": str(id), "answers": accepted, "stored": right, "length": None, "truncated": None}
+    output |= {name: row[name] for name in ("sample", "length", "truncated") if is_ours and name in row}
+    return [{**output, "completion": text} for text in texts]
 
 
-def _ktae(data: dict[str, Any], file: str) -> Iterator[Output]:
-    more = {name: data[name] for name in ("sample", "length", "truncated") if name in data}
-    stored = data.get("status") and data["status"] == "correct"
-    yield _output(data["task"], data["id"], data["completion"], answers_of(data["answers"]), stored, **more)
-
-
-def _paper(data: dict[str, Any], file: str) -> Iterator[Output]:
-    """The authors' rows say which problem it is by its prompt only."""
-    answers = answers_of(data["gt"])
-    yield _output(data["task_name"], data["prompt"], data["model_output"], answers, data.get("reward"))
-
-
-def _paper_by_number(data: dict[str, Any], file: str) -> Iterator[Output]:
-    """The same outputs with a number instead of the prompt; where a second reader has judged, that counts."""
-    stored = data.get("reward_paper") if data.get("judged") is None else data["judged"]
-    yield _output(data["task"], data["i"], data["output"], answers_of(data["gt"]), stored)
-
-
-def _lm_eval(data: dict[str, Any], file: str) -> Iterator[Output]:
-    named = re.fullmatch(r"samples_(.+?)(?:_\d{4}-\d\d-\d\d.*)?", file)
-    metric = next((data[name] for name in ("exact_match", "acc", "math_verify") if name in data), None)
-    texts, task = _texts(data["resps"]), named[1] if named else file
-    for text in texts:
-        yield _output(task, data["doc_id"], text, answers_of(data["target"]), metric if len(texts) == 1 else None)
-
-
-def _lighteval(data: dict[str, Any], file: str) -> Iterator[Output]:
-    doc, gold = data["doc"], data["doc"]["gold_index"]
-    answers = answers_of([doc["choices"][index] for index in (gold if isinstance(gold, list) else [gold])])
-    metrics = [value for value in (data.get("metric") or {}).values() if isinstance(value, int | float)]
-    texts = _texts(data["model_response"]["text"])
-    stored = metrics[0] if len(metrics) == len(texts) == 1 else None
-    for text in texts:
-        yield _output(doc.get("task_name") or file, doc.get("id") or doc["query"], text, answers, stored)
-
-
-def _lighteval_before_0_10(data: dict[str, Any], file: str) -> Iterator[Output]:
-    """Lists are lists, or their Python text."""
-    texts, gold = data["predictions"], data["gold"]
-    with contextlib.suppress(ValueError, SyntaxError):
-        texts = ast.literal_eval(texts) if isinstance(texts, str) else texts
-        gold = ast.literal_eval(gold) if isinstance(gold, str) else gold
-    task = file.removeprefix("details_").rpartition("_20")[0] or file
-    for text in _texts(texts):
-        yield _output(task, data.get("example") or data["full_prompt"], text, answers_of(gold))
-
-
-def _rollout(data: dict[str, Any], file: str, columns: Columns) -> Iterator[Output]:
-    group = "/".join(label(value_of(data, name), "group") for name in columns.group)
-    parts = messages_of(data[str(columns.text)], str(columns.text))
-    completion = "".join(text for text, is_policys in parts if is_policys)
-    reward = value_of(data, columns.reward)
-    stored = reward if isinstance(reward, int | float) else None
-    task = str(data.get("data_source") or data.get("task") or file)
-    yield _output(task, group, completion, references_in(data), stored)
-
-
-_FORMATS: dict[str, tuple[set[str], _Convert]] = {
-    "ktae": ({"task", "id", "completion", "answers"}, _ktae),
-    "paper": ({"task_name", "prompt", "gt", "model_output"}, _paper),
-    "paper, numbered": ({"task", "i", "gt", "output"}, _paper_by_number),
-    "lm-eval": ({"doc_id", "target", "resps"}, _lm_eval),
-    "lighteval": ({"doc", "model_response"}, _lighteval),
-    "lighteval before 0.10": ({"full_prompt", "predictions", "gold"}, _lighteval_before_0_10),
-}
-
-
-def _texts(values: Any) -> list[str]:
+def _texts(values: Any) -> list[Any]:
     """Samples, however deep they lie in lists."""
     if not isinstance(values, list):
         return [values]

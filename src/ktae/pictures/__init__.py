@@ -1,1 +1,1 @@
-"""Pictures of training, of evaluations and of one group's tokens, from plain data: each kind drawn by one function."""
+"""Pictures of training and of one group's tokens, from plain data: each kind drawn by one function."""

@@ -15,9 +15,8 @@ SERIES = (CREDIT, BLAME, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # For the page on a dark screen: the same hues, lighter.
 DARK_CREDIT, DARK_BLAME = "#4FA8E0", "#F58A3C"
 DARK_SERIES = (DARK_CREDIT, DARK_BLAME, "#2BBF94", "#DE9CC4", "#E8B93C", "#9AD4F7", "#E4E5E2")
-# Dashes and gaps of the series' lines, over the width of the line; shapes of their marks.
+# Dashes and gaps of the series' lines, over the width of the line.
 DASHES = ((), (4, 1.5), (6, 2, 1, 2), (1, 1.2), (5, 1, 1, 1, 1, 1), (8, 2), (1, 2.5))
-MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 INK, LINE = "#222222", "#8A8A8A"
 MONO = "DejaVu Sans Mono"  # comes with matplotlib
 SUFFIXES = (".png", ".svg", ".pdf")
