@@ -98,7 +98,7 @@ def _valued(given: tuple, credit: TokenCredit | None, optional: dict[str, _Rows 
         _padded("masks", [torch.ones(length) for length in lengths] if masks is None else masks, lengths),
         rewards_B,
         group_numbers(groups),
-        rollout_advantages,
+        rollout_advantages,  # pyright: ignore[reportArgumentType] (None: GRPO's)
         correct_above=credit.correct_above,
         **{name: _padded(name, rows, lengths) for name, rows in optional.items() if rows is not None},
     )
