@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from tiny import EOS, IDS, STOP, model, tokenizer
+from tiny_model import EOS, IDS, STOP, model, tokenizer
 from transformers import GenerationConfig
 
 from ktae.chain import problems as chain
