@@ -12,6 +12,7 @@ from page_browser import save
 import ktae
 from ktae.cli import main
 from ktae.integrations import lists
+from ktae.integrations.credit import TokenCredit
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("rich")
@@ -61,7 +62,7 @@ def scored(path, *arguments, out=None):
 def assert_scores(rows, out, config):
     """Every row once, as it was, with the library's numbers."""
     given = [[row[name] for row in rows] for name in ("token_ids", "mask", "reward", "uid")]
-    values, advantages = lists.values(*given, config=config), lists.advantages(*given, config=config)
+    values, advantages = (of(*given, credit=TokenCredit(config)) for of in (lists.values, lists.advantages))
     assert sorted(row["rollout_row"] for row in out) == list(range(1, len(rows) + 1))
     for row in out:
         i = row["rollout_row"] - 1
