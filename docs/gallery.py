@@ -1,7 +1,8 @@
-"""Builds the gallery's pages from real rollouts: `python docs/gallery.py [RUN]`.
+"""Builds the gallery's pages: `python docs/gallery.py [RUN]`.
 
 RUN is a folder of `ktae train`, by default runs/gallery, which is trained if it is not there (two minutes on a CPU).
-The GSM8K example solutions (OpenAI, MIT licence) are read from ../shared/data where that folder is. With chromium,
+The rollouts of two pages are in experiments/gallery, beside the scripts that made them. The GSM8K example solutions
+(OpenAI, MIT licence) are read from ../shared/data where that folder is; their page goes into build/. With chromium,
 chromedriver and selenium the pictures of docs/images are taken from these pages too.
 """
 
@@ -10,47 +11,27 @@ import shutil
 import sys
 import tempfile
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 
 from ktae.cli import main
-from ktae.files.reading import load_groups
-from ktae.files.tokens import Words
-from ktae.report.page import write_report
 
 DOCS = Path(__file__).resolve().parent
+ROLLOUTS = DOCS.parent / "experiments" / "gallery"
 PRIVATE = DOCS.parent / "build" / "gsm8k.html"  # of data that is never committed
 GSM8K = DOCS.parents[1] / "shared" / "data" / "groups" / "gsm8k_example_model_solutions.jsonl.gz"
 MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+WORDS = ("--tokenizer", "words")
 SHORT_RUN = (
     *("--data.train_rows", "256", "--data.test_rows", "200", "--samples_every", "10"),
     *("--trl.max_steps", "40", "--trl.save_steps", "40"),
     *("--batch.prompts", "4", "--batch.mini_batch", "4", "--batch.per_device", "32"),
 )
-PROMPTS = 75  # of the 1,319, to stay below 400 kB
 
 
-def chain(run: Path, out: Path) -> None:
-    """The task of the quickstart, GRPO with and without key tokens."""
-    if not run.exists() and main(["train", "quickstart", *SHORT_RUN, "--out", str(run)]):
-        sys.exit("the run could not be trained")
-    main(["report", str(run), "--out", str(out)])
-
-
-def gsm8k(out: Path) -> None:
-    """Four solutions of GPT-3 a problem."""
-    groups, _ = load_groups(GSM8K, unnest=MODELS)
-    write_report(
-        dict(islice(groups.items(), PROMPTS)),
-        out,
-        tokenizer=Words(),
-        title="GSM8K example solutions",
-        source="openai/grade-school-math, MIT licence",
-        notes=[
-            f"The first {PROMPTS} of 1,319 problems, solved by two sizes of GPT-3, with and without a verifier.",
-            "The tokens here are words and punctuation marks, not those of a model.",
-        ],
-    )
+def command(*arguments: str | Path) -> None:
+    """Runs `ktae`; a mistake ends the script."""
+    if main([str(argument) for argument in arguments]):
+        sys.exit(1)
 
 
 def pictures(gallery: Path, images: Path) -> None:
@@ -81,15 +62,19 @@ def pictures(gallery: Path, images: Path) -> None:
         page = Page(driver, PRIVATE, width=390, height=844, dark=True)
         page.choose(6)
         take("report-phone-dark", page, ".tools")
-        take("report-run", Page(driver, gallery / "chain.html", width=1180, height=900), "header")
+        take("report-run", Page(driver, gallery / "chain.html", width=1180, height=900, drawn=False), "header")
 
 
 if __name__ == "__main__":
     gallery = DOCS / "gallery"
-    gallery.mkdir(exist_ok=True)
-    chain(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/gallery"), gallery / "chain.html")
+    run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/gallery")
+    if not run.exists():
+        command("train", "quickstart", *SHORT_RUN, "--out", run)
+    command("report", run, "--out", gallery / "chain.html")
+    command("report", ROLLOUTS / "multi_turn.jsonl", *WORDS, "--out", gallery / "multi_turn.html")
+    command("report", ROLLOUTS / "smollm2.jsonl", "--out", gallery / "smollm2.html")
     if GSM8K.exists():
         PRIVATE.parent.mkdir(exist_ok=True)
-        gsm8k(PRIVATE)
+        command("report", GSM8K, *WORDS, "--unnest", *MODELS, "--out", PRIVATE)
         if shutil.which("chromium"):
             pictures(gallery, DOCS / "images")

@@ -29,19 +29,13 @@ def assert_close(actual, expected, tolerance=TOLERANCE):
 
 @given(data=st.data(), batch=batches())
 def test_matches_the_oracle(data, batch):
-    fields, state = data.draw(configs(batch)), data.draw(states(batch))
+    fields, state = data.draw(st.just({}) | configs(batch)), data.draw(states(batch))
     config = KTAEConfig(**fields)
     values = key_token_values(*batch, config=config, states=state)
     assert_close(values, oracle.key_token_values(*batch.numpy(), **fields, states=state))
     assert values.abs().max() <= config.scale * (1 + config.centered)
     advantages = ktae_advantages(*batch, config=config, states=state)
     assert_close(advantages, oracle.ktae_advantages(*batch.numpy(), **fields, states=state))
-
-
-@given(batch=batches())
-def test_defaults_match_the_oracle(batch):
-    assert_close(ktae_advantages(*batch), oracle.ktae_advantages(*batch.numpy()))
-    assert_close(key_token_values(*batch), oracle.key_token_values(*batch.numpy()))
 
 
 @pytest.mark.parametrize("fisher", ["exact", "released"])
@@ -93,12 +87,6 @@ def test_by_hand():
 # Settings
 
 
-@given(batch=batches(unscored=(0.0,)), scale=st.sampled_from([0.5, 3.0]))
-def test_scale_multiplies_the_key_value(batch, scale):
-    values = key_token_values(*batch, config=KTAEConfig(scale=scale))
-    assert_close(values, scale * key_token_values(*batch).numpy().astype(float))
-
-
 @given(batch=batches(), seed=st.integers(0, 2**32 - 1))
 def test_own_rollout_advantages(batch, seed):
     """They are added wherever a token counts, so not in unscored rollouts."""
@@ -106,18 +94,6 @@ def test_own_rollout_advantages(batch, seed):
     expected = (own[:, None] + key_token_values(*batch)) * (batch.mask & ~batch.rewards.isnan()[:, None])
     for dtype in (torch.float64, torch.float32):
         assert_close(ktae_advantages(*batch, rollout_advantages=own.to(dtype)), expected.numpy())
-
-
-@pytest.mark.parametrize("estimator", ["dr_grpo", "rloo"])
-@given(batch=batches())
-def test_other_rollout_estimators(estimator, batch):
-    _, _, rewards, group_ids = batch
-    own = getattr(ktae.rollout, estimator)(rewards, group_ids)
-    expected = getattr(oracle, estimator)(rewards.numpy(), group_ids.numpy())
-    assert_close(
-        ktae_advantages(*batch, rollout_advantages=own),
-        oracle.ktae_advantages(*batch.numpy(), rollout_advantages=expected),
-    )
 
 
 @given(batch=batches(rewards=["0 or 1"], unscored=(0.0,)))
@@ -129,24 +105,6 @@ def test_excluded_ids_keep_the_rollout_advantage_and_nothing_else_moves(batch):
     assert torch.equal(values, all_values.masked_fill(excluded, 0.0))
     rollout = ktae.rollout.grpo(batch.rewards, batch.group_ids).float()[:, None].expand_as(values)
     assert torch.equal(ktae_advantages(*batch, config=config)[excluded], rollout[excluded])
-
-
-ABLATIONS = {
-    "no Fisher": {"fisher_weight": 0.0},
-    "no information gain": {"information_gain_weight": 0.0},
-    "no term frequency": {"term_frequency_weight": 0.0},
-    "paper's run scripts": {"information_gain_weight": 2.0},
-}
-
-
-@pytest.mark.parametrize("fields", ABLATIONS.values(), ids=ABLATIONS)
-def test_ablations_differ_from_the_default_and_match_the_oracle(fields):
-    rng = np.random.default_rng(3)
-    arrays = rng.integers(0, 30, (16, 20)), np.ones((16, 20)), np.arange(16) % 3 == 0, np.zeros(16, int)
-    tensors = [torch.from_numpy(array) for array in arrays]
-    values = key_token_values(*tensors, config=KTAEConfig(**fields))
-    assert_close(values, oracle.key_token_values(*arrays, **fields))
-    assert (values - key_token_values(*tensors)).abs().max() > 1e-2
 
 
 @given(batch=batches(rewards=["overlong"], unscored=(0.0,)))

@@ -2,18 +2,11 @@
 
 import pytest
 import torch
-from test_tensors import batch_of
+from test_tensors import batch_of, configs
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ktae import KTAEConfig, checks, explain, kernels, key_token_values, ktae_advantages, rollout, scores
-
-CONFIGS = {
-    "default": KTAEConfig(),
-    "recommended": KTAEConfig.recommended(),
-    "centered": KTAEConfig(ngram=3, centered=True, fisher="released"),
-}
-configs = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+from ktae import checks, explain, kernels, key_token_values, ktae_advantages, rollout, scores
 
 
 class NoFloat64(TorchDispatchMode):

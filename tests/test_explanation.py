@@ -9,7 +9,6 @@ from collections import Counter
 
 import batches
 import numpy as np
-import oracle
 import pytest
 import scipy.stats
 import torch
@@ -250,10 +249,3 @@ print(len(table.sort("value").rows()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "3\n", done.stderr
-
-
-def test_oracle_agrees_on_values():
-    batch = mixed_batch()
-    table = ktae.explain(*batch, permutations=0)
-    expected = oracle.key_token_values(*batch.numpy())
-    np.testing.assert_allclose(table.value[table.unit_index], expected, atol=1e-6)

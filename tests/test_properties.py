@@ -160,24 +160,20 @@ def test_empty_completions(empty_rows, h3):
 INTEGERS = [
     torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64, torch.int64
 ]  # fmt: skip
-FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool]
 
 
 @FUNCTIONS
-@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
-@pytest.mark.parametrize("argument", ["token_ids", "group_ids", "mask", "rewards"])
-def test_integer_dtypes(function, argument, dtype):
+@pytest.mark.parametrize(
+    ("argument", "dtype"),
+    [
+        *((argument, dtype) for argument in ("token_ids", "group_ids", "mask", "rewards") for dtype in INTEGERS),
+        *((argument, dtype) for argument in ("mask", "rewards") for dtype in FLOATS),
+    ],
+    ids=str,
+)
+def test_dtypes(function, argument, dtype):
     batch = example([1, 0, 1, 0], [0, 0, 1, 1], token_ids=[[1, 2], [2, 3], [127, 2], [0, 127]])
-    changed = batch._replace(**{argument: getattr(batch, argument).to(dtype)})
-    assert torch.equal(function(*changed), function(*batch))
-    assert function(*batch).any()
-
-
-@FUNCTIONS
-@pytest.mark.parametrize("dtype", [*FLOATS, torch.bool], ids=str)
-@pytest.mark.parametrize("argument", ["mask", "rewards"])
-def test_floating_and_bool_dtypes(function, argument, dtype):
-    batch = example([1, 0, 1, 0], [0, 0, 1, 1])
     batch.mask[0, 1] = batch.mask[3, 0] = 0
     changed = batch._replace(**{argument: getattr(batch, argument).to(dtype)})
     assert torch.equal(function(*changed), function(*batch))

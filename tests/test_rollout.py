@@ -47,9 +47,9 @@ def test_by_hand(estimator):
 
 
 @ESTIMATORS
-def test_a_group_of_one_keeps_its_reward(estimator):
-    actual = estimator(*tensors([0.75, 1.0, 1.0, -2.0], [0, 1, 1, 2]))
-    np.testing.assert_allclose(actual.numpy(), [0.75, 0.0, 0.0, -2.0], rtol=0, atol=1e-9)
+def test_a_group_of_one_keeps_its_reward_and_one_without_any_score_gets_0(estimator):
+    actual = estimator(*tensors([0.75, 1.0, 1.0, -2.0, NAN, NAN, NAN], [0, 1, 1, 2, 3, 3, 4]))
+    np.testing.assert_allclose(actual.numpy(), [0.75, 0.0, 0.0, -2.0, 0.0, 0.0, 0.0], rtol=0, atol=1e-9)
 
 
 @ESTIMATORS
@@ -59,11 +59,6 @@ def test_an_unscored_rollout_gets_0_and_is_not_counted(estimator):
     assert unscored[[0, 2, 3]].tolist() == scored.tolist()
     assert unscored[[1, 4, 6]].tolist() == [0.0, 0.0, 0.0]
     assert unscored[5] == 3.0
-
-
-@ESTIMATORS
-def test_a_group_without_any_score_gets_0(estimator):
-    assert estimator(*tensors([NAN, NAN, NAN], [1, 1, 2])).tolist() == [0.0, 0.0, 0.0]
 
 
 @ESTIMATORS

@@ -59,18 +59,20 @@ def test_fisher_p_value(n_t, n_f):
             assert recovered == pytest.approx(p, rel=0, abs=1e-5), (a, b)
 
 
-@pytest.mark.parametrize(("n_t", "n_f"), [*SPLITS, (8, 8), (5, 11), (16, 16)])
-def test_released_fisher_p_value(n_t, n_f):
-    for (a, b), value in value_of_every_table(n_t, n_f, **FISHER, fisher="released").items():
-        score = oracle.fisher_score(a, b, n_t, n_f, "released")
-        expected = math.tanh(score * cohen(a, b, n_t, n_f) / 2)
-        assert value == pytest.approx(expected, rel=1e-5, abs=1e-12), (a, b)
+def released(a, b, n_t, n_f):
+    return oracle.fisher_score(a, b, n_t, n_f, "released")
 
 
-@pytest.mark.parametrize(("n_t", "n_f"), SPLITS + LARGE_SPLITS)
-def test_information_gain(n_t, n_f):
-    for (a, b), value in value_of_every_table(n_t, n_f, **INFORMATION_GAIN).items():
-        expected = math.tanh(mutual_information(a, b, n_t, n_f) * cohen(a, b, n_t, n_f) / 2)
+@pytest.mark.parametrize(
+    ("strength", "config", "n_t", "n_f"),
+    [
+        *((released, {**FISHER, "fisher": "released"}, *split) for split in [*SPLITS, (8, 8), (5, 11), (16, 16)]),
+        *((mutual_information, INFORMATION_GAIN, *split) for split in SPLITS + LARGE_SPLITS),
+    ],
+)
+def test_released_fisher_score_and_information_gain(strength, config, n_t, n_f):
+    for (a, b), value in value_of_every_table(n_t, n_f, **config).items():
+        expected = math.tanh(strength(a, b, n_t, n_f) * cohen(a, b, n_t, n_f) / 2)
         assert value == pytest.approx(expected, rel=1e-5, abs=1e-9), (a, b)
 
 

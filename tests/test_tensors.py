@@ -10,7 +10,7 @@ from ktae import KTAEConfig, advantages, kernels, ktae_advantages
 CONFIGS = {
     "default": KTAEConfig(),
     "recommended": KTAEConfig.recommended(),
-    "centered": KTAEConfig(ngram=4, centered=True),
+    "centered": KTAEConfig(ngram=4, centered=True, fisher="released"),
     "excluded": KTAEConfig(context=1, exclude_token_ids=(1, 2, 10**12)),
 }
 configs = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)

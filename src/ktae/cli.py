@@ -16,61 +16,42 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import ktae
 
 DOCS = "docs/"
-
-
-class Command(NamedTuple):
-    """One command: its module, what it does in a line, the page to read on, and arguments of examples."""
-
-    module: str
-    summary: str
-    page: str
-    examples: tuple[str, ...]
-
-
+# Each command's module, the page to read on, and what it does.
 COMMANDS = {
-    "train": Command(
-        *("ktae.train.command", "train one or several algorithms on a recipe", "training.md"),
-        ("recipe.yaml --dry-run", "recipe.yaml --resume"),
-    ),
-    "eval": Command(
-        *("ktae.evaluation.evaluate", "let a model answer benchmarks, and grade it", "evaluation.md"),
-        ("MODEL --tasks paper", "MODEL --tasks aime24,aime25 -n 32 --temperature 0.6", "MODEL --tasks problems.jsonl"),
-    ),
-    "grade": Command("ktae.evaluation.grade", "grade saved outputs", "grading.md", ("outputs.jsonl --out graded",)),
-    "compare": Command(
-        *("ktae.evaluation.compare", "compare two evaluations of the same problems: B minus A, paired by problem"),
-        *("evaluation.md", ("evals/base evals/trained --out comparison",)),
-    ),
-    "score": Command(
-        *("ktae.report.score", "token advantages for saved rollouts", "reports.md"),
-        ("rollouts.jsonl --tokenizer Qwen/Qwen2.5-Math-1.5B",),
-    ),
-    "explain": Command(
-        *("ktae.report.terminal", "one group's rollouts and key tokens, in the terminal", "reading-a-report.md"),
-        ("rollouts.jsonl --tokenizer words --group 17",),
-    ),
-    "plot": Command(
-        *("ktae.report.figures", "pictures of key tokens and of training", "reports.md"),
-        ("heatmap rollouts.jsonl --tokenizer words --group 17 --out heatmap.pdf",),
-    ),
-    "data": Command(
-        *("ktae.data.prepare", "prepare problems to train on", "training.md"),
-        ("prepare math --levels 3-5 --benchmarks suite --out math_3to5.jsonl",),
-    ),
-    "report": Command(
-        *("ktae.report.page", "one HTML page of a run or of saved rollouts", "reading-a-report.md"),
-        ("runs/quickstart",),
-    ),
-    "bench": Command(
-        *("ktae.bench.command", "benchmark estimators, apart from training", "credit-assignment.md"),
-        ("credit --quick",),
-    ),
+    "train": ("ktae.train.command", "training.md", "train one or several algorithms on a recipe"),
+    "eval": ("ktae.evaluation.evaluate", "evaluation.md", "let a model answer benchmarks, and grade it"),
+    "grade": ("ktae.evaluation.grade", "grading.md", "grade saved outputs"),
+    "compare": ("ktae.evaluation.compare", "evaluation.md", "two evaluations of the same problems: B minus A, paired"),
+    "score": ("ktae.report.score", "reports.md", "token advantages for saved rollouts"),
+    "explain": ("ktae.report.terminal", "reading-a-report.md", "one group's rollouts and key tokens, in the terminal"),
+    "plot": ("ktae.report.figures", "reports.md", "pictures of key tokens and of training"),
+    "data": ("ktae.data.prepare", "training.md", "prepare problems to train on"),
+    "report": ("ktae.report.page", "reading-a-report.md", "one HTML page of a run or of saved rollouts"),
+    "bench": ("ktae.bench.command", "credit-assignment.md", "benchmark estimators, apart from training"),
 }
+EXAMPLES = """
+  ktae train recipe.yaml --dry-run
+  ktae train recipe.yaml --resume
+  ktae eval MODEL --tasks paper
+  ktae eval MODEL --tasks aime24,aime25 -n 32 --temperature 0.6
+  ktae eval MODEL --tasks problems.jsonl
+  ktae grade outputs.jsonl --out graded
+  ktae compare evals/base evals/trained --out comparison
+  ktae score rollouts.jsonl --tokenizer Qwen/Qwen2.5-Math-1.5B
+  ktae explain rollouts.jsonl --tokenizer words
+  ktae explain rollouts.jsonl --tokenizer words --group 17
+  ktae plot heatmap rollouts.jsonl --tokenizer words --group 17 --out heatmap.pdf
+  ktae plot curves runs/quickstart --out curves.png
+  ktae data prepare math --levels 3-5 --benchmarks suite --out math_3to5.jsonl
+  ktae report runs/quickstart
+  ktae report rollouts.jsonl --tokenizer words --out rollouts.html
+  ktae bench credit --quick
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -84,9 +65,10 @@ def main(argv: list[str] | None = None) -> int:
     # machine that is doing anything else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = sys.argv[1:] if argv is None else argv
-    named = os.environ.get("COMP_LINE", "").split()[1:] if "_ARGCOMPLETE" in os.environ else argv
+    completes = "_ARGCOMPLETE" in os.environ and importlib.util.find_spec("argcomplete")
+    named = os.environ["COMP_LINE"].split()[1:] if completes else argv
     parser = build_parser(named[0] if named else "")
-    if "_ARGCOMPLETE" in os.environ and importlib.util.find_spec("argcomplete"):
+    if completes:
         importlib.import_module("argcomplete").autocomplete(parser)  # the shell asks what may come next
     arguments, rest = parser.parse_known_args(argv)
     if arguments.command == "train":
@@ -94,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        return _run(importlib.import_module(COMMANDS[arguments.command].module).run, arguments)
+        return _run(importlib.import_module(COMMANDS[arguments.command][0]).run, arguments)
     except BrokenPipeError:  # the reader of our output has seen enough: ktae explain ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
         return 128 + signal.SIGPIPE
@@ -122,29 +104,26 @@ def _failed(message: str, status: int = 2) -> int:
 
 def build_parser(command: str = "") -> argparse.ArgumentParser:
     """The parser of `ktae`, with the arguments of one command: the modules of the others are not loaded."""
-    parser = argparse.ArgumentParser(
-        prog="ktae",
-        description="Key-token advantage estimation for RLVR.",
-        epilog=f"`ktae COMMAND --help` has the options and examples of a command; more is in {DOCS}",
-    )
+    epilog = f"`ktae COMMAND --help` has the options and examples of a command; more is in {DOCS}"
+    parser = argparse.ArgumentParser(prog="ktae", description="Key-token advantage estimation for RLVR.", epilog=epilog)
     parser.add_argument("--version", action="version", version=f"ktae {ktae.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (module, summary, page, examples) in COMMANDS.items():
-        epilog = "\n  ".join(["examples:", *(f"ktae {name} {of}" for of in examples)])
-        epilog += f"\n\nread on: {DOCS}{page}"
+    for name, (module, page, summary) in COMMANDS.items():
+        examples = [line for line in EXAMPLES.splitlines() if line.startswith(f"  ktae {name} ")]
         its_parser = commands.add_parser(
             name,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
-            epilog=epilog,
+            epilog="\n".join(["examples:", *examples, "", f"read on: {DOCS}{page}"]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
         if name == command:
+            above = its_parser.epilog
             importlib.import_module(module).add_arguments(its_parser)
             its_parser.description = textwrap.fill(its_parser.description or summary, 79)
-            if its_parser.epilog != epilog:
-                its_parser.epilog = f"{its_parser.epilog}\n\n{epilog}"
+            if its_parser.epilog != above:
+                its_parser.epilog = f"{its_parser.epilog}\n\n{above}"
     return parser
 
 

@@ -8,18 +8,10 @@ from typing import Any
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import an optional dependency.
+    """Imports an optional dependency, `trl.trainer` for instance, that an extra of this package installs.
 
-    Args:
-        module: its import name, such as "math_verify" or "trl.trainer".
-        extra: the extra of this package that installs it, such as "train".
-
-    Returns:
-        The imported module.
-
-    Raises:
-        ImportError: the module is not installed. A module that is installed but fails to import raises its own
-            error, because installing the extra would not help.
+    Raises an ImportError with the command if it is not installed. A module that is installed but fails to import raises
+    its own error, because installing the extra would not help.
 
     >>> require("json", "train").dumps([1])
     '[1]'
@@ -36,12 +28,9 @@ def require(module: str, extra: str) -> ModuleType:
 
 
 def load_function(what: str, name: str, listed: Mapping[str, str]) -> Callable[..., Any]:
-    """The function that a setting names.
+    """The function that a setting names: one of `listed`, import paths by name, or an import path.
 
-    Args:
-        what: what it is, for the errors.
-        name: one of `listed`, or an import path, `package.module:function`.
-        listed: import paths by name.
+    `what` it is appears in the errors.
 
     Raises:
         ValueError: there is no such name, module or function; the message names the nearest.

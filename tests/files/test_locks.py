@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -54,13 +55,10 @@ def test_the_lock_is_not_shared_within_a_process_and_freed_after_an_error(tmp_pa
 
 def _write_often(folder, times):
     while times:
-        try:
-            with locked(folder / "out"):
-                (folder / "inside").touch(exist_ok=False)
-                (folder / "inside").unlink()
-                times -= 1
-        except BlockingIOError:
-            continue
+        with suppress(BlockingIOError), locked(folder / "out"):
+            (folder / "inside").touch(exist_ok=False)
+            (folder / "inside").unlink()
+            times -= 1
 
 
 @pytest.mark.slow

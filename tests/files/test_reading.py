@@ -16,7 +16,7 @@ import torch
 from ktae.files.columns import Rollout, columns_of, label
 from ktae.files.reading import load_groups, read_rollouts
 from ktae.files.rows import Malformed
-from ktae.report.scoring import states_of
+from ktae.report.groups import tensors
 
 ROWS = [
     {"group": 1, "token_ids": [5, 7], "reward": 1.0},
@@ -33,8 +33,8 @@ def lines(path, rows):
 
 def test_a_folder_is_read_in_the_order_of_the_numbers(tmp_path):
     for step in (2, 10, 1):
-        lines(tmp_path / f"{step}.jsonl", [{"input": "q", "output": "a", "score": 1.0, "step": step}])
-    assert [r.group for r in read_rollouts(tmp_path)] == ["1/q", "2/q", "10/q"]
+        lines(tmp_path / f"{step}.jsonl", [{"input": "q", "output": "a", "score": 1.0, "step": step}] * 2)
+    assert [(r.row, r.group) for r in read_rollouts(tmp_path)][::2] == [(1, "1/q"), (3, "2/q"), (5, "10/q")]
 
 
 def test_a_run_folder_stands_for_its_samples(tmp_path):
@@ -52,14 +52,8 @@ def test_a_run_folder_stands_for_its_samples(tmp_path):
         ([{"role": "assistant", "content": "so"}, {"role": "tool", "content": "7"}], [("so", True), ("\n7", False)]),
         ([{"content": "so"}], [("so", True)]),
         ([{"from": "gpt", "value": "so"}, {"from": "human", "value": "no"}], [("so", True), ("\nno", False)]),
-        (
-            [{"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "image"}, "b"]}],
-            [("a[image]b", True)],
-        ),
-        (
-            [{"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}],
-            [('{"name": "f", "arguments": {}}', True)],
-        ),
+        ([{"content": [{"type": "text", "text": "a"}, {"type": "image"}, "b"]}], [("a[image]b", True)]),
+        ([{"content": None, "tool_calls": [{"function": {"name": "f"}}]}], [('{"name": "f"}', True)]),
         ([{"role": "assistant", "reasoning_content": "hm", "content": "so"}], [("hm\nso", True)]),
     ],
 )
@@ -79,16 +73,6 @@ def test_no_completion(tmp_path, content):
     assert re.search("completion (is null|must)", wrong.reason)
 
 
-def test_two_columns_that_may_be_the_completion():
-    row = {"prompt": "p", "response": "a", "output": "b", "reward": 1}
-    with pytest.raises(ValueError, match=r"may be the completion: response, output; name it: --text-column response"):
-        columns_of(row)
-    assert columns_of(row, text="output").text == "output"
-    assert columns_of({**row, "token_ids": [1]}).tokens == "token_ids", "their ids decide"
-    with pytest.raises(ValueError, match="text, solution"):
-        columns_of({"prompt": "p", "text": "a", "solution": "b", "reward": 1})
-
-
 def test_groups_by_every_step_like_column():
     row = {"prompt": "p", "completion": "c", "reward": 1, "global_step": 1, "rollout_id": 2, "epoch": 0}
     assert columns_of(row).group == ("global_step", "rollout_id", "epoch", "prompt")
@@ -103,27 +87,32 @@ def test_fields_of_objects(tmp_path):
     assert "--reward-column reward.FIELD takes one of its fields" in wrong.reason
 
 
-def test_several_reward_functions_have_to_be_named():
-    row = {"step": 1, "prompt": "p", "completion": "c", "format": 1.0, "right": None, "advantage": 0.5}
-    with pytest.raises(ValueError, match="several columns may be the reward: format, right"):
-        columns_of(row)
-    assert columns_of(row, reward="right").reward == "right"
+P_C = {"prompt": "p", "completion": "c"}
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (
-            {"text": "t", "reward": 1},
-            "no column is known to hold the group; name it with --group-columns: one of text, reward",
-        ),
+        ({"text": "t", "reward": 1}, "the group; name it with --group-columns: one of text, reward"),
         ({"group": 1, "text": "t"}, "no column is known to hold the reward"),
         ({"group": 1, "reward": 1}, "no column is known to hold the completion"),
+        ({**P_C, "format": 1.0, "right": None, "advantage": 0.5}, "several columns may be the reward: format, right"),
+        ({**P_C, "response": "b", "reward": 1}, "completion, response; name it: --text-column completion"),
+        ({"prompt": "p", "text": "a", "solution": "b", "reward": 1}, "may be the completion: text, solution"),
     ],
 )
-def test_unknown_columns(row, message):
+def test_columns_that_are_not_known_or_ambiguous(row, message):
     with pytest.raises(ValueError, match=message):
         columns_of(row)
+
+
+def test_naming_a_column_decides():
+    row = {**P_C, "response": "b", "format": 1.0, "right": None, "advantage": 0.5}
+    columns = columns_of(row, text="response", reward="right")
+    assert (columns.text, columns.reward) == ("response", "right")
+    assert columns_of({**row, "token_ids": [1]}, reward="right").tokens == "token_ids", "their ids decide"
+    with pytest.raises(ValueError, match="reward names the column 'none', and the first rows have only prompt"):
+        columns_of(row, reward="none")
 
 
 BAD = [
@@ -171,7 +160,7 @@ def test_malformed_masks_and_states(tmp_path, name, values, reason):
     rows = [{**ROWS[0], name: [1, 0]}, {**ROWS[0], name: values}]
     good, wrong = read_rollouts(lines(tmp_path / "r.jsonl", rows))
     assert getattr(good, name) == [1, 0]
-    assert states_of([good]).get("states", torch.tensor([])).tolist() == [[1, 0]] * (name == "states")
+    assert tensors([good]).get("states", torch.tensor([])).tolist() == [[1, 0]] * (name == "states")
     assert reason in wrong.reason
 
 

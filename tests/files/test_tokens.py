@@ -9,32 +9,27 @@ from ktae.files.tokens import ModelTokenizer, Words, load_tokenizer
 TEXTS = ["the sum is 4, so the answer is 4", "a sum: 12 + 30 = 42", "na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve"]
 
 
+def trained(model, pre_tokenizer, decoder, **settings):
+    tokenizers, transformers = pytest.importorskip("tokenizers"), pytest.importorskip("transformers")
+    whole = tokenizers.Tokenizer(tokenizers.models.BPE(**model))
+    whole.pre_tokenizer, whole.decoder = pre_tokenizer, decoder
+    whole.train_from_iterator(TEXTS * 10, tokenizers.trainers.BpeTrainer(show_progress=False, **settings))
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=whole)
+
+
 @pytest.fixture(scope="module")
 def byte_level():
     tokenizers = pytest.importorskip("tokenizers")
-    transformers = pytest.importorskip("transformers")
-    whole = tokenizers.Tokenizer(tokenizers.models.BPE())
-    whole.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    whole.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=300, initial_alphabet=alphabet, special_tokens=["<|end|>"], show_progress=False
-    )
-    whole.train_from_iterator(TEXTS * 10, trainer)
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=whole, eos_token="<|end|>")
+    cut, joined = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False), tokenizers.decoders.ByteLevel()
+    return trained({}, cut, joined, vocab_size=300, initial_alphabet=cut.alphabet(), special_tokens=["<|end|>"])
 
 
 @pytest.fixture(scope="module")
 def sentencepiece_like():
     """Drops the space of the first token when it decodes, as Llama's does."""
     tokenizers = pytest.importorskip("tokenizers")
-    transformers = pytest.importorskip("transformers")
-    whole = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
-    whole.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
-    whole.decoder = tokenizers.decoders.Metaspace()
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=80, special_tokens=["<unk>"], show_progress=False)
-    whole.train_from_iterator(TEXTS * 10, trainer)
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=whole)
+    cut, joined = tokenizers.pre_tokenizers.Metaspace(), tokenizers.decoders.Metaspace()
+    return trained({"unk_token": "<unk>"}, cut, joined, vocab_size=80, special_tokens=["<unk>"])
 
 
 @given(st.text())
@@ -80,15 +75,11 @@ def test_token_texts_make_up_the_text(byte_level, text):
 
 def test_parts_of_a_character_are_shown_with_the_last_of_them(byte_level):
     tokenizer = ModelTokenizer(byte_level)
-    ids = [*tokenizer.encode("\N{SNOWMAN}!"), byte_level.eos_token_id]
-    assert tokenizer.texts(ids, None) == ["", "", "\N{SNOWMAN}", "!", "<|end|>"]
-
-
-def test_invalid_bytes_keep_one_text_a_token(byte_level):
-    tokenizer = ModelTokenizer(byte_level)
-    half = tokenizer.encode("\N{SNOWMAN}")[:2]
-    texts = tokenizer.texts([*half * 10, *tokenizer.encode(" so")], None)
-    assert len(texts) == 20 + len(tokenizer.encode(" so"))
+    snowman, end = tokenizer.encode("\N{SNOWMAN}"), byte_level.convert_tokens_to_ids("<|end|>")
+    assert tokenizer.texts([*snowman, *tokenizer.encode("!"), end], None) == ["", "", "\N{SNOWMAN}", "!", "<|end|>"]
+    so = tokenizer.encode(" so")
+    texts = tokenizer.texts([*snowman[:2] * 10, *so], None)  # no characters
+    assert len(texts) == 20 + len(so)
     assert "".join(texts).endswith(" so")
 
 

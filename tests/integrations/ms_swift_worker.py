@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import torch
+from tiny_model import model, prompts, tokenizer
 
 CONFIG = {"scale": 2.0}
-VOCABULARY = ("<pad>", "<eos>", "<stop>", *"abcdefghij", "<unk>")
 RECORDS = []
 PLUGIN = """
 import ms_swift_worker
@@ -20,6 +20,7 @@ from swift.rewards import ORM, orms
 
 from ktae import KTAEConfig
 from ktae.integrations import ms_swift
+from ktae.integrations.credit import TokenCredit
 
 
 class HasA(ORM):
@@ -34,7 +35,7 @@ class Length(ORM):
 
 orms["has_a"], orms["length"] = HasA, Length
 rlhf_trainers.GRPOTrainer = ms_swift_worker.before(rlhf_trainers.GRPOTrainer)
-ms_swift.install(KTAEConfig(**ms_swift_worker.CONFIG), correctness_reward="HasA")
+ms_swift.install(TokenCredit(KTAEConfig(**ms_swift_worker.CONFIG)), correctness_reward="HasA")
 rlhf_trainers.GRPOTrainer = ms_swift_worker.after(rlhf_trainers.GRPOTrainer)
 """
 
@@ -67,32 +68,11 @@ def after(trainer):
 
 
 def write_files(folder):
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({word: index for index, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", padding_side="left"
-    )
-    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] + ' ' }}{% endfor %}"
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.1,
-        pad_token_id=0,
-        eos_token_id=1,
-        bos_token_id=None,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    letters = "abcdefghij"
-    rows = [{"messages": [{"role": "user", "content": " ".join(letters[: 1 + n % 3] + letters[n])}]} for n in range(10)]
+    words = tokenizer()
+    words.chat_template = "{% for message in messages %}{{ message['content'] + ' ' }}{% endfor %}"
+    words.save_pretrained(folder / "model")
+    model().save_pretrained(folder / "model")
+    rows = [{"messages": [{"role": "user", "content": prompt}]} for prompt in prompts(10)]
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "plugin.py").write_text(PLUGIN)
 

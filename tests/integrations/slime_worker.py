@@ -1,55 +1,30 @@
-"""What each of several processes does in test_slime.py: its share of a batch through the hook."""
+"""What each of several processes does in test_hooks.py: its share of a batch through slime's hook."""
 
 import sys
-from argparse import Namespace
 
 import torch
-from torch.distributed import destroy_process_group, get_rank, get_world_size, init_process_group
+from hooks import Batch, slime_arguments, slime_data
+from torch.distributed import destroy_process_group, get_rank, init_process_group
 
-SAMPLES, PROMPT, PER_PROMPT = 22, 3, 4  # the last group is short by two
-
-
-def arguments(**changes):
-    defaults = {
-        "advantage_estimator": "grpo",
-        "n_samples_per_prompt": PER_PROMPT,
-        "context_parallel_size": 1,
-        "rewards_normalization": True,
-    }
-    return Namespace(**defaults | changes)
+from ktae.integrations.slime import set_advantages
 
 
-def batch():
-    """slime's lists for a whole batch, with its normalised rewards: r minus the group's mean, by the deviation."""
-    seeded = torch.Generator().manual_seed(0)
-    lengths = torch.randint(1, 9, (SAMPLES,), generator=seeded).tolist()
-    raw = torch.randint(0, 2, (SAMPLES,), generator=seeded).float()
-    index = torch.arange(SAMPLES) + 40
-    rewards = torch.zeros(SAMPLES)
-    for group in (index // PER_PROMPT).unique():
-        mine = index // PER_PROMPT == group
-        rewards[mine] = (raw[mine] - raw[mine].mean()) / (raw[mine].std() + 1e-6)
-    return {
-        "tokens": [torch.randint(0, 6, (PROMPT + length,), generator=seeded) for length in lengths],
-        "response_lengths": lengths,
-        "loss_masks": [torch.randint(0, 2, (length,), generator=seeded).int() for length in lengths],
-        "rewards": rewards.tolist(),
-        "sample_indices": index.tolist(),
-        "raw": raw.tolist(),
-    }
-
-
-def share(whole, rank, size):
-    """Neighbours on different ranks, as slime deals them; the first rank gets more than the others."""
-    mine = [*range(rank, SAMPLES - 4, size), *(range(SAMPLES - 4, SAMPLES) if rank == 0 else ())]
-    return mine, {name: [values[index] for index in mine] for name, values in whole.items()}
+def normalised():
+    """The batch with slime's normalised rewards: less the group's mean, by the deviation; the threshold is 0."""
+    batch = Batch.random()
+    rewards_GN = torch.tensor(batch.rewards).view(3, -1)
+    rewards_GN = rewards_GN - rewards_GN.mean(dim=1, keepdim=True)
+    batch.rewards = (rewards_GN / (rewards_GN.std(dim=1, keepdim=True) + 1e-6)).flatten().tolist()
+    batch.correct_above = 0.0
+    return batch
 
 
 if __name__ == "__main__":
-    from ktae.integrations.slime import set_advantages
-
     init_process_group("gloo")
-    mine, rollout_data = share(batch(), get_rank(), get_world_size())
-    set_advantages(arguments(ktae={"scale": 0.5}), rollout_data, None)
-    torch.save((mine, rollout_data), f"{sys.argv[1]}/{get_rank()}.pt")
+    # Neighbours on different ranks, as slime deals them; the first rank gets more than the other.
+    places = [0, 2, 4, 6, 8, 9, 10, 11] if get_rank() == 0 else [1, 3, 5, 7]
+    data = slime_data(normalised(), places)
+    arguments = slime_arguments(rewards_normalization=True, ktae={"estimator": "hooks:everything"})
+    set_advantages(arguments, data, None)
+    torch.save({"places": places, **data}, f"{sys.argv[1]}/{get_rank()}.pt")
     destroy_process_group()

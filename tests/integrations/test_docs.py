@@ -33,7 +33,7 @@ def test_an_estimator_of_ones_own():
     names = {}
     exec(code, names)
     assert names["turn"]({"mask": [1, 1, 0, 0, 1, 0, 1]}) == [1, 1, 1, 1, 2, 2, 3]
-    assert TokenCredit(estimator=names["later_turns"], gives=["states"]).needs == ("states",)
+    assert TokenCredit(names["later_turns"]).needs == ("states",)
 
 
 @pytest.mark.parametrize("code", SNIPPETS, ids=[f"snippet {number}" for number in range(len(SNIPPETS))])

@@ -12,10 +12,7 @@ from tiny import IDS, Recorder, quick  # noqa: F401 (quick is a fixture)
 from ktae.integrations.trl import KTAETrainer
 from ktae.integrations.trl_dynamic_sampling import DynamicSamplingTrainer
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers"),
-    pytest.mark.filterwarnings("ignore:You are using 'rollout_func', which is an experimental feature:UserWarning"),
-]
+pytestmark = tiny.WARNINGS
 
 A, B, C, EOS = IDS["a"], IDS["b"], IDS["c"], IDS["<eos>"]
 RIGHT, WRONG = [A, EOS], [B, C, EOS]

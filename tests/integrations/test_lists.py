@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import ktae
 from ktae.integrations import lists
+from ktae.integrations.credit import TokenCredit
 
 
 def ragged(batch, data):
@@ -36,16 +37,13 @@ def assert_rows(actual, wanted_BT, token_ids):
 def test_the_numbers_of_padded_tensors(data):
     batch = data.draw(batches())
     config = ktae.KTAEConfig(**data.draw(configs(batch)))
-    arguments = ragged(batch, data)
+    arguments, credit = ragged(batch, data), TokenCredit(config)
     own = data.draw(st.lists(st.floats(-5, 5), min_size=len(batch.rewards), max_size=len(batch.rewards)))
-
-    assert_rows(lists.advantages(*arguments, config=config), ktae.ktae_advantages(*batch, config=config), arguments[0])
-    assert_rows(
-        lists.advantages(*arguments, config=config, rollout_advantages=own),
-        ktae.ktae_advantages(*batch, config=config, rollout_advantages=torch.tensor(own, dtype=torch.float64)),
-        arguments[0],
-    )
-    assert_rows(lists.values(*arguments, config=config), ktae.key_token_values(*batch, config=config), arguments[0])
+    with_own = ktae.ktae_advantages(*batch, config=config, rollout_advantages=torch.tensor(own, dtype=torch.float64))
+    values, advantages = ktae.key_token_values(*batch, config=config), ktae.ktae_advantages(*batch, config=config)
+    assert_rows(lists.advantages(*arguments, credit=credit), advantages, arguments[0])
+    assert_rows(lists.advantages(*arguments, own, credit=credit), with_own, arguments[0])
+    assert_rows(lists.values(*arguments, credit=credit), values, arguments[0])
 
 
 IDS = [[1, 2], [1, 3, 3], [], [2]]
@@ -53,32 +51,33 @@ REWARDS = [1.0, 0.0, 0.0, 1.0]
 GROUPS = ["a", "a", "a", "a"]
 
 
-def same(*arguments, **settings):
-    return lists.advantages(*arguments, **settings) == lists.advantages(IDS, None, REWARDS, GROUPS)
+OWN = ktae.rollout.grpo(torch.tensor(REWARDS), torch.zeros(4, dtype=torch.long)).tolist()
+MASKS = [[1] * len(ids) for ids in IDS]
 
 
-def test_rows_of_any_kind():
-    masks = [[1] * len(ids) for ids in IDS]
-    assert same(IDS, masks, REWARDS, GROUPS)
-    assert same([tuple(ids) for ids in IDS], masks, tuple(REWARDS), tuple(GROUPS))
-    assert same(
-        [torch.tensor(ids, dtype=torch.int32) for ids in IDS],
-        [torch.tensor(mask, dtype=torch.bfloat16) for mask in masks],
-        torch.tensor(REWARDS),
-        torch.zeros(4, dtype=torch.long),
-    )
-    assert same(
-        [np.array(ids, dtype=np.uint16) for ids in IDS],
-        [np.array(mask, dtype=bool) for mask in masks],
-        np.array(REWARDS),
-        np.zeros(4, dtype=int),
-    )
-    assert same(IDS, None, [torch.tensor(reward, dtype=torch.bfloat16) for reward in REWARDS], [("a", 1)] * 4)
-    assert same(IDS, None, [True, False, np.False_, 1], GROUPS, rollout_advantages=ktae_rollout())
-
-
-def ktae_rollout():
-    return ktae.rollout.grpo(torch.tensor(REWARDS), torch.zeros(4, dtype=torch.long)).tolist()
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (IDS, MASKS, REWARDS, GROUPS),
+        ([tuple(ids) for ids in IDS], MASKS, tuple(REWARDS), tuple(GROUPS)),
+        (
+            [torch.tensor(ids, dtype=torch.int32) for ids in IDS],
+            [torch.tensor(mask, dtype=torch.bfloat16) for mask in MASKS],
+            torch.tensor(REWARDS),
+            torch.zeros(4, dtype=torch.long),
+        ),
+        (
+            [np.array(ids, dtype=np.uint16) for ids in IDS],
+            [np.array(mask, dtype=bool) for mask in MASKS],
+            np.array(REWARDS),
+            np.zeros(4, dtype=int),
+        ),
+        (IDS, None, [torch.tensor(reward, dtype=torch.bfloat16) for reward in REWARDS], [("a", 1)] * 4),
+        (IDS, None, [True, False, np.False_, 1], GROUPS, OWN),
+    ],
+)
+def test_rows_of_any_kind(arguments):
+    assert lists.advantages(*arguments) == lists.advantages(IDS, None, REWARDS, GROUPS)
 
 
 def test_a_rollout_without_tokens_still_counts():
@@ -91,22 +90,20 @@ def test_other_estimators_and_what_they_take():
         rollouts.require("entropies")
         return rollouts.entropies * rollouts.mask
 
-    more = {"estimator": entropy, "entropies": [[0.5, 1.0], [0.25, 2.0, 3.0], [], [4.0]]}
+    more = {"credit": TokenCredit(entropy), "entropies": [[0.5, 1.0], [0.25, 2.0, 3.0], [], [4.0]]}
     values = lists.values(IDS, None, [1.0, 0.0, 0.0, None], GROUPS, **more)
     assert values == [[0.5, 1.0], [0.25, 2.0, 3.0], [], [0.0]]
-    advantages = lists.advantages(IDS, None, REWARDS, GROUPS, rollout_advantages=[1, -1, -1, 1], **more)
+    advantages = lists.advantages(IDS, None, REWARDS, GROUPS, [1, -1, -1, 1], **more)
     assert advantages == [[1.5, 2.0], [-0.75, 1.0, 2.0], [], [5.0]]
+    more["entropies"][3] = [1.0, 2.0]
     with pytest.raises(ValueError, match=r"entropies\[3\] must be as long .* expected 1 entries, got 2"):
-        lists.values(IDS, None, REWARDS, GROUPS, estimator=entropy, entropies=[*more["entropies"][:3], [1.0, 2.0]])
-    with pytest.raises(ValueError, match="scale is a setting of key tokens"):
-        lists.values(IDS, None, REWARDS, GROUPS, config=ktae.KTAEConfig(scale=2.0), **more)
+        lists.values(IDS, None, REWARDS, GROUPS, **more)
 
 
 def test_an_unscored_rollout_gets_nothing_and_changes_nothing():
     scored = lists.advantages(IDS, None, REWARDS, GROUPS)
     assert lists.advantages([*IDS, [1, 3]], None, [*REWARDS, None], [*GROUPS, "a"]) == [*scored, [0.0, 0.0]]
-    own = [*ktae_rollout(), None]
-    with_own = lists.advantages([*IDS, [1, 3]], None, [*REWARDS, None], [*GROUPS, "a"], rollout_advantages=own)
+    with_own = lists.advantages([*IDS, [1, 3]], None, [*REWARDS, None], [*GROUPS, "a"], [*OWN, None])
     assert with_own == [*scored, [0.0, 0.0]]
 
 
@@ -115,8 +112,8 @@ def test_an_unscored_rollout_gets_nothing_and_changes_nothing():
 def test_rewards_keep_their_precision(kind, others):
     """float32's 0.1 is a little above 0.1, and not correct where only more than 0.1 is."""
     rewards = [kind(0.1), *(None if value is None else kind(value) for value in others)]
-    config = ktae.KTAEConfig(correct_above=0.1)
-    values = lists.values([[1]] + [[2]] * len(others), None, rewards, ["a"] * len(rewards), config=config)
+    credit = TokenCredit(ktae.KTAEConfig(correct_above=0.1))
+    values = lists.values([[1]] + [[2]] * len(others), None, rewards, ["a"] * len(rewards), credit=credit)
     assert not any(any(row) for row in values)
 
 
@@ -148,6 +145,3 @@ def test_errors_name_the_rollout(changes, error, message):
     arguments = {"token_ids": IDS, "masks": None, "rewards": REWARDS, "groups": GROUPS} | changes
     with pytest.raises(error, match=message):
         lists.advantages(**arguments)
-    if "rollout_advantages" not in changes:
-        with pytest.raises(error, match=message):
-            lists.values(**arguments)

@@ -1,8 +1,11 @@
 """Token advantages through TRL's own generation, scoring, loss and logging, on a tiny model."""
 
+import inspect
 import logging
 import math
+import sys
 from collections import Counter
+from types import ModuleType
 
 import pytest
 import torch
@@ -18,15 +21,13 @@ import tiny
 from datasets import Dataset
 from processes import ONE, start
 from tiny import IDS, RecordedGRPO, Recorder, build, has_a, key_values, quick, replay  # noqa: F401 (quick is a fixture)
+from trl import GRPOConfig, GRPOTrainer
 
 from ktae.estimators import Rollouts, load_estimator
-from ktae.integrations.metrics import Batch
+from ktae.integrations.metrics import measure
 from ktae.integrations.trl import TokenAdvantageTrainer
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers"),
-    pytest.mark.filterwarnings("ignore:You are using 'rollout_func', which is an experimental feature:UserWarning"),
-]
+pytestmark = tiny.WARNINGS
 
 G = 6  # num_generations of `tiny.build`
 LOSSES = ("grpo", "dapo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo")
@@ -104,15 +105,6 @@ def test_advantages_are_those_of_the_public_function(tmp_path, settings, config)
         assert any(informative(key / config.scale) for key in keys)
 
 
-def test_nothing_but_the_key_value_differs_from_grpo(tmp_path):
-    plain, token_level = (trained(build(tmp_path, kind)).rollouts[0] for kind in (RecordedGRPO, tiny.RecordedKTAE))
-    assert (plain.prompts, plain.ids) == (token_level.prompts, token_level.ids)
-    assert plain.batch.keys() == token_level.batch.keys()
-    for name in plain.batch.keys() - {"advantages"}:
-        assert torch.equal(plain.batch[name], token_level.batch[name]), name
-    assert informative(check(token_level))
-
-
 def test_truncated_rollouts_count_in_the_tables_but_get_no_advantage(tmp_path):
     settings = {"mask_truncated_completions": True, "max_steps": 4, "max_completion_length": 6}
     assert_truncated_count(trained(build(tmp_path, settings=settings)), lambda rollouts: None)
@@ -178,27 +170,14 @@ def test_an_estimator_by_import_path_gets_the_policys_own(tmp_path, settings):
 @pytest.mark.parametrize("name", ["back_off", "prefix_tree", "entropy_weighting", "turn_groups"])
 def test_named_estimators_train(tmp_path, name):
     """Through `KTAETrainer`'s base: what is added is the estimator's values of the same rollouts."""
-    given = {}
-    estimator = load_estimator(name)
-
-    class Noted(RecordedToken):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            run = self.credit.estimator
-
-            def noted(rollouts):
-                given["rollouts"] = rollouts
-                return run(rollouts)
-
-            self.credit.estimator = noted
-
-    trainer = trained(build(tmp_path, Noted, advantages=name, states=place))
-    (rollouts,) = trainer.rollouts
-    value = estimator(given["rollouts"])
+    trainer = build(tmp_path, RecordedToken, advantages=name, states=place)
+    given, trainer.credit.estimator = [], lambda rollouts: given.append(rollouts) or load_estimator(name)(rollouts)
+    (rollouts,) = trained(trainer).rollouts
+    value = load_estimator(name)(given[0])
     assert value.any()
     assert_same(rollouts.batch["advantages"], expected(rollouts, value))
     assert (weights(trainer) - flat(tiny.model().parameters())).abs().max() > 0
-    assert (given["rollouts"].entropies is not None) == (name == "entropy_weighting")
+    assert (given[0].entropies is not None) == (name == "entropy_weighting")
 
 
 def test_key_tokens_within_states(tmp_path):
@@ -222,13 +201,13 @@ def outside(rollouts):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"ktae": {"scale": 8}}, TypeError, r"must be a KTAEConfig, such as .* got \{'scale': 8\}"),
-        ({"ktae": ktae.KTAEConfig}, TypeError, r"must be a KTAEConfig, such as .* got <class"),
-        ({"ktae": "recommended"}, TypeError, r"must be a KTAEConfig, such as .* got 'recommended'"),
+        ({"ktae": {"scale": 8}}, TypeError, r"ktae must be a KTAEConfig, such as .* got \{'scale': 8\}"),
+        ({"ktae": ktae.KTAEConfig}, TypeError, r"ktae must be a KTAEConfig, such as .* got <class"),
+        ({"ktae": "recommended"}, TypeError, r"ktae must be a KTAEConfig, such as .* got 'recommended'"),
         ({"ktae": ktae.KTAEConfig(), "correct_above": 0.5}, ValueError, "correct_above must be that of .* got 0.5"),
         ({"advantages": "no_such"}, ValueError, "estimator must be one of .* got 'no_such'"),
         ({"advantages": "test_trl:no_such"}, ValueError, "test_trl has no function 'no_such'"),
-        ({"advantages": 3}, TypeError, "estimator must be a name, an import path or a function of Rollouts, got 3"),
+        ({"advantages": 3}, TypeError, "estimator must be a KTAEConfig, a name, .* or a function of Rollouts, got 3"),
         ({"advantages": shapeless}, ValueError, r"shapeless fails .* must return values of shape \(4, 3\)"),
         ({"advantages": outside}, ValueError, r"outside fails .* 0 outside the mask, got 1.0 at \[1, 1\]"),
         ({"advantages": own}, ValueError, "needs the rollouts' states, which .* does not give"),
@@ -247,17 +226,22 @@ def test_mistakes_are_told_before_the_model_is_loaded(tmp_path, monkeypatch, arg
         build(tmp_path, RecordedToken if "advantages" in arguments else tiny.RecordedKTAE, **arguments)
 
 
-def test_states_of_another_length_are_refused(tmp_path):
-    trainer = build(tmp_path, RecordedToken, advantages=own, states=lambda rollout: [0])
-    with pytest.raises(
-        ValueError, match=r"states must return an integer for each of the rollout's \d+ tokens, got \[0\]"
-    ):
-        trainer.train()
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"states": lambda rollout: [0]}, r"an integer for each of the rollout's \d+ tokens, got \[0\]"),
+        ({"settings": {"off_policy_mask_threshold": 0.5}}, r"off_policy_mask_threshold .* must be None, got 0\.5"),
+    ],
+)
+def test_what_is_refused_later(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path, **arguments).train()
 
 
-def test_off_policy_mask_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"off_policy_mask_threshold .* must be None, got 0\.5"):
-        build(tmp_path, settings={"off_policy_mask_threshold": 0.5})
+def test_unsloth_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "unsloth", ModuleType("unsloth"))
+    with pytest.raises(RuntimeError, match=r"do not work with Unsloth.* Train without importing unsloth"):
+        build(tmp_path)
 
 
 def graded(completion_ids, **columns):
@@ -655,13 +639,13 @@ METRICS = (
 
 
 def metrics_of(rollouts, group_size, counted=None):
-    """The metrics (test_metrics.py has them by hand) of all rollouts; None where there is nothing to average."""
+    """The metrics (test_credit.py has them by hand) of all rollouts; None where there is nothing to average."""
     rewards = rollouts.rewards[:, 0]
     key_NT = key_values(rollouts.ids, rewards, group_size, counted=counted)
     mask_NT = pad_sequence([torch.tensor(row) for row in counted or [[1] * len(ids) for ids in rollouts.ids]], True)
     groups = torch.arange(len(rewards)) // group_size
     given = Rollouts(torch.zeros_like(mask_NT), mask_NT, rewards, groups, rollouts.rollout_advantages)
-    metrics = Batch(key_NT, given, scale=1.0).metrics()
+    metrics = measure(key_NT, given, scale=1.0)
     return {name: None if math.isnan(value) else value for name, value in metrics.items()}
 
 
@@ -706,27 +690,26 @@ def test_completions_table(tmp_path, capsys):
     assert "Advantage" in capsys.readouterr().out
 
 
-# Other packages: each in an interpreter of its own
+# Other packages
 
 
-@pytest.mark.slow
-def test_unsloth_is_refused(tmp_path):
-    package = tmp_path / "unsloth"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    code = f"""
-import tiny
-tiny.build({str(tmp_path)!r})
-import unsloth
-try:
-    tiny.build({str(tmp_path)!r})
-except RuntimeError as error:
-    print(error)
-"""
-    message = start([*ONE, "-c", code], tmp_path)
-    assert "do not work with Unsloth" in message
-    assert "each token would get another token's credit" in message
-    assert "Train without importing unsloth" in message
+def test_adapters_alone_are_trained_with_token_advantages(tmp_path):
+    from peft import LoraConfig
+
+    adapters = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    trainer = build(tmp_path, settings={"max_steps": 2, "learning_rate": 0.1}, peft_config=adapters)
+    before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+    assert all(check(rollouts).any() for rollouts in trained(trainer).rollouts)
+    moved = {name for name, weight in trainer.model.named_parameters() if not torch.equal(weight, before[name])}
+    assert moved
+    assert all("lora_" in name for name in moved)
+
+
+def test_liger_replaces_layers_and_no_loss():
+    """Liger's fused GRPO loss takes one advantage a rollout; TRL 1.16 has no way to switch it on."""
+    assert "use_liger_kernel" in inspect.signature(GRPOConfig).parameters
+    assert "use_liger_loss" not in inspect.signature(GRPOConfig).parameters
+    assert "LigerFusedLinearGRPOLoss" not in inspect.getsource(inspect.getmodule(GRPOTrainer))
 
 
 @pytest.mark.slow
@@ -734,15 +717,9 @@ def test_without_trl():
     """The core needs neither TRL nor transformers; the integration says what to install."""
     code = """
 import sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "trl":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocker())
+sys.modules["trl"] = None
 import ktae
-print({"trl", "transformers", "datasets", "accelerate"} & sys.modules.keys())
+print({"transformers", "datasets", "accelerate"} & sys.modules.keys())
 try:
     import ktae.integrations.trl
 except ImportError as error:

@@ -16,8 +16,7 @@ from trl_worker import CASES, OWN, train
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers"),
-    pytest.mark.filterwarnings("ignore:You are using 'rollout_func', which is an experimental feature:UserWarning"),
+    *tiny.WARNINGS,
     pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs the gloo backend"),
 ]
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from tiny import EOS, IDS, STOP, model, tokenizer
+from tiny_model import EOS, IDS, STOP, model, tokenizer
 from transformers import GenerationConfig
 
 from ktae.chain import problems as chain
@@ -68,9 +68,9 @@ def test_sampling_is_seeded_and_can_go_on(backend):
     assert torch.equal(torch.get_rng_state(), before)
     whole = {i: c for part in parts for i, c in part.items()}
     done = frozenset(parts[0]) | set(list(parts[1])[:1])
-    rest = {
-        i: c for part in generate(backend, PROMPTS, sampling, range(12), budget=300, done=done) for i, c in part.items()
-    }
+    rest = {}
+    for part in generate(backend, PROMPTS, sampling, range(12), budget=300, done=done):
+        rest |= part
     assert rest == {i: c for i, c in whole.items() if i not in done}
     assert everything(backend, PROMPTS, sampling, seed=4, budget=300) != whole
 

@@ -12,6 +12,7 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 )
+KEYS = {"left": "\ue012", "right": "\ue014", "escape": "\ue00c", "backspace": "\ue003"}
 
 
 def start(profile):
@@ -37,9 +38,9 @@ def row(group, completion, reward, prompt=""):
 
 
 class Page:
-    """One page in the browser."""
+    """One page in the browser. Rollouts near the window are drawn, and waited for unless the page's head hides them."""
 
-    def __init__(self, driver, path, *, width=1280, height=1000, dark=False):
+    def __init__(self, driver, path, *, width=1280, height=1000, dark=False, drawn=True):
         self.driver = driver
         mobile = width < 500
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
@@ -49,6 +50,8 @@ class Page:
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         driver.get_log("browser")  # empties it
         driver.get(path.resolve().as_uri())
+        if drawn:
+            self.one(".tokens [data-token]")
 
     def script(self, text, *arguments):
         return self.driver.execute_script("return " + text, *arguments)
@@ -62,6 +65,9 @@ class Page:
     def text(self, selector):
         """Without regard to whether and where it is shown."""
         return self.one(selector).get_property("textContent")
+
+    def texts(self, selector):
+        return self.script("[...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector)
 
     def wait(self, condition, message=""):
         from selenium.webdriver.support.ui import WebDriverWait
@@ -82,30 +88,28 @@ class Page:
         return self.all(f".tokens[data-rollout='{rollout}'] [data-token]")
 
     def hover(self, element):
+        self.script("arguments[0].scrollIntoView({block: 'center'})", element)
+        self.act().move_to_element(element).perform()
+        self.wait(lambda: self.one("#card").is_displayed())
+
+    def keys(self, *names):
+        self.act().send_keys(*(KEYS[name] for name in names)).perform()
+
+    def act(self):
         from selenium.webdriver.common.action_chains import ActionChains
 
-        self.script("arguments[0].scrollIntoView({block: 'center'})", element)
-        ActionChains(self.driver).move_to_element(element).perform()
-        self.wait(lambda: self.one("#card").is_displayed())
+        return ActionChains(self.driver)
 
     def card(self):
         """The card's numbers by name."""
         cells = {cell.get_attribute("data-name"): cell.text for cell in self.all("#card [data-name]")}
         return {name: text.replace("\N{MINUS SIGN}", "-").removesuffix(" bits") for name, text in cells.items()}
 
-    def keys(self, *keys):
-        from selenium.webdriver.common.action_chains import ActionChains
-
-        ActionChains(self.driver).send_keys(*keys).perform()
-
     def picture(self, name):
         PICTURES.mkdir(parents=True, exist_ok=True)
         assert self.driver.save_screenshot(str(PICTURES / f"{name}.png"))
 
-    def complaints(self):
-        """Errors and warnings on the console since the page was opened."""
-        return [entry["message"] for entry in self.driver.get_log("browser")]
-
-    def sideways(self):
-        """By how many pixels the page is wider than the window."""
-        return self.script("document.documentElement.scrollWidth - window.innerWidth")
+    def is_well(self):
+        """Whether nothing is on the console since the page was opened, and the page is no wider than the window."""
+        complaints = [entry["message"] for entry in self.driver.get_log("browser")]
+        return (complaints, self.script("document.documentElement.scrollWidth - window.innerWidth")) == ([], 0)

@@ -1,9 +1,9 @@
 """One group of saved rollouts: found by label, number or prefix; its question; what its size lets p-values say."""
 
-import json
 from itertools import product
 
 import pytest
+from page_browser import row, save
 from scipy.stats import fisher_exact
 
 from ktae.cli import build_parser
@@ -12,40 +12,31 @@ from ktae.files.columns import columns_of, parse_row
 from ktae.files.tokens import Words
 from ktae.report.groups import group_of, last_turn, load_group, remarks
 
-
-@pytest.fixture
-def load(tmp_path):
-    labels = ["2b2e3f9639f6fa28", "2", "2b9e", "de563650cee0d9af"]
-    rows = [{"group": label, "completion": "x", "reward": r} for label in labels for r in (0, 1)]
-    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    def load(wanted):
-        arguments = ["explain", str(tmp_path / "r.jsonl"), "--tokenizer", "words", "--group", wanted]
-        found = load_group(build_parser("explain").parse_args(arguments), permutations=0)
-        return {rollout.group for rollout in found.rollouts}, len(found.rollouts)
-
-    return load
+LABELS = ["2b2e3f9639f6fa28", "2", "2b9e", "de563650cee0d9af"]
 
 
-@pytest.mark.parametrize(
-    ("wanted", "label"),
-    [
-        ("2b9e", "2b9e"),
-        ("1", "2b2e3f9639f6fa28"),
-        ("2", "2"),  # the label, not the second group nor what begins so
-        ("3", "2b9e"),
-        ("de", "de563650cee0d9af"),
-        ("2b2", "2b2e3f9639f6fa28"),
-    ],
-)
-def test_a_group_by_label_number_or_prefix(load, wanted, label):
-    assert load(wanted) == ({label}, 2)
+def load(folder, wanted):
+    save(folder / "r.jsonl", [row(label, "x", reward) for label in LABELS for reward in (0, 1)])
+    arguments = ["explain", str(folder / "r.jsonl"), "--tokenizer", "words", "--group", wanted]
+    return load_group(build_parser("explain").parse_args(arguments), permutations=0).rollouts
 
 
-@pytest.mark.parametrize(("wanted", "message"), [("2b", "got '2b', and 2 labels begin so: 2b2e"), ("5", "got '5'$")])
-def test_no_group_or_several(load, wanted, message):
-    with pytest.raises(ValueError, match=message):
-        load(wanted)
+def test_a_group_by_label_number_or_prefix(tmp_path):
+    # "2" is the label, not the second group nor what begins so.
+    for wanted, place in {"2b9e": 2, "1": 0, "2": 1, "3": 2, "de": 3, "2b2": 0}.items():
+        assert [rollout.group for rollout in load(tmp_path, wanted)] == [LABELS[place]] * 2
+    for wanted, message in {"2b": "got '2b', and 2 labels begin so: 2b2e", "5": "got '5'$"}.items():
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path, wanted)
+
+
+def test_a_token_reads_as_the_policy_wrote_it():
+    """The calculator says 7 as well, after a line break."""
+    turns = [("assistant", "3+4"), ("tool", "7"), ("assistant", "so 7")]
+    data = row(1, [{"role": role, "content": content} for role, content in turns], 1.0)
+    group = group_of([parse_row(data, columns_of(data), 1)], KTAEConfig(), Words(), permutations=0)
+    assert group.texts == [["3", "+", "4", "\n7", "\nso", " 7"]]
+    assert sorted(group.table.text) == ["\nso", " 7", "+", "3", "4"]
 
 
 SYSTEM = "You are a helpful assistant.\nReason step by step."
@@ -77,8 +68,8 @@ def test_the_last_turn_of_the_user(prompt):
 @pytest.mark.parametrize(("n_T", "n_F"), [(1, 1), (1, 3), (2, 2), (3, 1), (4, 4), (2, 6)])
 def test_the_least_p_and_a_p_of_1_beside_an_extreme_value(n_T, n_F):
     rewards = [1] * n_T + [0] * n_F
-    rows = [{"group": 1, "completion": f"yes {k}" if r else f"no {k}", "reward": r} for k, r in enumerate(rewards)]
-    rollouts = [parse_row(row, columns_of(row), k) for k, row in enumerate(rows)]
+    rows = [row(1, f"yes {k}" if reward else f"no {k}", reward) for k, reward in enumerate(rewards)]
+    rollouts = [parse_row(row, columns_of(row), 1) for row in rows]
     group = group_of(rollouts, KTAEConfig(), Words(), permutations=100)
     tables = [[[a, b], [n_T - a, n_F - b]] for a, b in product(range(n_T + 1), range(n_F + 1))]
     least = min(fisher_exact(table).pvalue for table in tables)
@@ -86,4 +77,18 @@ def test_the_least_p_and_a_p_of_1_beside_an_extreme_value(n_T, n_F):
     assert f"no Fisher p can be below {least:.3g}." in first
     lone = sum(abs(row["value"]) > 0.99 and row["fisher_p"] == 1 for row in group.table.rows())
     assert [f"({lone} tokens here)" in remark for remark in others] == [True] * (lone > 0)
-    assert remarks(group_of(rollouts[:n_T], KTAEConfig(), Words(), permutations=0), 1.0) == []
+
+
+@pytest.mark.parametrize(
+    ("rewards", "said"),
+    [
+        ((1, 1), ["All 2 scored rollouts are correct: there is nothing to compare"]),
+        ((0, None), ["The only scored rollout is incorrect: there is nothing to compare"]),
+        ((None,), ["No rollout is scored"]),
+    ],
+)
+def test_a_group_with_nothing_to_compare(rewards, said):
+    rows = [row(1, f"so {k}", reward) for k, reward in enumerate(rewards)]
+    group = group_of([parse_row(row, columns_of(rows[0]), 1) for row in rows], KTAEConfig(), Words(), permutations=9)
+    assert [remark.partition(",")[0] for remark in remarks(group, 1.0)] == said
+    assert not any(scored.value_T.any() for scored in group.scores)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from page_browser import Page, row, save
+from page_browser import KEYS, Page, row, save
 from torch.nn.utils.rnn import pad_sequence
 
 from ktae import explain
@@ -12,15 +12,13 @@ from ktae.pictures.style import CREDIT, DARK_CREDIT
 
 pytestmark = pytest.mark.slow
 
-KEYS = {"left": "\ue012", "right": "\ue014", "escape": "\ue00c"}
-
-
+SIX = "How much is two times three?"
 ROWS = [
-    row("six", "first 2 * 3 = 6\nso the answer is 6", 1.0, "How much is two times three?"),
-    row("six", "that is 6, the answer is 6", 1.0, "How much is two times three?"),
-    row("six", "first 2 + 3 = 5\n\tso the answer is 5", 0.0, "How much is two times three?"),
-    row("six", "maybe the answer is 23", 0.0, "How much is two times three?"),
-    row("six", "", None, "How much is two times three?"),
+    row("six", "first 2 * 3 = 6\nso the answer is 6", 1.0, SIX),
+    row("six", "that is 6, the answer is 6", 1.0, SIX),
+    row("six", "first 2 + 3 = 5\n\tso the answer is 5", 0.0, SIX),
+    row("six", "maybe the answer is 23", 0.0, SIX),
+    row("six", "", None, SIX),
     row("all", "right", 1.0),
     row("all", "right again", 1.0),
     row("graded", "half a rabbit", 0.5),
@@ -40,41 +38,32 @@ def small(tmp_path_factory):
 @pytest.fixture(scope="module")
 def table():
     """What `ktae.explain` says about the group "six"."""
-    words, rows = Words(), [row for row in ROWS if row["group"] == "six"]
-    ids = [torch.tensor(words.encode(row["completion"]), dtype=torch.int64) for row in rows]
+    ids = [torch.tensor(Words().encode(row["completion"]), dtype=torch.int64) for row in ROWS[:5]]
     mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
-    rewards = torch.tensor([float("nan") if row["reward"] is None else row["reward"] for row in rows])
-    padded = pad_sequence(ids, batch_first=True)
-    return explain(padded, mask, rewards, torch.zeros(len(rows), dtype=torch.int64))
-
-
-def words_of(completion):
-    return Words().texts(Words().encode(completion), completion)
+    rewards = torch.tensor([1.0, 1.0, 0.0, 0.0, float("nan")])
+    return explain(pad_sequence(ids, batch_first=True), mask, rewards, torch.zeros(5, dtype=torch.int64))
 
 
 def test_prompts_and_their_rollouts_token_by_token(driver, small):
     page = Page(driver, small)
-    page.one(".tokens [data-token]")
     assert page.driver.title == "rollouts.jsonl"
-    assert page.script("[...document.querySelectorAll('#summary dd')].map((e) => e.textContent)")[:2] == ["3", "10"]
+    assert page.texts("#summary dd")[:2] == ["3", "10"]
     for number, saved in enumerate(ROWS[:5]):
-        shown = [page.script("arguments[0].textContent", token) for token in page.tokens(number)]
-        assert shown == words_of(saved["completion"])
-    verdicts = [heading.text for heading in page.all(".rollout .verdict")]
-    assert verdicts == ["correct"] * 2 + ["incorrect"] * 2 + ["not scored"]
+        words = Words().texts([], saved["completion"])
+        assert page.texts(f".tokens[data-rollout='{number}'] [data-token]") == words
+    assert page.texts(".rollout .verdict") == ["correct"] * 2 + ["incorrect"] * 2 + ["not scored"]
     page.choose(2)
     assert "What is graded?" in page.text("#chosen .prompt")
-    assert len(page.all(".rollout")) == 3
     assert "mean reward 0.5" in page.text("#chosen")
     page.choose(1)
-    assert "All scored rollouts are correct" in page.text("#keytokens")
+    assert "All 2 scored rollouts are correct: there is nothing to compare" in page.text("#keytokens")
+    assert not page.all("#keytokens table")
     assert [row.get_attribute("data-index") for row in page.all("#list [aria-current=true]")] == ["1"]
-    assert page.complaints() == []
+    assert page.is_well()
 
 
 def test_hover_shows_what_explain_says(driver, small, table):
     page = Page(driver, small)
-    page.one(".tokens [data-token]")
     looked_at = set()
     for number in range(4):
         for place, token in enumerate(page.tokens(number)):
@@ -85,24 +74,21 @@ def test_hover_shows_what_explain_says(driver, small, table):
             page.hover(token)
             place_shown = f"rollout {number + 1}, token {place + 1}"
             page.wait(lambda text=place_shown: text in page.text("#card .quiet"))
-            expected = table.rows()[unit]
-            card = page.card()
-            for name in "abcd":
+            expected, card = table.rows()[unit], page.card()
+            for name in ("a", "b", "c", "d", "occurrences"):
                 assert int(card[name]) == expected[name]
             for name in ("fisher_p", "permutation_p", "adjusted_p", "information_gain", "direction"):
                 assert float(card[name]) == pytest.approx(expected[name], rel=5e-3), name
             for name in ("cohen_h", "value"):
                 assert float(card[name]) == pytest.approx(expected[name], abs=5.1e-4), name
-            assert int(card["occurrences"]) == expected["occurrences"]
-            for shown, name in zip(card["tf"].split(" / "), ("tf_correct", "tf_incorrect"), strict=True):
-                assert float(shown) == pytest.approx(expected[name], rel=5e-3)
+            frequencies = [float(shown) for shown in card["tf"].split(" / ")]
+            assert frequencies == pytest.approx([expected["tf_correct"], expected["tf_incorrect"]], rel=5e-3)
             advantage = float(card["advantage"])
             assert advantage == pytest.approx(0.866 * (1 if number < 2 else -1), abs=1e-3)
             assert float(card["sum"]) == pytest.approx(advantage + expected["value"], abs=1.1e-3)
             extreme = expected["fisher_p"] == 1 and abs(expected["value"]) > 0.99
             assert bool(page.all("#card .remark")) == extreme
     assert looked_at == set(range(len(table)))
-    assert page.complaints() == []
 
 
 def shades(page, rollout):
@@ -111,27 +97,17 @@ def shades(page, rollout):
     return [next((name for name in of_token if name[0] in "cb" and name[1:].isdigit()), "") for of_token in names]
 
 
-def test_colour_by_value_advantage_or_sum(driver, small, table):
+def test_colours_and_kinds_of_rollouts(driver, small, table):
     page = Page(driver, small)
-    page.one(".tokens [data-token]")
     values = [float(table.value[unit]) for unit in table.unit_index[0, : len(page.tokens(0))]]
     signs = [shade[:1] for shade in shades(page, 0)]
     assert signs == ["" if abs(value) < 0.05 else "c" if value > 0 else "b" for value in values]
-    assert {"c", ""} <= set(signs)
     page.radio("view", "advantage")
-    assert set(shades(page, 0)) == {"c5"}
-    assert set(shades(page, 2)) == {"b5"}
+    assert (set(shades(page, 0)), set(shades(page, 2))) == ({"c5"}, {"b5"})
     page.radio("view", "sum")
     assert len(set(shades(page, 0))) > 1
     assert all(shade.startswith("c") for shade in shades(page, 0))
     assert "1.87" in page.text("#legend")
-    page.radio("view", "value")
-    assert [shade[:1] for shade in shades(page, 0)] == signs
-
-
-def test_only_correct_or_incorrect_rollouts(driver, small):
-    page = Page(driver, small)
-    page.one(".tokens [data-token]")
     for value, kinds in (("correct", (1, 0, 0)), ("incorrect", (0, 1, 0)), ("all", (1, 1, 1))):
         page.radio("show", value)
         shown = [section.is_displayed() for section in page.all(".rollout")]
@@ -140,7 +116,6 @@ def test_only_correct_or_incorrect_rollouts(driver, small):
 
 def test_key_tokens_lead_to_their_places(driver, small, table):
     page = Page(driver, small, width=800)
-    page.one("#keytokens tbody tr")
     heights = page.script("[...document.querySelectorAll('.keys .token')].map((label) => label.offsetHeight)")
     assert max(heights) < 1.5 * min(heights), "a word is broken"
     unit = next(i for i in range(len(table)) if table.occurrences[i] > 1 and table.a[i] == 0)
@@ -161,40 +136,30 @@ def test_key_tokens_lead_to_their_places(driver, small, table):
     page.one("#keytokens .unfold").click()
     assert len(page.all("#keytokens tbody tr")) == len(table) > rows
     page.all("#keytokens th button")[-1].click()
-    uses = [
-        int(cells[-1].text) for cells in (tr.find_elements("tag name", "td") for tr in page.all("#keytokens tbody tr"))
-    ]
+    uses = [int(text) for text in page.texts("#keytokens tbody td:last-child")]
     assert uses == sorted(table.occurrences.tolist(), reverse=True)
 
 
-def test_the_keyboard_moves_from_token_to_token(driver, small):
+def test_cards_by_keyboard_and_click(driver, small):
     page = Page(driver, small)
-    page.one(".tokens [data-token]")
     page.script("document.querySelector('.tokens').focus()")
-    page.keys(KEYS["right"], KEYS["right"], KEYS["right"], KEYS["left"])
+    page.keys("right", "right", "right", "left")
     page.wait(lambda: page.one("#card").is_displayed())
     assert page.text("#card .quiet").endswith("rollout 1, token 2")
-    page.keys(KEYS["escape"])
+    page.keys("escape")
     page.wait(lambda: not page.one("#card").is_displayed())
-
-
-def test_a_card_is_pinned_by_a_click_and_let_go_by_another(driver, small):
-    page = Page(driver, small)
-    page.one(".tokens [data-token]")
     first, second, *_ = page.tokens(0)
     page.hover(first)
     assert not page.all("#card.pinned")
     second.click()
     assert page.all("#card.pinned")
     page.hover(first)
-    assert page.text("#card .quiet").endswith("token 2")
-    first.click()
-    assert page.text("#card .quiet").endswith("token 1")
-    first.click()
-    assert not page.one("#card").is_displayed()
-    first.click()
-    page.one("#chosen .prompt").click()
-    assert not page.one("#card").is_displayed()
+    assert page.text("#card .quiet").endswith("token 2")  # a pinned card stays
+    for last in (first, page.one("#chosen .prompt")):
+        first.click()
+        assert page.text("#card .quiet").endswith("token 1")
+        last.click()
+        assert not page.one("#card").is_displayed()
 
 
 def test_search(driver, small):
@@ -211,24 +176,21 @@ def test_search(driver, small):
     assert look_for("rabbit", "1 prompt") == ["2"]
     assert look_for("a", "3 prompts") == ["0", "1", "2"]
     assert look_for("is 6", "1 prompt") == ["0"]
-    marked = [page.script("arguments[0].textContent", token) for token in page.all(".hit")]
-    assert marked == [" is", " 6", " is", " 6", " is", " 6"]
+    assert page.texts(".hit") == [" is", " 6", " is", " 6", " is", " 6"]
     assert look_for("nowhere", "0 prompts") == []
     search.clear()
-    search.send_keys(" \ue003")
+    search.send_keys(" ", KEYS["backspace"])
     page.wait(lambda: len(page.all("#list button")) == 3 and not page.all(".hit"))
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", [390, 1280])
 def test_narrow_and_dark(driver, small, width, dark):
     page = Page(driver, small, width=width, height=740, dark=dark)
     token = page.one(".tokens [data-token]")
-    assert page.sideways() == 0
     page.script("arguments[0].scrollIntoView({block: 'center'})", token)
     token.click()
     page.wait(lambda: page.one("#card").is_displayed())
-    assert page.sideways() == 0
     box = page.script("document.getElementById('card').getBoundingClientRect().toJSON()")
     assert 0 <= box["left"] < box["right"] <= width
     assert 0 <= box["top"] < box["bottom"] <= 740
@@ -238,22 +200,12 @@ def test_narrow_and_dark(driver, small, width, dark):
     page.picture(f"{'dark' if dark else 'light'}-{width}")
     page.one("#card [aria-label=Close]").click()
     assert not page.one("#card").is_displayed()
-    light = [int(part) for part in page.script("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)")]
-    assert (max(light[:3]) < 60) == dark
-    assert contrast(page, "#chosen .quiet") >= 4.5
-    border = page.script("getComputedStyle(document.querySelector('.swatches .c5')).borderBottomColor")
-    assert border == "rgb({}, {}, {})".format(*bytes.fromhex((DARK_CREDIT if dark else CREDIT)[1:]))
-    assert page.complaints() == []
+    assert (max(color(page, "body", "backgroundColor")) < 60) == dark
+    credit = list(bytes.fromhex((DARK_CREDIT if dark else CREDIT)[1:]))
+    assert color(page, ".swatches .c5", "borderBottomColor") == credit
+    assert page.is_well()
 
 
-def contrast(page, selector):
-    """The contrast of an element's text on the page's background (WCAG 2)."""
-
-    def luminance(of, name):
-        script = "getComputedStyle(document.querySelector(arguments[0]))[arguments[1]].match(/\\d+/g)"
-        parts = [int(part) / 255 for part in page.script(script, of, name)[:3]]
-        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    darker, lighter = sorted((luminance(selector, "color"), luminance("body", "backgroundColor")))
-    return (lighter + 0.05) / (darker + 0.05)
+def color(page, selector, name):
+    parts = page.script("getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]", selector, name)
+    return [int(part) for part in parts.partition("(")[2].rstrip(")").split(",")[:3]]

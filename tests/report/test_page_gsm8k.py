@@ -13,17 +13,12 @@ MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verificat
 
 
 @pytest.fixture(scope="module")
-def problems(shared):
+def gsm8k(shared, tmp_path_factory):
     path = shared / "data" / "groups" / "gsm8k_example_model_solutions.jsonl.gz"
     if not path.exists():
         pytest.skip(f"needs {path}")
-    return path
-
-
-@pytest.fixture(scope="module")
-def gsm8k(problems, tmp_path_factory):
     out = tmp_path_factory.mktemp("gsm8k") / "report.html"
-    return report(problems, "--tokenizer", "words", "--unnest", *MODELS, out=out)
+    return report(path, "--tokenizer", "words", "--unnest", *MODELS, out=out)
 
 
 def test_counts_in_the_documentation(gsm8k):

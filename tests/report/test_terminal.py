@@ -1,6 +1,5 @@
 """`ktae explain` as people run it: into a pipe, and on a terminal."""
 
-import json
 import os
 import pty
 import re
@@ -8,25 +7,21 @@ import subprocess
 import sys
 
 import pytest
+from page_browser import row, save
 
 from ktae.cli import main
 from ktae.pictures.style import BLAME, CREDIT
 
 pytest.importorskip("rich")
 
-ROWS = [
-    {"group": "sum", "prompt": "6 * 7?", "completion": f"it is {x}", "reward": float(x == 42)} for x in (42, 43, 42)
-]
+ROWS = [row("sum", f"it is {x}", float(x == 42), "6 * 7?") for x in (42, 43, 42)]
 SUM = ("--tokenizer", "words", "--group", "sum")
 HOSTILE = "\x1b[2Jwipe [bold red]tag[/] \N{RIGHT-TO-LEFT OVERRIDE}back"
 
 
 @pytest.fixture
 def rollouts(tmp_path):
-    rows = [*ROWS, {"group": "bad", "prompt": "p", "completion": HOSTILE, "reward": None}]
-    path = tmp_path / "r.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return save(tmp_path / "r.jsonl", [*ROWS, row("bad", HOSTILE, None)])
 
 
 @pytest.fixture
@@ -45,14 +40,14 @@ def test_piped_output_is_plain(rollouts):
     assert "row 1: correct, reward 1, rollout advantage +0.58\nit is 42\n" in out
     assert out.index("row 3: correct") < out.index("row 2: incorrect")
     cells = next(line.split() for line in out.splitlines() if line.startswith("' 42'"))
-    assert cells[3:8] == ["+1.000", "2/2", "0/1", "2", "0.333"]
+    assert cells[2:7] == ["+1.000", "2/2", "0/1", "2", "0.333"]
     assert "0 of 4 different tokens have an adjusted p of at most 0.05." in out
 
 
 def test_groups_are_listed(explained):
     out = explained()
     assert re.search(r"^ +1 +sum +3 +2 +6 \* 7\?", out, re.MULTILINE)
-    assert "2 groups, 1 with correct and other rollouts" in out
+    assert "4 rollouts, 2 groups, 1 groups with both outcomes, 1 unscored" in out
 
 
 def test_model_output_cannot_steer_the_terminal(explained):
@@ -82,38 +77,21 @@ def test_on_a_terminal_tokens_are_coloured(rollouts, monkeypatch):
     assert b"it is\x1b" in out
 
 
-def test_sorting_and_top(explained):
-    out = explained("--group", "sum", "--sort", "unit", "--top", "2")
+def test_top(explained):
+    out = explained("--group", "sum", "--top", "2")
     assert "2 more; --top 0 shows all" in out
-    rows = [line for line in out.splitlines() if line.startswith("'")]
-    ids = [int(re.search(r"\d{10,}", line)[0]) for line in rows]
-    assert ids == sorted(ids)
+    assert len([line for line in out.splitlines() if line.startswith("'")]) == 2
 
 
-def test_scored_files_keep_their_texts(rollouts, tmp_path, capsys):
-    out = tmp_path / "s.parquet"
-    assert main(["score", str(rollouts), "--tokenizer", "words", "--out", str(out)]) == 0
-    capsys.readouterr()
-    assert main(["explain", str(out), "--group", "sum"]) == 0
-    assert "' 42'" in capsys.readouterr().out
+def test_a_group_that_is_all_correct_has_a_sentence_in_place_of_a_table(rollouts, capsys):
+    above = ("--set", "correct_above=-1")
+    assert main(["explain", str(rollouts), *SUM, *above]) == 0
+    out = capsys.readouterr().out
+    assert "All 3 scored rollouts are correct: there is nothing to compare" in out
+    assert not any(word in out for word in ("Fisher", "shuffled p", "+1.000"))
 
 
 def test_token_ids_without_a_tokenizer(tmp_path, capsys):
-    path = tmp_path / "r.jsonl"
-    path.write_text("".join(json.dumps({"group": 1, "token_ids": [5, x], "reward": x}) + "\n" for x in (0, 1)))
+    path = save(tmp_path / "r.jsonl", [{"group": 1, "token_ids": [5, x], "reward": x} for x in (0, 1)])
     assert main(["explain", str(path), "--group", "1"]) == 0
     assert "\n<5><1>\n" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--group", "none"], "--group must be the label of a group in"),
-        (["--group", "sum", "--sort", "size"], "by must be one of group, unit"),
-        (["--top", "-1"], "--top must be >= 0, got -1"),
-        (["--group", "sum", "--permutations", "-1"], "permutations must be an integer >= 0, got -1"),
-    ],
-)
-def test_mistakes(rollouts, capsys, arguments, message):
-    assert main(["explain", str(rollouts), "--tokenizer", "words", *arguments]) == 2
-    assert message in capsys.readouterr().err

@@ -83,6 +83,10 @@ def test_chat_prompts_and_boxed_answers(monkeypatch, capsys, tmp_path):
     write(tmp_path / "rows.jsonl", [{**rows[0], "right": ""}, *rows[1:]])
     settings = ["--rewards", "[math_answer]", "--model.path", "model", "--trl.max_completion_length", "125"]
     settings += ["--data", "{source: rows.jsonl, prompt: '{question}', answer: '{right}', chat: true, test_rows: 4}"]
+    blank = "ktae: rows.jsonl: answers must be one or more texts, none blank; "
+    blank += "got [''] in {'question': '0 S1 +1 ?', 'right': ''}"
+    assert dry_run(monkeypatch, capsys, tmp_path, *settings) == (2, "", f"{blank}\n")
+    write(tmp_path / "rows.jsonl", rows)
     code, plan, err = dry_run(monkeypatch, capsys, tmp_path, *settings)
     assert (code, err) == (0, "")
     assert "S1 +1 ? ans" in plan

@@ -20,22 +20,26 @@ ROLLOUT_ADVANTAGE, KEY_TOKEN_VALUES, TOKEN_ADVANTAGES = "rollout_advantage", "ke
 _ADDED = (ROW, GROUP, REWARD, TOKEN_IDS, TOKEN_TEXTS, ROLLOUT_ADVANTAGE, KEY_TOKEN_VALUES, TOKEN_ADVANTAGES)
 
 PROMPTS = ("prompt", "question", "problem", "input", "input_prompt", "query")
+# For each field of `Columns` the usual names, of which it is the first that is there.
 _NAMES = {
     "group": (
-        *("group", "group_id", "group_index", "prompt_id", "uid", "problem_id", "example_id", "question_id"),
+        *(GROUP, "group", "group_id", "group_index", "prompt_id", "uid", "problem_id", "example_id", "question_id"),
         *PROMPTS,
     ),
-    "reward": ("reward", "rewards", "score", "scores", "correct", "is_correct"),
-    "tokens": (TOKEN_IDS, "completion_ids", "response_ids"),
+    "reward": (REWARD, "reward", "rewards", "score", "scores", "correct", "is_correct"),
+    "tokens": (TOKEN_IDS, "completion_ids", "response_ids", "tokens"),
     "mask": ("mask", "completion_mask", "response_mask", "loss_mask", "token_loss_mask"),
     "prompt": PROMPTS,
+    "states": ("states",),
 }
+_IF_INTEGERS = ("tokens", "states")  # names that also stand for something else
 # One of the first is the completion; of the others one may be, or the reference solution.
 GENERATED = (
     *("completion", "completions", "response", "responses", "output", "outputs", "output_response"),
     *("generation", "generations", "generated_text", "model_output"),
 )
 _PERHAPS_GENERATED = ("text", "solution", "messages", "conversations")
+_OPTIONS = {"group": "--group-columns", "reward": "--reward-column", "completion": "--tokens-column or --text-column"}
 _POLICY = ("assistant", "gpt", "model", None)  # None: a message without a role
 _LOGGED_VALUE = "key_token_value"  # a rollout's mean, which KTAETrainer logs beside the rewards
 _LONGEST_LABEL = 40
@@ -44,26 +48,17 @@ _ABSENT = object()
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns; None where there is none. `a.b` is the field b of the object in column a.
+    """Names of columns; None where there is none. `a.b` is the field b of the object in column a."""
 
-    Attributes:
-        group: rollouts that agree in all of these columns form a group.
-        reward: the outcome reward: a number, true or false, or null for an unscored rollout.
-        tokens: the completion's token ids, a list of integers >= 0.
-        mask: a list of 0 and 1 as long as the tokens; 1 marks those that the policy generated. All of them if None.
-            It may cover the response only, if the tokens begin with the prompt and `response_length` says so.
-        text: the completion, a text or a list of chat messages.
-        prompt: the prompt, a text or a list of chat messages; shown only.
-        states: a list of integers as long as the tokens: the unit of each token, for estimators that take it.
-    """
-
-    group: tuple[str, ...]
-    reward: str
-    tokens: str | None = None
+    group: tuple[str, ...]  # rollouts that agree in all of these form a group
+    reward: str  # the outcome reward: a number, true or false, or null for an unscored rollout
+    tokens: str | None = None  # the completion's token ids, a list of integers >= 0
+    # A list of 0 and 1 as long as the tokens; 1 marks those that the policy generated, all of them if None. It may
+    # cover the response only, if the tokens begin with the prompt and `response_length` says so.
     mask: str | None = None
-    text: str | None = None
-    prompt: str | None = None
-    states: str | None = None
+    text: str | None = None  # the completion, a text or a list of chat messages
+    prompt: str | None = None  # a text or a list of chat messages; shown only
+    states: str | None = None  # a list of integers as long as the tokens: each one's unit, for estimators that take it
 
     def __post_init__(self) -> None:
         if not self.group:
@@ -87,29 +82,17 @@ class Columns:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One row.
+    """One row."""
 
-    Attributes:
-        row: its line in JSON lines, else the number of the row in its file, from 1; counted on through a folder.
-        group: the group's label, such as "grpo/10/3"; see `label`.
-        prompt: as text, messages one after the other; "" if unknown.
-        parts: the completion's text in pieces, each with whether the policy wrote it; None if only ids are known.
-        token_ids: None if only the text is known.
-        mask: None if all tokens count.
-        reward: NaN if unscored.
-        data: all columns of the row.
-        states: one a token; None if there are none.
-    """
-
-    row: int
-    group: str
-    prompt: str
-    parts: tuple[tuple[str, bool], ...] | None
-    token_ids: list[int] | None
-    mask: list[int] | None
-    reward: float
-    data: dict[str, Any]
-    states: list[int] | None = None
+    row: int  # its line in JSON lines, else its number in the file, from 1; counted on through a folder
+    group: str  # the group's label, such as "grpo/10/3"; see `label`
+    prompt: str  # messages one after the other; "" if unknown
+    parts: tuple[tuple[str, bool], ...] | None  # pieces of text, each with whether it is the policy's; None if unknown
+    token_ids: list[int] | None  # None if only the text is known
+    mask: list[int] | None  # None if all tokens count
+    reward: float  # NaN if unscored
+    data: dict[str, Any]  # all columns of the row
+    states: list[int] | None = None  # one a token
 
     @property
     def text(self) -> str | None:
@@ -120,9 +103,8 @@ class Rollout:
 def columns_of(data: Mapping[str, Any], *, words: bool = False, **given: Any) -> Columns:
     """Recognises the columns from their names, and where these do not suffice from their values.
 
-    Group, reward, token ids, mask and prompt are the first of the usual names that is there. Besides the group's own
-    column, every step-like one (`STEPS`) tells groups apart. The reward of a table with `completion` and `advantage`
-    but no `reward`, TRL's and ms-swift's, is the column of numbers between those two.
+    Besides the group's own column, every step-like one (`STEPS`) tells groups apart. The reward of a table with
+    `completion` and `advantage` but no `reward`, TRL's and ms-swift's, is the column of numbers between those two.
 
     Args:
         data: a row, or several in one: for each column a value.
@@ -140,25 +122,18 @@ def columns_of(data: Mapping[str, Any], *, words: bool = False, **given: Any) ->
         for column in value if name == "group" else (value,):
             if value_of(data, column, _ABSENT) is _ABSENT:
                 raise ValueError(f"{name} names the column {column!r}, and the first rows have only {', '.join(data)}")
-    found: dict[str, Any] = {name: next((c for c in usual if c in data), None) for name, usual in _NAMES.items()}
-    for name in ("tokens", "states"):
-        if not found.get(name) and _are_integers(data.get(name)):
-            found[name] = name
-    found["group"] = found["group"] and (*(step for step in STEPS if step in data), found["group"])
-    if {GROUP, REWARD} <= data.keys():
-        found |= {"group": (GROUP,), "reward": REWARD}
-    advantage = next((name for name in ("advantage", "advantages") if name in data), None)
-    if "completion" in data and advantage and "reward" not in data and not {"reward"} & known.keys():
-        found["reward"] = _reward_function(data, advantage) or found["reward"]
-    has_tokens = bool(known.get("tokens") or found["tokens"])
-    found["text"] = known.get("text") or _completion(data, has_tokens and not words)
+    there = [name for name, value in data.items() if name not in _IF_INTEGERS or _are_integers(value)]
+    found: dict[str, Any] = {name: next((c for c in usual if c in there), None) for name, usual in _NAMES.items()}
+    if found["group"]:
+        found["group"] = (*(step for step in STEPS if step in data and GROUP not in data), found["group"])
+    if "completion" in data and not {"reward", REWARD} & {*data, *known}:
+        found["reward"] = _reward_function(data) or found["reward"]
+    found |= known
+    found["text"] = known.get("text") or _completion(data, bool(found["tokens"]) and not words)
     if words and found["text"] and "tokens" not in known:
         found["tokens"] = None
-    found |= known
-    options = {"group": "--group-columns", "reward": "--reward-column", "tokens": "--tokens-column or --text-column"}
-    for name, option in options.items():
-        if not found[name] and not (name == "tokens" and found["text"]):
-            what = "completion" if name == "tokens" else name
+    for what, option in _OPTIONS.items():
+        if not (found["tokens"] or found["text"] if what == "completion" else found[what]):
             raise ValueError(f"no column is known to hold the {what}; name it with {option}: one of {', '.join(data)}")
     if not found["tokens"]:
         found |= {name: None for name in ("mask", "states") if name not in known}
@@ -181,29 +156,27 @@ def parse_row(data: dict[str, Any], columns: Columns, row: int) -> Rollout:
     Raises:
         ValueError: a column is missing or holds something else than `Columns` says; the message names it.
     """
-    values: dict[str | None, Any] = {None: None}
-    for name in columns.used():
-        values[name] = value_of(data, name, _ABSENT)
-        if values[name] is _ABSENT:
-            raise ValueError(f"there is no {name}")
-    parts = states = token_ids = mask = None
-    if values[columns.text] is not None:
-        parts = messages_of(values[columns.text], str(columns.text))
-    if values[columns.tokens] is not None:
-        token_ids = _integers(values[columns.tokens], str(columns.tokens), 0, 2**63)
-        mask = _mask(values[columns.mask], columns, len(token_ids), data.get("response_length"))
-        if columns.states is not None:
-            states = _integers(values[columns.states], columns.states, -(2**63), 2**63)
-            _check_length(states, columns.states, columns, len(token_ids))
-    if parts is None and token_ids is None:
+    values: dict[str | None, Any] = {name: value_of(data, name, _ABSENT) for name in columns.used()}
+    if absent := [name for name, value in values.items() if value is _ABSENT]:
+        raise ValueError(f"there is no {absent[0]}")
+    values[None] = None
+    text, ids, prompt = values[columns.text], values[columns.tokens], values[columns.prompt]
+    if text is None and ids is None:
         raise ValueError(f"there is no completion: {columns.tokens or columns.text} is null")
-    prompt = values[columns.prompt]
+    mask = states = None
+    if ids is not None:
+        ids = _integers(ids, columns.tokens, 0, 2**63)
+        mask = _whole_mask(values[columns.mask], len(ids), data.get("response_length"))
+        if mask is not None:
+            mask = _integers(mask, columns.mask, 0, 2, (columns.tokens, len(ids)))
+        if columns.states is not None:
+            states = _integers(values[columns.states], columns.states, -(2**63), 2**63, (columns.tokens, len(ids)))
     return Rollout(
         row=row,
         group="/".join(label(values[name], name) for name in columns.group),
         prompt="" if prompt is None else _shown(prompt),
-        parts=parts,
-        token_ids=token_ids,
+        parts=None if text is None else messages_of(text, str(columns.text)),
+        token_ids=ids,
         mask=mask,
         reward=_reward(values[columns.reward], columns.reward),
         data=data,
@@ -229,10 +202,7 @@ def messages_of(content: Any, name: str) -> tuple[tuple[str, bool], ...]:
     """A text or chat messages as pieces, each with whether it is the policy's: only what an assistant says is.
 
     Tool calls and reasoning are the assistant's words too; a call is written as JSON. A line break stands between two
-    messages, and belongs to the second.
-
-    Raises:
-        ValueError: it is neither.
+    messages, and belongs to the second. Raises a ValueError if it is neither.
 
     >>> messages_of([{"role": "assistant", "content": "so"}, {"role": "tool", "content": [{"text": "7"}]}], "answer")
     (('so', True), ('\\n7', False))
@@ -264,12 +234,25 @@ def _completion(data: Mapping[str, Any], has_tokens: bool) -> str | None:
     for names in (GENERATED, _PERHAPS_GENERATED):
         found = [name for name in names if name in data and isinstance(data[name], str | list | None)]
         if len(found) > 1 and not has_tokens:
-            raise ValueError(
-                f"several columns may be the completion: {', '.join(found)}; name it: --text-column {found[0]}"
-            )
+            several = ", ".join(found)
+            raise ValueError(f"several columns may be the completion: {several}; name it: --text-column {found[0]}")
         if found:
             return found[0] if len(found) == 1 else None
     return None
+
+
+def _reward_function(data: Mapping[str, Any]) -> str | None:
+    """The one column of numbers between completion and advantage, if there is one; TRL names it after the function."""
+    names = list(data)
+    end = next((names.index(name) for name in ("advantage", "advantages") if name in data), 0)
+    between = names[names.index("completion") + 1 : end]
+    found = [c for c in between if c != _LOGGED_VALUE and isinstance(data[c], numbers.Real | None)]
+    if len(found) > 1:
+        raise ValueError(
+            f"several columns may be the reward: {', '.join(found)}; name the one that tells correctness: "
+            f"--reward-column {found[0]}"
+        )
+    return found[0] if found else None
 
 
 def _said(message: dict[str, Any]) -> str | None:
@@ -305,43 +288,27 @@ def _reward(value: Any, name: str) -> float:
     return float(value)
 
 
-def _mask(values: Any, columns: Columns, length: int, response_length: Any) -> list[int] | None:
-    mask = None if values is None else _integers(values, str(columns.mask), 0, 2)
-    # slime's tokens begin with the prompt's, its mask does not.
-    if isinstance(response_length, int) and 0 <= response_length < length and len(mask or []) in (0, response_length):
-        return [0] * (length - response_length) + (mask or [1] * response_length)
-    if mask is not None:
-        _check_length(mask, str(columns.mask), columns, length)
+def _whole_mask(mask: Any, length: int, response_length: Any) -> Any:
+    """slime's tokens begin with the prompt's, its mask does not."""
+    if isinstance(response_length, int) and 0 <= response_length < length:
+        if mask is None or mask == []:
+            mask = [1] * response_length
+        if isinstance(mask, list) and len(mask) == response_length:
+            return [0] * (length - response_length) + mask
     return mask
 
 
-def _check_length(values: list[int], name: str, columns: Columns, length: int) -> None:
-    if len(values) != length:
-        raise ValueError(f"{name} must be as long as {columns.tokens}, {length}, got {len(values)}")
-
-
-def _integers(values: Any, name: str, begin: int, end: int) -> list[int]:
+def _integers(values: Any, name: Any, begin: int, end: int, like: tuple[Any, int] | None = None) -> list[int]:
     if not isinstance(values, list):
         raise ValueError(f"{name} must be a list of integers in [{begin}, {end}), got {values!r:.60}")
     # One comparison a list where all is well: there are millions of lists.
     if values and not (set(map(type, values)) <= {int, bool} and min(values) >= begin and max(values) < end):
         wrong = next(v for v in values if type(v) not in (int, bool) or not begin <= v < end)
         raise ValueError(f"{name} must hold integers in [{begin}, {end}), got {wrong!r:.60}")
+    if like and len(values) != like[1]:
+        raise ValueError(f"{name} must be as long as {like[0]}, {like[1]}, got {len(values)}")
     return values
 
 
 def _are_integers(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int for value in values)
-
-
-def _reward_function(data: Mapping[str, Any], advantage: str) -> str | None:
-    """The one column of numbers between completion and advantage; TRL names it after the reward function."""
-    names = list(data)
-    between = names[names.index("completion") + 1 : names.index(advantage)]
-    found = [c for c in between if c != _LOGGED_VALUE and isinstance(data[c], numbers.Real | None)]
-    if len(found) > 1:
-        raise ValueError(
-            f"several columns may be the reward: {', '.join(found)}; name the one that tells correctness: "
-            f"--reward-column {found[0]}"
-        )
-    return found[0] if found else None

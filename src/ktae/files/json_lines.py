@@ -18,10 +18,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def append(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Adds one JSON line a row, in the place of a last line that a kill cut off.
-
-    Raises an OSError that names the file if it cannot be written, a full disk say.
-    """
+    """Adds one JSON line a row, in the place of a last line that a kill cut off; an OSError names the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("ab+") as file:
@@ -30,21 +27,16 @@ def append(path: Path, rows: list[dict[str, Any]]) -> None:
                 if file.read() != b"\n":
                     file.truncate(path.read_bytes().rfind(b"\n") + 1)
             file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
-    except OSError as error:
+    except OSError as error:  # a full disk, say, which the system reports without a name
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file, none if it does not exist; a last line cut off by a kill is left out.
-
-    Raises a ValueError that names the line if another one is not a JSON object.
-    """
-    rows = []
-    for number, row in enumerate(read_where_whole(path), start=1):
-        if row is None:
-            raise ValueError(f"{path}:{number}: not a JSON object")
-        rows.append(row)
-    return rows
+    """The rows, none if there is no file; a last line cut off by a kill is left out, any other bad one a ValueError."""
+    rows = list(read_where_whole(path))
+    if None in rows:
+        raise ValueError(f"{path}:{rows.index(None) + 1}: not a JSON object")
+    return [row for row in rows if row is not None]
 
 
 def read_where_whole(path: Path) -> Iterator[dict[str, Any] | None]:

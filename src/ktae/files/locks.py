@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import socket
 import uuid
@@ -11,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
-_held: set[int] = set()  # file descriptors
+_held: set[IO[str]] = set()
 
 
 @contextmanager
@@ -25,35 +25,27 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises:
         BlockingIOError: another process, or another call in this one, holds it; one line says who and since when.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder)):
-    ...     sorted(json.loads((Path(folder) / ".lock").read_text()))
-    ['host', 'pid', 'since']
     """
     file = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
     file.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    with file.open("a+") as lock:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock.fileno()).st_nlink == 0:  # its holder removed the file after we opened it
+                raise BlockingIOError
         except BlockingIOError:
-            os.close(descriptor)
-            raise BlockingIOError(f"{path} is being written to by {_holder(file)}") from None
-        if _is_still(file, descriptor):
-            break
-        os.close(descriptor)  # its holder removed the file after we opened it
-    _held.add(descriptor)
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now().isoformat(" ", "seconds")}
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps(holder).encode())
-    try:
-        yield
-    finally:
-        if descriptor in _held:  # not in a forked child
-            _held.remove(descriptor)
-            file.unlink(missing_ok=True)
-            os.close(descriptor)
+            lock.seek(0)
+            raise BlockingIOError(f"{path} is being written to by {lock.read() or 'another process'}") from None
+        _held.add(lock)
+        lock.truncate(0)
+        since = datetime.now().isoformat(" ", "seconds")
+        print(f"process {os.getpid()} on {socket.gethostname()} since {since}", file=lock, end="", flush=True)
+        try:
+            yield
+        finally:
+            if lock in _held:  # not in a forked child
+                _held.remove(lock)
+                file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -68,24 +60,10 @@ def unfinished(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _is_still(file: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(file.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
-def _holder(file: Path) -> str:
-    try:
-        return "process {pid} on {host} since {since}".format(**json.loads(file.read_text()))
-    except (OSError, ValueError, KeyError):  # it has only just begun or ended
-        return "another process"
-
-
 def _drop() -> None:
     """A forked worker that outlives its parent must not keep the parent's lock."""
     while _held:
-        os.close(_held.pop())
+        _held.pop().close()
 
 
 os.register_at_fork(after_in_child=_drop)

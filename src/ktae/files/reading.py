@@ -1,13 +1,11 @@
-"""Saved rollouts: rows of files of any format as `Rollout`s, malformed ones with their place and the reason.
-
-Which column is what follows from the names (`columns_of`) or is said by the caller.
-"""
+"""Saved rollouts: rows of files of any format as `Rollout`s, malformed ones with their place and the reason."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,25 +48,22 @@ def read_rollouts(
             merged |= {name: value for name, value in row.data.items() if merged.get(name) is None}
         if merged and len(ahead) >= _AHEAD:
             break
-    if not merged:  # all are malformed
-        yield from ahead
-        return
-    if not isinstance(columns, Columns):
+    if merged and not isinstance(columns, Columns):
         columns = columns_of(merged, **(columns or {}))
         on_columns(columns)
     file, before, last = None, 0, 0
-    for source in (ahead, rows):
-        for row in source:
-            if row.path != file:
-                file, before = row.path, before + last
-            last = row.row
-            if isinstance(row, Malformed):
-                yield row
-                continue
-            try:
-                yield parse_row(row.data, columns, before + row.row)
-            except ValueError as error:
-                yield Malformed(row.path, row.row, str(error))
+    for row in chain(ahead, rows):
+        if row.path != file:
+            file, before = row.path, before + last
+        last = row.row
+        if isinstance(row, Malformed):
+            yield row
+            continue
+        assert isinstance(columns, Columns)
+        try:
+            yield parse_row(row.data, columns, before + row.row)
+        except ValueError as error:
+            yield Malformed(row.path, row.row, str(error))
 
 
 def load_groups(
@@ -101,7 +96,9 @@ def several(rows: Iterator[Row | Malformed], unnest: Sequence[str] = ()) -> Iter
     for row in rows:
         if isinstance(row, Malformed):
             yield row
-        elif unnest:
+        elif not unnest:
+            yield from (Row(row.path, row.row, _turns(data, row.path)) for data in _unfolded(row.data))
+        else:
             shared = {name: value for name, value in row.data.items() if name not in unnest}
             for name in unnest:
                 part = row.data.get(name)
@@ -110,34 +107,27 @@ def several(rows: Iterator[Row | Malformed], unnest: Sequence[str] = ()) -> Iter
                 else:
                     reason = f"{name} must be an object that holds one rollout, got {part!r:.60}"
                     yield Malformed(row.path, row.row, reason)
-        else:
-            for data in _unfolded(row.data):
-                yield Row(row.path, row.row, _turns(data, row.path))
 
 
-def _unfolded(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _unfolded(data: dict[str, Any]) -> list[dict[str, Any]]:
     for name in (*GENERATED, "samples", "rollouts"):
         held = data.get(name)
         if not isinstance(held, list) or not held:
             continue
         if all(isinstance(item, dict) and not {"role", "content", "from"} & item.keys() for item in held):
             shared = {other: value for other, value in data.items() if other != name}
-            yield from ({**shared, **item} for item in held)
-            return
+            return [{**shared, **item} for item in held]
         if all(isinstance(item, str) for item in held) or all(isinstance(item, list) for item in held):
-            yield from _one_by_one(data, len(held))
-            return
+            return _one_by_one(data, len(held))
     content = data.get("content")  # NeMo-RL: every value is a list of one
     if isinstance(content, list) and len(content) == 1 and isinstance(data.get("rewards"), list):
-        yield from _one_by_one(data, 1)
-    else:
-        yield data
+        return _one_by_one(data, 1)
+    return [data]
 
 
-def _one_by_one(data: dict[str, Any], count: int) -> Iterator[dict[str, Any]]:
+def _one_by_one(data: dict[str, Any], count: int) -> list[dict[str, Any]]:
     lists = {name for name, value in data.items() if isinstance(value, list) and len(value) == count}
-    for i in range(count):
-        yield {name: value[i] if name in lists else value for name, value in data.items()}
+    return [{name: value[i] if name in lists else value for name, value in data.items()} for i in range(count)]
 
 
 def _turns(data: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Rows of files as other programs leave them: JSON lines, JSON and Parquet, compressed or not, damaged or not.
 
-What a file is follows from its bytes rather than its name. A row that cannot be read becomes a `Malformed`, with its
-place and the reason, and the rows around it are still read.
+What a file is follows from its bytes. A row that cannot be read becomes a `Malformed`, with its place and the reason,
+and the rows around it are still read.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from ktae.extras import require
 
@@ -28,15 +29,15 @@ _OF_A_ROW = {
     *("prompt", "question", "problem", "input", "query", "messages", "doc_id", "doc", "answer", "reward", "score"),
     *("completion", "response", "output", "generation", "model_response"),
 }
-_DEEPEST = 100  # brackets within brackets
-_LONGEST = 1 << 28  # bytes of one row
-_CHUNK = 1 << 20
+_DEEPEST = 100  # objects and lists within each other; those who write them recurse
+_TOO_DEEP = f"not usable JSON: nested more than {_DEEPEST} deep"
 _BATCH_ROWS = 256
 _SHOWN = 10  # malformed rows
-_BOM = b"\xef\xbb\xbf"
-_ZIPPED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")  # how gzip and zstd begin
-# A string, a bracket, or a quotation mark whose string ends in a later chunk.
-_PIECE = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[]["{}]', re.DOTALL)
+_GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"  # how they begin
+_ARRAY = re.compile(r"\s*\[\s*([]{]|$)")
+_BETWEEN = {*" \t\r\n,"}
+# Half of a surrogate pair, escaped, or a byte that is no UTF-8, as `surrogateescape` reads it.
+_NO_TEXT = re.compile(r"\\u[dD]|[\ud800-\udfff]")
 _T = TypeVar("_T")
 
 
@@ -62,12 +63,12 @@ class Malformed:
 
 
 def read_rows(path: Path) -> Iterator[Row | Malformed]:
-    """All rows of a file or folder, in order. Memory: one row, 256 rows of Parquet, or one object that holds all rows.
+    """All rows of a file or folder, in order. Memory: one line, 256 rows of Parquet, or the whole array or object.
 
     | the file holds                                        | rows                                                  |
     |-------------------------------------------------------|-------------------------------------------------------|
     | one JSON object a line                                | the objects; empty lines are passed over              |
-    | a JSON array                                          | its items                                             |
+    | a JSON array                                          | its items, as far as it is JSON                       |
     | an object in which the rows are under a key, any one  | those rows, with the object's step-like numbers       |
     | Parquet                                               | its rows                                              |
 
@@ -85,27 +86,21 @@ def read_rows(path: Path) -> Iterator[Row | Malformed]:
     for file in files_of(path):
         with file.open("rb") as source:
             head = source.read(4)
-        rows = _parquet(file) if file.suffix == ".parquet" or head == b"PAR1" else _json(file, head)
+        rows = _parquet(file) if file.suffix == ".parquet" or head == _PARQUET else _json(file, head)
         for number, data in rows:
             if isinstance(data, ValueError):
                 yield Malformed(file, number, str(data))
             else:
-                for part in _under_a_key(data):
-                    yield Row(file, number, part)
+                yield from (Row(file, number, part) for part in _under_a_key(data))
 
 
 def without_malformed(
     rows: Iterable[_T | Malformed], path: Path, *, strict: bool, found: list[Malformed] | None = None
 ) -> Iterator[_T]:
-    """The good rows. The bad ones are named on stderr, ten at most, and counted.
-
-    Args:
-        path: what is read, for the errors.
-        strict: raise a ValueError at the first bad row instead.
-        found: the bad ones are added to it.
+    """The good rows of `path`. The bad ones are added to `found`, named on stderr, ten at most, and counted.
 
     Raises:
-        ValueError: no row is good.
+        ValueError: no row is good; or, if `strict`, one is bad.
     """
     found = [] if found is None else found
     good = 0
@@ -144,8 +139,7 @@ def files_of(path: Path) -> list[Path]:
 
 def stem(path: Path) -> str:
     """The file's name without what says its format: `qwen2.5_a` for qwen2.5_a.jsonl.gz; a folder's whole name."""
-    suffix = next((suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(suffix)), "")
-    return path.name.removesuffix(suffix)
+    return re.sub(r"\.(jsonl?(\.gz|\.zst)?|parquet)$", "", path.name)
 
 
 def _under_a_key(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -154,133 +148,95 @@ def _under_a_key(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield data
         return
     shared = {name: value for name, value in data.items() if name in STEPS and not isinstance(value, list | dict)}
-    for item in lists[0]:
-        yield {**shared, **item}
+    yield from ({**shared, **item} for item in lists[0])
 
 
 def _json(file: Path, head: bytes) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     number = 0
     try:
-        with _opened(file, head) as source:
-            begin = source.peek(1).removeprefix(_BOM).lstrip()
-            source.read(len(_BOM) if source.peek(3).startswith(_BOM) else 0)
-            lines = ".jsonl" in file.name
-            if re.match(rb"\[\s*[]{]", begin) or (begin.startswith(b"[") and not lines):
-                texts = enumerate(_items(source), start=1)
-            elif lines:
-                texts = enumerate(_lines(source), start=1)
-            else:
-                texts = _document(source)
-            for number, text in texts:
-                if len(text) > _LONGEST:
-                    raise ValueError(f"{file}:{number}: a row must have at most {_LONGEST:,} bytes, and this has more")
-                if text.strip():
-                    yield number, _parsed(text)
+        with io.TextIOWrapper(_opened(file, head), "utf-8-sig", "surrogateescape", newline="\n") as source:
+            for number, row in enumerate(_values(source, lines=".jsonl" in file.name), start=1):
+                if row is not None:
+                    yield number, row
     except (EOFError, zlib.error, OSError) as error:
-        if not head.startswith(_ZIPPED):
+        if not head.startswith((_GZIP, _ZSTD)):
             raise
         yield number + 1, ValueError(f"the compressed file is damaged, and what follows is lost: {error}")
 
 
-class _AsFarAsItGoes(io.RawIOBase):
-    """A gzip file that gives all it has before it raises an error: its checksum is at the end."""
-
-    def __init__(self, file: Path) -> None:
-        self._stream = gzip.GzipFile(file)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self._stream.readinto1(buffer)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
+def _opened(file: Path, head: bytes) -> Any:
+    if head.startswith(_GZIP):
+        return gzip.open(file)
+    if head.startswith(_ZSTD):
+        return io.BufferedReader(require("pyarrow", extra="report").input_stream(file, compression="zstd"))
+    return file.open("rb")
 
 
-def _opened(file: Path, head: bytes) -> io.BufferedReader:
-    raw: Any
-    if head.startswith(_ZIPPED[0]):
-        raw = _AsFarAsItGoes(file)
-    elif head.startswith(_ZIPPED[1]):
-        raw = require("pyarrow", extra="report").input_stream(file, compression="zstd")
-    else:
-        raw = file.open("rb", buffering=0)
-    return io.BufferedReader(raw)
-
-
-def _lines(source: BinaryIO) -> Iterator[bytes]:
-    return iter(lambda: source.readline(_LONGEST + 1), b"")
-
-
-def _document(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """One object over several lines; or JSON lines. Either may be damaged."""
-    first = source.readline(_LONGEST + 1)
-    if isinstance(_parsed(first), dict):
-        yield 1, first
-        yield from enumerate(_lines(source), start=2)
-        return
-    text = first + source.read(_LONGEST + 1 - len(first))
-    is_indented = text[len(first) :].startswith((b" ", b"\t", b"\r", b"]")) or len(first) == len(text)
-    if len(text) > _LONGEST or isinstance(_parsed(text), dict):
-        yield 1, text
-    elif is_indented and b"[" in text:  # damaged, and its rows are under a key
-        yield from enumerate(_items(io.BytesIO(text[text.index(b"[") :])), start=1)
-    else:
-        yield from enumerate(text.split(b"\n"), start=1)
-
-
-def _items(source: io.BufferedReader | io.BytesIO) -> Iterator[bytes]:
-    """The texts of an array's items, cut at their brackets: one that is no JSON does not spoil the others."""
-    text, depth, begin, end = b"", 0, 0, 0
-    for chunk in iter(lambda: source.read1(_CHUNK), b""):
-        text, begin, end = text[begin:] + chunk, 0, end - begin
-        if len(text) > _LONGEST + _CHUNK:
+def _values(source: TextIO, lines: bool) -> Iterator[dict[str, Any] | ValueError | None]:
+    """A row or what is wrong with it for each line or item; None for an empty line."""
+    ahead = []
+    for line in source:
+        ahead.append(line)
+        if line.strip():
             break
-        for piece in _PIECE.finditer(text, end):
-            if piece[0] == b'"':
-                break
-            end = piece.end()
-            depth += (piece[0] in b"[{") - (piece[0] in b"]}")
-            if piece[0] in b"[{" and depth == 1:
-                begin = end
-            elif depth == 0:
-                if left := text[begin : piece.start()].strip(b", \t\r\n"):
-                    yield left
-                begin = end
-            elif depth == 1:
-                yield text[begin:end].lstrip(b", \t\r\n")
-                begin = end
-    if left := text[begin:].strip(b", \t\r\n"):
-        yield left
-    elif depth > 0:
-        yield b"]"  # which is no JSON: the array does not end
+    first = "".join(ahead)
+    if _ARRAY.match(first) or (not lines and first.lstrip().startswith("[")):
+        yield from _items(first + source.read())
+        return
+    if not lines and isinstance(_parsed(first), ValueError):  # one object over several lines, or a damaged line
+        rest = source.read()
+        if isinstance(_parsed(first + rest), dict):
+            ahead, rest = [first + rest], ""
+        source = io.StringIO(rest)
+    yield from (_parsed(line) if line.strip() else None for line in chain(ahead, source))
 
 
-def _parsed(text: bytes) -> dict[str, Any] | ValueError:
-    if text.count(b"[") + text.count(b"{") > _DEEPEST and _depth(text) > _DEEPEST:
-        return ValueError(f"not usable JSON: nested more than {_DEEPEST} deep")
+def _items(text: str) -> Iterator[dict[str, Any] | ValueError]:
+    """The items of an array, up to the first that is no JSON."""
+    decode, at = json.JSONDecoder().raw_decode, text.index("[") + 1
+    while True:
+        while text[at : at + 1] in _BETWEEN:
+            at += 1
+        if text.startswith("]", at) and not text[at + 1 :].strip():
+            return
+        begin = at
+        try:
+            data, at = decode(text, begin)
+        except (ValueError, RecursionError) as error:
+            yield ValueError(f"not valid JSON, and what follows is lost: {error}")
+            return
+        yield _checked(data, text[begin:at])
+
+
+def _parsed(text: str) -> dict[str, Any] | ValueError:
     try:
-        data = json.loads(text.decode())
-    except (ValueError, RecursionError) as error:  # bytes that are not UTF-8 as well
+        return _checked(json.loads(text), text)
+    except RecursionError:
+        return ValueError(_TOO_DEEP)
+    except ValueError as error:
         return ValueError(f"not valid JSON: {error}")
+
+
+def _checked(data: Any, text: str) -> dict[str, Any] | ValueError:
+    """The row that `text` holds, or why none of our writers could write it."""
     if not isinstance(data, dict):
         return ValueError(f"a row must be a JSON object, got {type(data).__name__}")
-    if b"\\ud" in text.lower():
-        try:  # half of a surrogate pair can neither be written nor tokenised
+    if text.count("[") + text.count("{") > _DEEPEST and _is_deeper(data, _DEEPEST):
+        return ValueError(_TOO_DEEP)
+    if ("\\u" in text or not text.isascii()) and _NO_TEXT.search(text):
+        try:
             json.dumps(data, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            return ValueError(f"not valid text: {error.object[error.start]!r} is half of a surrogate pair")
+            wrong = error.object[error.start]
+            return ValueError(f"not valid text: {wrong!r} is half of a surrogate pair, or a byte that is not UTF-8")
     return data
 
 
-def _depth(text: bytes) -> int:
-    depth = deepest = 0
-    for piece in _PIECE.finditer(text):
-        depth += (piece[0] in b"[{") - (piece[0] in b"]}")
-        deepest = max(deepest, depth)
-    return deepest
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(item, levels - 1) for item in inner)
 
 
 def open_parquet(file: Path) -> Any:
@@ -292,26 +248,24 @@ def open_parquet(file: Path) -> Any:
         raise ValueError(f"{file} cannot be read as Parquet: {_first_line(error)}") from error
     names = reader.schema_arrow.names
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise ValueError(
-            f"{file} must have columns with different names, got {twice[0]!r} {names.count(twice[0])} times"
-        )
+        count = names.count(twice[0])
+        raise ValueError(f"{file} must have columns with different names, got {twice[0]!r} {count} times")
     return reader
 
 
 def _parquet(file: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     arrow = require("pyarrow", extra="report")
     number = 0
+    batches = open_parquet(file).iter_batches(_BATCH_ROWS)
     try:
-        for batch in open_parquet(file).iter_batches(_BATCH_ROWS):
-            for data in plain_rows(arrow.Table.from_batches([batch])):
-                number += 1
-                yield number, data
+        for number, data in enumerate(chain.from_iterable(map(plain_rows, batches)), start=1):
+            yield number, data
     except (arrow.ArrowException, OSError) as error:
         yield number + 1, ValueError(f"the rows from here on cannot be read: {_first_line(error)}")
 
 
 def plain_rows(table: Any) -> list[dict[str, Any]]:
-    """A pyarrow.Table as Python values.
+    """The rows of a pyarrow.Table or RecordBatch as Python values.
 
     float32 goes by its shortest decimal: float32(0.1) is 0.1, and not above it. What Python has no value for, such as
     dates after the year 9999, is text.

@@ -6,7 +6,7 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 from ktae.extras import require
 
@@ -14,32 +14,14 @@ from ktae.extras import require
 _SPACELESS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
 _WORD = rf"\s*(?:(?={_SPACELESS}|[^\w\s])\X|(?:(?!{_SPACELESS})\w)+)|\s+"
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
-
-
-class Tokenizer(Protocol):
-    """What reports need of a tokenizer.
-
-    `encode` gives a text's token ids, no special tokens added. `texts` gives the text of each token where it stands,
-    white space included; joined they are the text of all. It takes one rollout's ids or those of a part of it, and the
-    text that they were encoded from, None if they were given. Ids that may be given lie below `size`; none may be if
-    it is None, since tokens are made from text alone.
-    """
-
-    @property
-    def size(self) -> int | None: ...
-
-    def encode(self, text: str) -> list[int]: ...
-
-    def texts(self, token_ids: Sequence[int], text: str | None) -> list[str]: ...
+_CUT = (
+    "--tokenizer words cuts scripts without spaces between words, such as Chinese, Japanese or Thai, into single "
+    "characters; a model's tokenizer would not"
+)
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """`words`, or a tokenizer by its name on the Hugging Face hub or the path of its folder.
-
-    Raises:
-        ImportError: transformers is not installed.
-        ValueError: there is no such tokenizer.
-    """
+    """`words`, or a tokenizer by its name on the Hugging Face hub or its folder; a ValueError if there is none."""
     if name == "words":
         return Words()
     try:
@@ -61,7 +43,7 @@ class Words:
     ['x', ' =', ' 4', '*', '7']
     """
 
-    size = None
+    size = None  # ids are made from text alone, and none may be given
 
     def __init__(self) -> None:
         regex = require("regex", extra="report")  # the standard library's knows no scripts and no graphemes
@@ -71,11 +53,7 @@ class Words:
     def encode(self, text: str) -> list[int]:
         if not self._said and not text.isascii() and self._spaceless.search(text):
             self._said = True
-            print(
-                "--tokenizer words cuts scripts without spaces between words, such as Chinese, Japanese or Thai, into "
-                "single characters; a model's tokenizer would not",
-                file=sys.stderr,
-            )
+            print(_CUT, file=sys.stderr)
         return [_word_id(word.strip()) for word in self._word.findall(text)]
 
     def texts(self, token_ids: Sequence[int], text: str | None) -> list[str]:
@@ -83,7 +61,7 @@ class Words:
 
 
 class ModelTokenizer:
-    """A tokenizer of transformers."""
+    """A tokenizer of transformers. Token ids that are given must lie below `size`."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -91,9 +69,15 @@ class ModelTokenizer:
         self._alone: dict[int, str] = {}
 
     def encode(self, text: str) -> list[int]:
+        """A text's token ids, no special tokens added."""
         return self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
     def texts(self, token_ids: Sequence[int], text: str | None) -> list[str]:
+        """The text of each token where it stands, white space included; joined they are the text of all.
+
+        Takes the ids of one rollout or of a part of it, and the text that they were encoded from, None if they were
+        given.
+        """
         for token_id in set(token_ids) - self._alone.keys():
             self._alone[token_id] = self._decode([token_id])
         # Nearly always a token reads the same wherever it stands. Not so: parts of a character, and the space that
@@ -116,6 +100,9 @@ class ModelTokenizer:
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         return self._tokenizer.decode(token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+Tokenizer = Words | ModelTokenizer
 
 
 @lru_cache(maxsize=1 << 16)

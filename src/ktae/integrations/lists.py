@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ktae.config import KTAEConfig
-from ktae.estimators import Estimator, Rollouts, token_values
-from ktae.integrations.credit import TokenCredit, choose
+from ktae.estimators import Rollouts
+from ktae.integrations.credit import TokenCredit
 
 _Rows = Sequence[Any] | Tensor | np.ndarray
 
@@ -28,10 +27,9 @@ def advantages(
     masks: _Rows | None,
     rewards: _Rows,
     groups: _Rows,
-    *,
-    config: KTAEConfig = KTAEConfig(),  # noqa: B008 (frozen)
-    estimator: Estimator | str | None = None,
     rollout_advantages: _Rows | None = None,
+    *,
+    credit: TokenCredit | None = None,
     **optional: _Rows | None,
 ) -> list[list[float]]:
     """Token advantages (A_i + V_it) * mask_it; V_it are key-token values if no other estimator is named.
@@ -42,10 +40,10 @@ def advantages(
         masks: for each rollout as many of 0 and 1; 1 marks the tokens the policy generated. None: it generated all.
         rewards: N outcome rewards. None or NaN marks an unscored rollout: its advantages are 0 and no table counts it.
         groups: N hashables, equal for the rollouts of one prompt: a uid, a number, a tuple.
-        config: the settings of the key tokens; for another estimator its `correct_above` alone.
-        estimator: an estimator's name, a function of `ktae.estimators.Rollouts` or its import path.
         rollout_advantages: the N rollout advantages A_i to add to; GRPO's by default. That of an unscored rollout is
             not looked at, and may be None.
+        credit: the estimator, made once for all batches of a run, whose traps it names (docs/metrics.md). By default
+            the paper's formula, and no traps.
         **optional: `states`, `log_probs` and `entropies`, each as long as `token_ids`, for estimators that take them.
 
     Returns:
@@ -55,14 +53,11 @@ def advantages(
         TypeError: an argument has an unsuitable type.
         ValueError: lengths differ or a value is out of contract; the message names the argument and the rollout.
 
-    >>> advantages([[5, 7], [5, 9, 5]], None, [1.0, 0.0], ["question 1", "question 1"], rollout_advantages=[1, -1])
+    >>> advantages([[5, 7], [5, 9, 5]], None, [1.0, 0.0], ["question 1", "question 1"], [1, -1])
     [[1.0, 2.0], [-1.0, -2.0, -1.0]]
     """
-    given = token_ids, masks, rewards, groups, rollout_advantages
-    batch = Batch(*given, correct_above=config.correct_above, **optional)
-    rollouts = batch.rollouts
-    value_BT = token_values(choose(config, estimator), rollouts)
-    return batch.ragged((rollouts.rollout_advantages.float()[:, None] + value_BT) * rollouts.mask)
+    rollouts, value_BT = _valued((token_ids, masks, rewards, groups, rollout_advantages), credit, optional)
+    return _ragged((rollouts.rollout_advantages.float()[:, None] + value_BT) * rollouts.mask, token_ids)
 
 
 def values(
@@ -70,79 +65,74 @@ def values(
     masks: _Rows | None,
     rewards: _Rows,
     groups: _Rows,
+    rollout_advantages: _Rows | None = None,
     *,
-    config: KTAEConfig = KTAEConfig(),  # noqa: B008 (frozen)
-    estimator: Estimator | str | None = None,
+    credit: TokenCredit | None = None,
     **optional: _Rows | None,
 ) -> list[list[float]]:
     """The values V_it alone, to be added to token advantages of your own.
 
-    Arguments, result and errors are those of `advantages`.
+    Arguments, result and errors are those of `advantages`; some estimators read the rollout advantages.
 
     >>> values([[5, 7], [5, 9, 5]], [[1, 1], [1, 1, 0]], [1.0, 0.0], [0, 0])
     [[0.0, 1.0], [0.0, -1.0, 0.0]]
     """
-    batch = Batch(token_ids, masks, rewards, groups, correct_above=config.correct_above, **optional)
-    return batch.ragged(token_values(choose(config, estimator), batch.rollouts))
+    return _ragged(_valued((token_ids, masks, rewards, groups, rollout_advantages), credit, optional)[1], token_ids)
 
 
-def of_run(credit: TokenCredit, *rollouts: Any, **optional: _Rows | None) -> list[list[float]]:
-    """`values` of one batch of a run, with its warnings, for the adapters. Arguments as those of `Batch`."""
-    batch = Batch(*rollouts, correct_above=credit.correct_above, **optional)
-    return batch.ragged(credit(batch.rollouts))
+def _valued(given: tuple, credit: TokenCredit | None, optional: dict[str, _Rows | None]) -> tuple[Rollouts, Tensor]:
+    """The lists as tensors, padded on the right, and their (N, T) values."""
+    token_ids, masks, rewards, groups, rollout_advantages = given
+    warn, credit = credit is not None, credit or TokenCredit()
+    ids = [_row("token_ids", row, values) for row, values in enumerate(token_ids)]
+    lengths = [len(values) for values in ids]
+    rewards_B = _numbers("rewards", rewards, len(ids))
+    if rollout_advantages is not None:
+        rollout_advantages = _numbers("rollout_advantages", rollout_advantages, len(ids))
+        for row in (~rollout_advantages.isfinite() & ~rewards_B.isnan()).nonzero().flatten().tolist():
+            raise ValueError(f"rollout_advantages must be finite, got {rollout_advantages[row]} at index {row}")
+        rollout_advantages = rollout_advantages.masked_fill(rewards_B.isnan(), 0.0)
+    _check_count("groups", groups, len(ids))
+    rollouts = Rollouts(
+        _padded("token_ids", ids, lengths).long(),
+        _padded("masks", [torch.ones(length) for length in lengths] if masks is None else masks, lengths),
+        rewards_B,
+        group_numbers(groups),
+        rollout_advantages,  # pyright: ignore[reportArgumentType] (None: GRPO's)
+        correct_above=credit.correct_above,
+        **{name: _padded(name, rows, lengths) for name, rows in optional.items() if rows is not None},
+    )
+    return rollouts, credit(rollouts, warn=warn)
 
 
-class Batch:
-    """The lists as `Rollouts`, padded on the right, and the way back. Arguments as those of `advantages`."""
+def group_numbers(groups: _Rows) -> Tensor:
+    """(N,) a number for each group."""
+    labels = [group.item() if isinstance(group, Tensor) else group for group in groups]  # tensors hash by identity
+    for row, label in enumerate(labels):
+        if label is None or not isinstance(label, Hashable) or label != label:
+            raise TypeError(f"groups[{row}] must be a hashable value other than None and NaN, got {label!r:.200}")
+    number_of = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    return torch.tensor([number_of[label] for label in labels])
 
-    def __init__(
-        self,
-        token_ids: _Rows,
-        masks: _Rows | None,
-        rewards: _Rows,
-        groups: _Rows,
-        rollout_advantages: _Rows | None = None,
-        *,
-        correct_above: float = 0.0,
-        **optional: _Rows | None,
-    ) -> None:
-        ids = [_row("token_ids", row, values) for row, values in enumerate(token_ids)]
-        self.lengths = [len(values) for values in ids]
-        rewards_B = _numbers("rewards", rewards, len(ids))
-        if rollout_advantages is not None:
-            rollout_advantages = _numbers("rollout_advantages", rollout_advantages, len(ids))
-            for row in (~rollout_advantages.isfinite() & ~rewards_B.isnan()).nonzero().flatten().tolist():
-                raise ValueError(f"rollout_advantages must be finite, got {rollout_advantages[row]} at index {row}")
-            rollout_advantages = rollout_advantages.masked_fill(rewards_B.isnan(), 0.0)
-        self.rollouts = Rollouts(
-            self._padded("token_ids", ids).long(),
-            self._padded("masks", [torch.ones(length) for length in self.lengths] if masks is None else masks),
-            rewards_B,
-            _numbered(groups, len(ids)),
-            rollout_advantages,  # pyright: ignore[reportArgumentType] (None: GRPO's)
-            correct_above=correct_above,
-            **{name: self._padded(name, rows) for name, rows in optional.items() if rows is not None},
-        )
 
-    def _padded(self, name: str, rows: _Rows) -> Tensor:
-        """(N, T), 0 after each rollout's end."""
-        _check_count(name, rows, len(self.lengths))
-        checked = [_row(name, row, values) for row, values in enumerate(rows)]
-        dtype = torch.float64 if any(len(values) and values.is_floating_point() for values in checked) else torch.long
-        # The tensor functions take no empty dimension; a masked column of padding changes nothing.
-        padded_BT = torch.zeros(len(checked), max([1, *self.lengths]), dtype=dtype)
-        for row, (values, length) in enumerate(zip(checked, self.lengths, strict=True)):
-            if len(values) != length:
-                raise ValueError(
-                    f"{name}[{row}] must be as long as token_ids[{row}]: expected {length} entries, got {len(values)}"
-                )
-            padded_BT[row, :length] = values
-        return padded_BT
+def _ragged(value_BT: Tensor, token_ids: _Rows) -> list[list[float]]:
+    return [row[: len(ids)] for row, ids in zip(value_BT.tolist(), token_ids, strict=True)]
 
-    def ragged(self, values_BT: Tensor) -> list[list[float]]:
-        """As long as the token ids; 0 in unscored rollouts."""
-        values_BT = values_BT.masked_fill(self.rollouts.rewards.isnan()[:, None], 0.0)
-        return [row[:length] for row, length in zip(values_BT.tolist(), self.lengths, strict=True)]
+
+def _padded(name: str, rows: _Rows, lengths: Sequence[int]) -> Tensor:
+    """(N, T), 0 after each rollout's end."""
+    _check_count(name, rows, len(lengths))
+    checked = [_row(name, row, values) for row, values in enumerate(rows)]
+    dtype = torch.float64 if any(len(values) and values.is_floating_point() for values in checked) else torch.long
+    # The tensor functions take no empty dimension; a masked column of padding changes nothing.
+    padded_BT = torch.zeros(len(checked), max([1, *lengths]), dtype=dtype)
+    for row, (values, length) in enumerate(zip(checked, lengths, strict=True)):
+        if len(values) != length:
+            raise ValueError(
+                f"{name}[{row}] must be as long as token_ids[{row}]: expected {length} entries, got {len(values)}"
+            )
+        padded_BT[row, :length] = values
+    return padded_BT
 
 
 def _check_count(name: str, values: _Rows, rows: int) -> None:
@@ -180,16 +170,3 @@ def _number(name: str, row: int, value: Any) -> Any:
     if not isinstance(value, numbers.Real | np.bool_):
         raise TypeError(f"{name}[{row}] must be a number or None, got {value!r:.200}")
     return value if isinstance(value, np.generic) else float(value)
-
-
-def _numbered(groups: _Rows, rows: int) -> Tensor:
-    """(N,) a number for each group. Tensors are hashed by identity, so their values are taken out first."""
-    _check_count("groups", groups, rows)
-    number_of: dict[Hashable, int] = {}
-    numbers_B = []
-    for row, group in enumerate(groups):
-        label = group.item() if isinstance(group, Tensor) else group
-        if label is None or not isinstance(label, Hashable) or label != label:
-            raise TypeError(f"groups[{row}] must be a hashable value other than None and NaN, got {group!r:.200}")
-        numbers_B.append(number_of.setdefault(label, len(number_of)))
-    return torch.tensor(numbers_B, dtype=torch.long)

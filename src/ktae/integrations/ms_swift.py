@@ -1,11 +1,6 @@
 """Token-level credit in ms-swift, on top of its GRPO advantages. Written for ms-swift 4.6.
 
-A plugin file of your own, given with `--external_plugins ktae_plugin.py`:
-
-    from ktae import KTAEConfig
-    from ktae.integrations import ms_swift
-
-    ms_swift.install(KTAEConfig())
+`install` goes into a plugin file of your own, given with `--external_plugins`: docs/integrations.md.
 """
 
 from __future__ import annotations
@@ -14,37 +9,28 @@ from typing import Any
 
 import torch
 
-from ktae.config import KTAEConfig
-from ktae.estimators import Estimator
 from ktae.integrations import lists
-from ktae.integrations.credit import TokenCredit, expect, rollout_means
+from ktae.integrations.credit import TokenCredit, expect, reward_column, rollout_means
 
 _IGNORED = -100  # the label of a token that is not trained on
 
 
-def install(
-    config: KTAEConfig = KTAEConfig(),  # noqa: B008 (frozen)
-    estimator: Estimator | str | None = None,
-    correctness_reward: str | None = None,
-) -> None:
-    """Makes `swift rlhf --rlhf_type grpo` of this process add an estimator's values to the advantages.
+def install(credit: TokenCredit, correctness_reward: str | None = None) -> None:
+    """Makes `swift rlhf --rlhf_type grpo` of this process add the estimator's values to the advantages.
 
-    Args:
-        config, estimator: as `TokenCredit`.
-        correctness_reward: name of the reward function that decides which rollouts are correct; may be omitted when
-            there is only one.
+    `correctness_reward` names the reward function that decides correctness; it may be omitted if there is only one.
     """
     from swift import rlhf_trainers  # pyright: ignore[reportMissingImports]
 
-    credit = TokenCredit(config, estimator, trainer="ms-swift's hook")
     rlhf_trainers.GRPOTrainer = with_credit(rlhf_trainers.GRPOTrainer, credit, correctness_reward)
 
 
 def with_credit(trainer: Any, credit: TokenCredit, correctness_reward: str | None = None) -> Any:
-    """A subclass of ms-swift's `GRPOTrainer` that adds the estimator's values to the advantages.
+    """A subclass of ms-swift's `GRPOTrainer` that adds the estimator's values where the completion mask is 1.
 
     Its constructor raises ValueError for a setting that erases or distorts token-level credit.
     """
+    credit.check_given("ms-swift's hook")
 
     class TokenTrainer(trainer):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -55,27 +41,32 @@ def with_credit(trainer: Any, credit: TokenCredit, correctness_reward: str | Non
             expect(self, "use_liger_loss", averages, False, option="--use_liger_kernel")
             expect(self, "--off_policy_sequence_mask_delta", "it goes by a rollout's mean advantage", None)
             expect(self, "template.sequence_parallel_size", split, 1, option="--sequence_parallel_size")
-            names = list(self.reward_func_names)
-            named = correctness_reward is not None or len(names) > 1
-            if named and names.count(correctness_reward) != 1:
-                raise ValueError(
-                    f"correctness_reward must name one of the reward functions {names}, got {correctness_reward!r}"
-                )
-            self._correctness_column = names.index(correctness_reward) if named else 0
+            self._correctness_column = reward_column(self.reward_func_names, correctness_reward)
 
         def _postprocess_batch(self, samples: list[Any], batch_encoded_inputs: list[dict[str, Any]]) -> None:
+            """The labels of a sample that are not ignored are, in order, the tokens at which its mask is 1."""
             super()._postprocess_batch(samples, batch_encoded_inputs)
             batches = [encoded["grpo_batch"] for encoded in batch_encoded_inputs]
-            means = [rollout_means(batch.advantages, batch.completion_mask).tolist() for batch in batches]
-            rows = iter(self._values(samples, [mean for part in means for mean in part]))
+            means = torch.cat([rollout_means(batch.advantages, batch.completion_mask) for batch in batches])
+            values = self._values(samples, means.tolist())
             for batch in batches:
-                add_to_advantages(batch, [next(rows) for _ in batch.advantages])
+                mask_BT, rows = batch.completion_mask.bool(), values[: len(batch.advantages)]
+                values = values[len(rows) :]
+                if mask_BT.sum(dim=1).tolist() != [len(row) for row in rows]:
+                    raise ValueError(
+                        "completion_mask must be 1 for as many tokens as a sample has labels, "
+                        f"{[len(row) for row in rows]}, got {mask_BT.sum(dim=1).tolist()}"
+                    )
+                added_BT = torch.zeros_like(batch.advantages)
+                added_BT[mask_BT] = torch.tensor([value for row in rows for value in row]).to(added_BT)
+                batch.advantages = batch.advantages + added_BT
 
         def _values(self, samples: list[Any], advantages: list[float]) -> list[list[float]]:
             """Of this process's samples, from the groups of all processes."""
             from accelerate.utils import gather_object
 
-            ids = [trained_ids(sample.encoded["labels"]) for sample in samples]
+            labels = [torch.as_tensor(sample.encoded["labels"]).flatten() for sample in samples]
+            ids = [row[row != _IGNORED].tolist() for row in labels]
             prompts = [sample.prompt_id for sample in samples]
             rollouts = gather_object(list(zip(ids, prompts, advantages, strict=True)))
             counts = gather_object([len(samples)])
@@ -84,27 +75,8 @@ def with_credit(trainer: Any, credit: TokenCredit, correctness_reward: str | Non
                 size = self.num_generations if self.model.training else self.num_generations_eval
                 groups = [place // size for place in range(len(rollouts))]
             rewards = self._rewards_per_func[:, self._correctness_column]
-            values = lists.of_run(credit, all_ids, None, rewards, groups, all_advantages)
+            values = lists.values(all_ids, None, rewards, groups, all_advantages, credit=credit)
             first = sum(counts[: self.accelerator.process_index])
             return values[first : first + len(samples)]
 
     return TokenTrainer
-
-
-def trained_ids(labels: Any) -> list[int]:
-    """The token ids that a sample is trained on, in order: its labels but for those that are ignored."""
-    return [label for label in torch.as_tensor(labels).flatten().tolist() if label != _IGNORED]
-
-
-def add_to_advantages(batch: Any, values: list[list[float]]) -> None:
-    """Adds each row's values to the (B, T) advantages at the places where its completion mask is 1, in order."""
-    mask_BT = batch.completion_mask.bool()
-    if mask_BT.sum(dim=1).tolist() != [len(row) for row in values]:
-        raise ValueError(
-            f"completion_mask must be 1 for as many tokens as a sample has labels, {[len(row) for row in values]}, "
-            f"got {mask_BT.sum(dim=1).tolist()}"
-        )
-    flat = torch.tensor([value for row in values for value in row], dtype=batch.advantages.dtype)
-    advantages_BT = batch.advantages.clone()
-    advantages_BT[mask_BT] += flat.to(advantages_BT.device)
-    batch.advantages = advantages_BT

@@ -10,17 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ktae.config import KTAEConfig
-from ktae.estimators import Estimator
 from ktae.integrations import lists
 from ktae.integrations.credit import TokenCredit, rollout_means
 
 
-def install(config: KTAEConfig = KTAEConfig(), estimator: Estimator | str | None = None) -> None:  # noqa: B008 (frozen)
-    """Makes `grpo_train` of this process add an estimator's values to the advantages; arguments as `TokenCredit`."""
+def install(credit: TokenCredit) -> None:
+    """Makes `grpo_train` of this process add the estimator's values to the advantages."""
     from nemo_rl.algorithms import grpo  # pyright: ignore[reportMissingImports]
 
-    create, credit = grpo._create_advantage_estimator, TokenCredit(config, estimator, trainer="NeMo-RL's hook")
+    create = grpo._create_advantage_estimator
     grpo._create_advantage_estimator = lambda master_config: TokenAdvantages(create(master_config), credit)
 
 
@@ -28,21 +26,17 @@ class TokenAdvantages:
     """A NeMo-RL advantage estimator that adds values to the advantages of another one."""
 
     def __init__(self, estimator: Any, credit: TokenCredit) -> None:
+        credit.check_given("NeMo-RL's hook")
         self.estimator, self.credit = estimator, credit
 
     def compute_advantage(
         self, prompt_ids: Tensor, rewards: Tensor, mask: Tensor, repeated_batch: Any = None, **kwargs: Any
     ) -> Tensor:
-        """(N, T) the other estimator's advantages plus values, which are 0 where `mask` is 0.
+        """(N, T) the other estimator's advantages plus values, which are 0 where `mask` (N, T) is 0.
 
-        Args:
-            prompt_ids: (N, P) the prompts' token ids. Equal rows are one group, as in NeMo-RL's own baselines.
-            rewards: (N,) outcome rewards.
-            mask: (N, T) 1 for the response tokens that are trained on.
-            repeated_batch: `repeated_batch["message_log"]` has each rollout's messages with `token_ids` and
-                `token_loss_mask`, which joined are the first of the T positions. All generated tokens count in the
-                tables, also those of rollouts that the mask drops as a whole.
-            **kwargs: for the other estimator.
+        Equal rows of `prompt_ids` (N, P) are a group, as in NeMo-RL's own baselines. `repeated_batch["message_log"]`
+        has each rollout's messages with `token_ids` and `token_loss_mask`, which joined are the first of the T
+        positions. All generated tokens count in the tables, also those of rollouts that the mask drops as a whole.
 
         Raises:
             ValueError: `repeated_batch` has no messages, as in NeMo-RL's loops that keep token ids with the workers.
@@ -55,16 +49,12 @@ class TokenAdvantages:
                 'token-level credit needs the token ids in repeated_batch["message_log"], which this training loop of '
                 "NeMo-RL does not hand to its estimator; grpo_train does"
             )
-        logs = repeated_batch["message_log"]
-        values = lists.of_run(
-            self.credit,
-            [torch.cat([message["token_ids"] for message in log]) for log in logs],
-            [torch.cat([message["token_loss_mask"] for message in log]) for log in logs],
-            rewards,
-            [tuple(prompt) for prompt in prompt_ids.tolist()],
-            rollout_means(advantages_BT, mask),
+        ids, masks = (
+            [torch.cat([message[name] for message in log]) for log in repeated_batch["message_log"]]
+            for name in ("token_ids", "token_loss_mask")
         )
+        prompts, means = map(tuple, prompt_ids.tolist()), rollout_means(advantages_BT, mask)
         value_BT = torch.zeros(mask.shape)
-        for row, value in enumerate(values):
-            value_BT[row, : len(value)] = torch.tensor(value)
+        for row, values in enumerate(lists.values(ids, masks, rewards, list(prompts), means, credit=self.credit)):
+            value_BT[row, : len(values)] = torch.tensor(values)
         return advantages_BT + value_BT.to(advantages_BT) * (mask != 0)

@@ -9,17 +9,14 @@ from typing import Any
 
 import torch
 
-from ktae.config import KTAEConfig
-from ktae.estimators import Estimator
 from ktae.integrations import lists
 from ktae.integrations.credit import TokenCredit, expect, rollout_means
 
 
-def install(config: KTAEConfig = KTAEConfig(), estimator: Estimator | str | None = None) -> None:  # noqa: B008 (frozen)
-    """Makes trainers of this process add an estimator's values to the advantages; arguments as `TokenCredit`."""
+def install(credit: TokenCredit) -> None:
+    """Makes trainers of this process add the estimator's values to the advantages."""
     from openrlhf.trainer import ppo_trainer  # pyright: ignore[reportMissingImports]
 
-    credit = TokenCredit(config, estimator, gives=["log_probs"], trainer="OpenRLHF")
     ppo_trainer.RemoteExperienceMaker = with_credit(ppo_trainer.RemoteExperienceMaker, credit)
 
 
@@ -28,6 +25,7 @@ def with_credit(maker: Any, credit: TokenCredit) -> Any:
 
     Its constructor raises ValueError for a setting that erases or distorts token-level credit.
     """
+    credit.check_given("OpenRLHF", "log_probs")
 
     class TokenExperienceMaker(maker):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -42,23 +40,19 @@ def with_credit(maker: Any, credit: TokenCredit) -> Any:
             the B places of its rollouts in the batch, where groups are consecutive."""
             rewards = torch.cat([part.rewards for part in experiences])  # length penalties will change theirs
             parts = super().compute_advantages_and_returns(experiences)
-            optional = {}
-            if "log_probs" in credit.needs:
-                optional["log_probs"] = [row for part in parts for row in part.action_log_probs]
-            values = iter(
-                lists.of_run(
-                    credit,
-                    [ids for part in parts for ids in part.sequences[:, -part.action_mask.shape[1] :]],
-                    [mask for part in parts for mask in part.action_mask],
-                    rewards.tolist(),
-                    [place // self.args.rollout.n_samples_per_prompt for part in parts for place in part.index],
-                    torch.cat([rollout_means(part.advantages, part.action_mask) for part in parts]),
-                    **optional,
-                )
+            known = "log_probs" in credit.needs
+            values = lists.values(
+                [ids for part in parts for ids in part.sequences[:, -part.action_mask.shape[1] :]],
+                [mask for part in parts for mask in part.action_mask],
+                rewards,
+                [place // self.args.rollout.n_samples_per_prompt for part in parts for place in part.index],
+                torch.cat([rollout_means(part.advantages, part.action_mask) for part in parts]),
+                credit=credit,
+                log_probs=[row for part in parts for row in part.action_log_probs] if known else None,
             )
             for part in parts:
-                rows = [next(values) for _ in part.index]
-                part.advantages = part.advantages + torch.tensor(rows, device=part.advantages.device)
+                mine, values = values[: len(part.index)], values[len(part.index) :]
+                part.advantages = part.advantages + torch.tensor(mine).to(part.advantages)
             return parts
 
     return TokenExperienceMaker

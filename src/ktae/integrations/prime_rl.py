@@ -8,17 +8,14 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from ktae.config import KTAEConfig
-from ktae.estimators import Estimator
 from ktae.integrations import lists
 from ktae.integrations.credit import TokenCredit
 
 
-def install(config: KTAEConfig = KTAEConfig(), estimator: Estimator | str | None = None) -> None:  # noqa: B008 (frozen)
-    """Makes the algorithm "grpo" of this process add an estimator's values; arguments as `TokenCredit`."""
+def install(credit: TokenCredit) -> None:
+    """Makes the algorithm "grpo" of this process add the estimator's values."""
     from prime_rl.orchestrator.algo import ALGORITHM_CLASSES  # pyright: ignore[reportMissingImports]
 
-    credit = TokenCredit(config, estimator, trainer="prime-rl's hook")
     ALGORITHM_CLASSES["grpo"] = with_credit(ALGORITHM_CLASSES["grpo"], credit)
 
 
@@ -28,6 +25,7 @@ def with_credit(algorithm: Any, credit: TokenCredit) -> Any:
     A rollout is a trace with its reward; its tokens are the sampled ones of the nodes that have advantages, in order.
     Traces without advantages (failed, not trainable) are left out.
     """
+    credit.check_given("prime-rl's hook")
 
     class TokenAlgorithm(algorithm):
         async def score_group(self, episodes: list[Any]) -> None:
@@ -37,13 +35,13 @@ def with_credit(algorithm: Any, credit: TokenCredit) -> Any:
             credited = [(trace, nodes) for trace, nodes in credited if nodes]
             if not credited:
                 return
-            values = lists.of_run(
-                credit,
+            values = lists.values(
                 [[i for node in nodes for i in itertools.compress(node.token_ids, node.mask)] for _, nodes in credited],
                 None,
                 [trace.reward for trace, _ in credited],
                 ["group"] * len(credited),
                 [nodes[0].advantages[0] for _, nodes in credited],
+                credit=credit,
             )
             for (_, nodes), rest in zip(credited, map(iter, values), strict=True):
                 for node in nodes:

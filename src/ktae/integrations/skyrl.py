@@ -17,9 +17,9 @@ def with_credit(trainer: Any, credit: TokenCredit) -> Any:
     """A subclass of a SkyRL trainer that adds the estimator's values to the advantages where the loss mask is 1.
 
     A rollout's reward is the sum of its rewards. What SkyRL logs of its advantages is without the values.
-    Log-probabilities are there for an estimator that needs them: `TokenCredit(estimator=..., gives=["log_probs"])`.
     Its constructor raises ValueError for a setting that erases or distorts token-level credit.
     """
+    credit.check_given("SkyRL", "log_probs")
 
     class TokenTrainer(trainer):
         def __init__(self, cfg: Any, *args: Any, **kwargs: Any) -> None:
@@ -34,14 +34,14 @@ def with_credit(trainer: Any, credit: TokenCredit) -> Any:
             """`sequences` (N, S) end with the T tokens of `loss_mask`, `rewards` and `advantages`, (N, T) each."""
             data = super().compute_advantages_and_returns(data)
             mask_NT, advantage_NT = data["loss_mask"], data["advantages"]
-            values = lists.of_run(
-                credit,
-                list(data["sequences"][:, -mask_NT.shape[1] :]),
-                list(mask_NT),
+            values = lists.values(
+                data["sequences"][:, -mask_NT.shape[1] :],
+                mask_NT,
                 data["rewards"].sum(dim=-1),
                 data.metadata["uids"],
                 rollout_means(advantage_NT, mask_NT),
-                log_probs=list(data["action_log_probs"]) if "log_probs" in credit.needs else None,
+                credit=credit,
+                log_probs=data["action_log_probs"] if "log_probs" in credit.needs else None,
             )
             data["advantages"] = advantage_NT + torch.tensor(values).to(advantage_NT)
             return data

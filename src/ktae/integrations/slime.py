@@ -30,18 +30,16 @@ def advantages(args: Any, rollout_data: dict[str, Any]) -> None:
 
 
 def set_advantages(args: Any, rollout_data: dict[str, Any], data_parallel_group: dist.ProcessGroup | None) -> None:
-    """A_i + V_it for each response token as "advantages", A_i alone as "returns".
+    """Sets `rollout_data["advantages"]` to A_i + V_it for each response token, "returns" to A_i alone.
 
     A_i is slime's `rewards` entry, normalised in the group unless `--disable-rewards-normalization` is given. With
     normalised rewards a rollout is correct when its reward is above its group's mean, which for rewards of two values
     is the higher one; otherwise when its reward is greater than `correct_above`.
 
     Args:
-        args: slime's arguments. `args.ktae`, which `--custom-config-path` can set, holds the fields of `KTAEConfig`,
-            `preset` and `estimator` (see `from_settings`).
+        args: slime's arguments. `args.ktae`, which `--custom-config-path` can set, holds settings (`from_settings`).
         rollout_data: lists over this rank's samples: `tokens` (prompt and response), `response_lengths`, `loss_masks`
-            (one entry a response token), `rewards`, `sample_indices` (consecutive in a group). "advantages" and
-            "returns" are set to lists of float32 tensors, one entry a response token, on the devices of `loss_masks`.
+            (one entry a response token), `rewards`, `sample_indices` (consecutive in a group).
         data_parallel_group: the ranks whose samples make up the batch; None for all processes.
 
     Raises:
@@ -60,20 +58,17 @@ def set_advantages(args: Any, rollout_data: dict[str, Any], data_parallel_group:
     gathered: list[Any] = [None] * dist.get_world_size(data_parallel_group)
     dist.all_gather_object(gathered, samples, group=data_parallel_group)
     ids, masks, rewards, groups = zip(*(sample for part in gathered for sample in part), strict=True)
-    values = lists.of_run(credit, ids, masks, rewards, groups, rewards)
+    values = lists.values(ids, masks, rewards, groups, rewards, credit=credit)
 
-    first = sum(len(part) for part in gathered[: dist.get_rank(data_parallel_group)])
-    rollout_data["returns"] = [
-        torch.full(mask.shape, float(reward), dtype=torch.float32, device=mask.device)
-        for mask, reward in zip(rollout_data["loss_masks"], rollout_data["rewards"], strict=True)
-    ]
-    rollout_data["advantages"] = [
-        returns + torch.tensor(value, device=returns.device)
-        for returns, value in zip(rollout_data["returns"], values[first : first + len(samples)], strict=True)
-    ]
+    mine = values[sum(map(len, gathered[: dist.get_rank(data_parallel_group)])) :][: len(samples)]
+    rollout_data["returns"], rollout_data["advantages"] = [], []
+    for row, reward, mask in zip(mine, rollout_data["rewards"], rollout_data["loss_masks"], strict=True):
+        returns = torch.full(mask.shape, float(reward), dtype=torch.float32, device=mask.device)
+        rollout_data["returns"].append(returns)
+        rollout_data["advantages"].append(returns + torch.tensor(row, dtype=torch.float32, device=mask.device))
 
 
 @functools.cache
 def _credit(settings: str) -> TokenCredit:
     """One a run: slime calls a function, which has no place for what lasts."""
-    return from_settings(json.loads(settings), "ktae", trainer="slime's hook")[0]
+    return from_settings(json.loads(settings), "ktae", "slime's hook")

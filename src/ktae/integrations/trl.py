@@ -12,7 +12,6 @@ from __future__ import annotations
 import inspect
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor
 from ktae.config import KTAEConfig
 from ktae.estimators import Estimator, Rollouts
 from ktae.extras import require
-from ktae.integrations.credit import States, TokenCredit, choose, rollout_means, state_rows
+from ktae.integrations.credit import States, TokenCredit, reward_column, rollout_means
 
 require("trl", extra="train")
 
@@ -62,9 +61,9 @@ class CorrectnessTrainer(GRPOTrainer):
         names = [getattr(function, "__name__", None) for function in listed]
         # TRL names reward models and other objects itself, and an environment adds a function of its own.
         if kwargs.get("environment_factory") is None and (correctness_reward is None or all(names)):
-            _correctness_column([name or str(f) for name, f in zip(names, listed, strict=True)], correctness_reward)
+            reward_column([name or str(f) for name, f in zip(names, listed, strict=True)], correctness_reward)
         super().__init__(model, reward_funcs, *args, **kwargs)
-        self._correctness_column = _correctness_column(self.reward_func_names, correctness_reward)
+        self._correctness_column = reward_column(self.reward_func_names, correctness_reward)
         self.correct_above = correct_above
 
     def _calculate_rewards(self, *rollouts: Any) -> Tensor:
@@ -81,10 +80,8 @@ class TokenAdvantageTrainer(CorrectnessTrainer):
 
     Args:
         *args, **kwargs: those of `CorrectnessTrainer`.
-        advantages: what gives V_it: the name of an estimator (docs/estimators.md), a function of `Rollouts`, its import
-            path `package.module:function`, or the settings of the key tokens. An estimator that cannot do without
-            log-probabilities or entropies gets the policy's, for which the model runs once more after generating.
-        correct_above: see `CorrectnessTrainer`; of key tokens it is a setting.
+        advantages, correct_above: what gives V_it, as the first arguments of `TokenCredit`. An estimator that cannot do
+            without log-probabilities or entropies gets the policy's, for which the model runs once more.
         states: a function of a rollout that returns the state in which each of its tokens was chosen, as many integers.
             The rollout is a mapping: token_ids, mask (0 for tool output), completion and the columns of the data.
 
@@ -92,8 +89,8 @@ class TokenAdvantageTrainer(CorrectnessTrainer):
     After a generation to train on, `latest_key_tokens` holds this process's token ids, values and mask, each (B, T).
 
     Raises:
-        TypeError, ValueError: the estimator is unknown or fails on a small batch, or `correctness_reward` is missing or
-            unknown: before the model is loaded. `off_policy_mask_threshold` is set: after that.
+        TypeError, ValueError: before the model is loaded: see `TokenCredit` and `CorrectnessTrainer`; after that:
+            `off_policy_mask_threshold` is set.
         RuntimeError: Unsloth has replaced TRL's trainer.
     """
 
@@ -108,15 +105,8 @@ class TokenAdvantageTrainer(CorrectnessTrainer):
         **kwargs: Any,
     ) -> None:
         _refuse_unsloth()
-        gives = ["log_probs", "entropies", *(["states"] if states else [])]
-        if isinstance(advantages, KTAEConfig):
-            self.credit = TokenCredit(advantages)
-        else:
-            config = KTAEConfig(correct_above=correct_above or 0.0)
-            self.credit = TokenCredit(config, advantages, gives=gives, trainer="a TokenAdvantageTrainer without states")
-        if correct_above not in (None, self.credit.correct_above):
-            raise ValueError(f"correct_above must be that of {advantages}, got {correct_above!r}")
-        self._states = states
+        self.credit = TokenCredit(advantages, correct_above, states)
+        self.credit.check_given("a TokenAdvantageTrainer without states=", "log_probs", "entropies", "states")
         super().__init__(*args, correct_above=self.credit.correct_above, **kwargs)
         if self.off_policy_mask_threshold is not None:
             raise ValueError(
@@ -154,16 +144,18 @@ class TokenAdvantageTrainer(CorrectnessTrainer):
         # Not the batch's masks: mask_truncated_completions has zeroed them for truncated rollouts, which still say
         # which tokens go with failure.
         masks = self._tool_mask or [[1] * len(row) for row in ids]
-        inside_BT, generated_BT = (_padded(values, ids_BT) for values in ([[1] * len(row) for row in ids], masks))
+        inside_BT, generated_BT = torch.zeros_like(ids_BT), torch.zeros_like(ids_BT)
+        for row, mask in enumerate(masks):
+            inside_BT[row, : len(mask)], generated_BT[row, : len(mask)] = 1, torch.tensor(mask, device=ids_BT.device)
         optional: dict[str, Tensor] = {}
         if {"log_probs", "entropies"} & set(self.credit.needs):
             optional |= self._policy(batch, inside_BT)
-        if self._states:
+        if self.credit.states:
             rollouts = [
                 row | {"token_ids": tokens, "mask": mask, "completion": completion}
                 for row, tokens, mask, completion in zip(scored, ids, masks, completions, strict=True)
             ]
-            optional["states"] = state_rows(self._states, rollouts, width).to(ids_BT.device)
+            optional["states"] = self.credit.state_rows(rollouts, width).to(ids_BT.device)
 
         def gather(local_BT: Tensor) -> Tensor:
             return cast(Tensor, self.accelerator.gather(self.accelerator.pad_across_processes(local_BT, dim=1)))
@@ -250,30 +242,9 @@ class KTAETrainer(TokenAdvantageTrainer):
 
     def __init__(self, *args: Any, ktae: KTAEConfig | None = None, **kwargs: Any) -> None:
         config = KTAEConfig() if ktae is None else ktae
-        choose(config, None)
+        if not isinstance(config, KTAEConfig):
+            raise TypeError(f"ktae must be a KTAEConfig, such as KTAEConfig(scale=8.0), got {ktae!r}")
         super().__init__(*args, advantages=config, **kwargs)
-
-
-def _padded(rows: Sequence[Sequence[int]], like_BT: Tensor) -> Tensor:
-    """The rows as integers of that shape, 0 after their ends."""
-    padded_BT = torch.zeros_like(like_BT)
-    for row, values in enumerate(rows):
-        padded_BT[row, : len(values)] = torch.tensor(values, device=like_BT.device)
-    return padded_BT
-
-
-def _correctness_column(names: list[str], correctness_reward: str | None) -> int:
-    if correctness_reward is None:
-        if len(names) > 1:
-            raise ValueError(
-                f"correctness_reward must name the reward function that decides correctness, one of {names}; got None"
-            )
-        return 0
-    if names.count(correctness_reward) != 1:
-        raise ValueError(
-            f"correctness_reward must name exactly one of the reward functions {names}, got {correctness_reward!r}"
-        )
-    return names.index(correctness_reward)
 
 
 def _refuse_unsloth() -> None:

@@ -3,10 +3,8 @@
     from ktae.integrations.trl_dynamic_sampling import DynamicSamplingTrainer
     trainer = DynamicSamplingTrainer(model, reward_funcs, args=GRPOConfig(loss_type="dapo", ...), train_dataset=...)
 
-Groups whose rewards are all equal teach nothing: they are dropped, and further problems are sampled until the batch
-is full. With key-token values:
-
-    class Trainer(KTAETrainer, DynamicSamplingTrainer): ...
+Groups whose rewards are all equal are dropped, and further problems sampled until the batch is full. With key-token
+values: `class Trainer(KTAETrainer, DynamicSamplingTrainer)`.
 """
 
 from __future__ import annotations
@@ -35,37 +33,32 @@ logger = logging.getLogger("ktae")
 
 @dataclass
 class _Rollout:
-    """Its problem, its entries of the lists that TRL's `_generate` returns first, and what reward functions logged.
-
-    The lists: prompt ids, completion ids, tool mask, completion, log-probabilities; None where TRL's is None.
-    """
-
     problem: dict[str, Any]
     generated: list[Any]
+    """Prompt ids, completion ids, tool mask, completion, log-probabilities; None where TRL has None."""
     logged: dict[str, Any]
+    """What reward functions logged."""
 
 
 class DynamicSamplingTrainer(CorrectnessTrainer):
     """`trl.GRPOTrainer` that trains on groups with reward variance, sampling further problems to fill the batch.
 
-    The reward that counts is the correctness reward alone, so that a length penalty cannot make a group of correct
-    rollouts look informative. Rollouts without a reward do not count. A further round samples as many problems as
-    the share of groups kept so far makes necessary, at most a full batch. Further problems are drawn from the
-    training set without those that the batch has had, in an order that depends only on the seed and the step: all
-    processes draw the same ones, and a resumed run draws what an uninterrupted one would have drawn. Evaluation is
-    not touched.
+    The correctness reward alone counts, so that a length penalty cannot make a group of correct rollouts look
+    informative; rollouts without one do not count. A further round samples as many problems as the share of groups
+    kept so far makes necessary, at most a full batch. They are drawn from the training set without those that the batch
+    has had, in an order that depends only on the seed and the step: the same on all processes and in a resumed run.
+    Evaluation is not touched.
 
     Args:
-        *args, **kwargs: those of `GRPOTrainer`, and `correctness_reward` as in `KTAETrainer`.
+        *args, **kwargs: those of `CorrectnessTrainer`.
         max_generation_rounds: generations at most for one batch.
-        when_short: if the batch is not full then: "fill" completes it with groups that have no variance (they have
-            no advantage but what another reward, a length penalty say, gives them, and count in the loss's
-            denominator), "stop" raises.
+        when_short: if the batch is not full then: "fill" completes it with groups without variance (they count in the
+            loss's denominator, and have the advantages that another reward gives them), "stop" raises.
 
     Logs `dynamic_sampling/*` (docs/metrics.md). TRL's `completions/*` metrics are averages over the rounds.
 
     Raises:
-        ValueError: a setting that this class cannot work with: an iterable dataset, images, environments.
+        ValueError: an iterable dataset, images or environments.
         RuntimeError: while training: the batch is not full after the last round and `when_short` is "stop".
     """
 
@@ -129,37 +122,43 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
                 scored = rewards_GF[:, self._correctness_column]
                 varied = scored[~scored.isnan()].unique().numel() > 1
                 (kept if varied else dropped).append((rollouts[first : first + size], rewards_GF))
-            if further is None:
-                further = self._further([group[0].problem for group, _ in kept + dropped])
-            missing = wanted - len(kept)
-            likely = math.ceil(missing * (len(kept) + len(dropped)) / len(kept)) if kept else wanted
-            ask = math.ceil(min(likely, wanted) / together) * together
-            problems = list(islice(further, ask if missing > 0 and rounds < self.max_generation_rounds else 0))
-            problems = problems[: len(problems) // together * together]
-            extra += len(problems)
-            rows = [problem for problem in problems for _ in range(size)]
-            share = len(rows) // processes
-            inputs = [dict(row) for row in rows[self.accelerator.process_index * share :][:share]]
+            if len(kept) < wanted and rounds < self.max_generation_rounds:
+                further = further or self._further([group[0].problem for group, _ in kept + dropped])
+                seen, missing = len(kept) + len(dropped), wanted - len(kept)
+                likely = math.ceil(missing * seen / len(kept)) if kept else wanted
+                problems = list(islice(further, math.ceil(min(likely, wanted) / together) * together))
+                problems = problems[: len(problems) // together * together]
+                extra += len(problems)
+                inputs = self._mine([dict(problem) for problem in problems for _ in range(size)])
 
         missing = max(wanted - len(kept), 0)
         if missing:
-            self._report_short(missing, wanted, rounds)
-        chosen = (kept + dropped[:missing])[:wanted]
+            message = (
+                f"dynamic sampling: {missing} of {wanted} groups are still without reward variance after {rounds} "
+                f"rounds of generation at step {self.state.global_step}"
+            )
+            if self.when_short == "stop":
+                raise RuntimeError(f"{message}. The problems are too easy or too hard for the model, or too few.")
+            if self.accelerator.is_main_process:
+                logger.warning("%s; the batch is filled up with such groups", message)
         all_rewards = torch.cat([rewards for _, rewards in kept + dropped])[:, self._correctness_column]
-        metrics = {
+        for name, value in {
             "rounds": rounds,
             "extra_prompts": extra,
             "dropped_groups": len(dropped) - missing,
             "surplus_groups": len(kept) - (wanted - missing),
             "filled_groups": missing,
             "reward": torch.nanmean(all_rewards).item(),
-        }
-        for name, value in metrics.items():
+        }.items():
             self._metrics["train"][f"dynamic_sampling/{name}"].append(float(value))
+        chosen = (kept + dropped[:missing])[:wanted]
         rollouts = [rollout for group, _ in chosen for rollout in group]
-        share = len(rollouts) // processes
-        first = self.accelerator.process_index * share
-        return rollouts[first : first + share], torch.cat([rewards for _, rewards in chosen])
+        return self._mine(rollouts), torch.cat([rewards for _, rewards in chosen])
+
+    def _mine(self, rows: list[Any]) -> list[Any]:
+        """This process's share."""
+        share = len(rows) // self.accelerator.num_processes
+        return rows[self.accelerator.process_index * share :][:share]
 
     def _round(self, inputs: list[dict[str, Any]]) -> tuple[list[_Rollout], Tensor]:
         """Samples and scores one round; the rollouts and rewards of all processes, group by group."""
@@ -172,14 +171,10 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
         rewards_NF = self._calculate_rewards(inputs, prompts, completions, completion_ids)
         logged = {name: list(values) for name, values in self._pending_extra_logs.items()}
         self._pending_extra_logs.clear()
-        rollouts = [
-            _Rollout(
-                row,
-                [None if column is None else column[index] for column in columns],
-                {name: values[index] for name, values in logged.items()},
-            )
-            for index, row in enumerate(inputs)
-        ]
+        rollouts = []
+        for index, row in enumerate(inputs):
+            generated = [None if column is None else column[index] for column in columns]
+            rollouts.append(_Rollout(row, generated, {name: values[index] for name, values in logged.items()}))
         return gather_object(rollouts), rewards_NF
 
     def _further(self, had: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -194,16 +189,6 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
             if (text := _text(problem)) not in seen:
                 seen.add(text)
                 yield problem
-
-    def _report_short(self, missing: int, wanted: int, rounds: int) -> None:
-        message = (
-            f"dynamic sampling: {missing} of {wanted} groups are still without reward variance after {rounds} "
-            f"rounds of generation at step {self.state.global_step}"
-        )
-        if self.when_short == "stop":
-            raise RuntimeError(f"{message}. The problems are too easy or too hard for the model, or too few.")
-        if self.accelerator.is_main_process:
-            logger.warning("%s; the batch is filled up with such groups", message)
 
 
 def _text(problem: dict[str, Any]) -> str:

@@ -3,9 +3,8 @@
     python -m verl.trainer.main_ppo trainer.v1.trainer_mode=ktae_sync algorithm.adv_estimator=grpo \
         +algorithm.ktae.term_frequency_weight=0 ...
 
-verl imports this module by itself where ktae is installed (entry point in the group `verl.plugins`), or when the
-environment says VERL_USE_EXTERNAL_MODULES=ktae.integrations.verl. It registers the trainers and changes nothing of
-verl's. Written for verl 0.9.1.
+verl imports this module by itself where ktae is installed (docs/verl.md). It registers the trainers and changes nothing
+of verl's. Written for verl 0.9.1.
 """
 
 # verl lives in an environment of its own: it pins other versions of transformers than TRL needs.
@@ -21,13 +20,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ktae.estimators import Rollouts
 from ktae.extras import require
-from ktae.integrations.credit import States, TokenCredit, expect, from_settings, rollout_means, state_rows
+from ktae.integrations.credit import TokenCredit, expect, from_settings, rollout_means
+from ktae.integrations.lists import group_numbers
 
 try:
     require("verl", extra="verl")
@@ -55,7 +54,7 @@ class _KeyTokenValues:
     """verl's own name of the trainer."""
 
     def __init__(self, config: DictConfig) -> None:
-        self.credit, self.states = token_credit(config)
+        self.credit = token_credit(config)
         loss = "actor_rollout_ref.actor.policy_loss.loss_mode"
         if OmegaConf.select(config, loss):
             expect(config, loss, "it averages the advantages of a rollout", other_than="geo_mean")
@@ -67,32 +66,33 @@ class _KeyTokenValues:
         one_row_a_rollout(batch.keys)
         # Before verl's own step: rollout correction may take tokens out of response_mask.
         optional = {VERLS_NAMES[name]: name for name in self.credit.needs if name != "states"}
-        rollouts = _read(batch, "responses", "response_mask", "rm_scores", "uid", *optional)
+        given = _read(batch, "responses", "response_mask", "rm_scores", "uid", *optional)
         batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]
         start = time.perf_counter()
         written = _read(batch, "advantages", "response_mask")
-        padded, trained_on = rollouts.to_padded_tensor(), written.to_padded_tensor()
-        values = {name: padded[field] for field, name in optional.items()}
-        if self.states:
-            rows = zip(rollouts["responses"].unbind(), rollouts["response_mask"].unbind(), rollouts["uid"], strict=True)
+        padded, trained_on = given.to_padded_tensor(), written.to_padded_tensor()
+        ids_BT, generated_BT = padded["responses"], padded["response_mask"]
+        advantage_BT, mask_BT = trained_on["advantages"], trained_on["response_mask"]
+        values = {name: padded[field] * generated_BT for field, name in optional.items()}
+        if self.credit.states:
+            rows = zip(given["responses"].unbind(), given["response_mask"].unbind(), given["uid"], strict=True)
             known = [{"token_ids": ids.tolist(), "mask": mask.tolist(), "uid": uid} for ids, mask, uid in rows]
-            values["states"] = state_rows(self.states, known, padded["responses"].shape[1])
-        advantage_BT, ktae_metrics = token_advantages(
-            self.credit,
-            trained_on["advantages"],
-            trained_on["response_mask"],
-            ids_BT=padded["responses"],
-            generated_BT=padded["response_mask"],
-            rewards_B=padded["rm_scores"].sum(dim=1),
-            uids=list(rollouts["uid"]),
-            is_padding=[tag.get("is_padding", False) for tag in batch.tags],
+            values["states"] = self.credit.state_rows(known, ids_BT.shape[1])
+        rollouts = Rollouts(
+            ids_BT,
+            generated_BT,
+            padded["rm_scores"].sum(dim=1),
+            group_numbers([str(uid) for uid in given["uid"]]),
+            rollout_means(advantage_BT, mask_BT),
+            correct_above=self.credit.correct_above,
             **values,
         )
+        is_padding = [tag.get("is_padding", False) for tag in batch.tags]
+        advantage_BT, ktae_metrics = token_advantages(self.credit, rollouts, advantage_BT, mask_BT, is_padding)
         nested = response_to_nested(advantage_BT, written["response_mask"])
         fields = TensorDict({"advantages": nested}, batch_size=len(batch))
         tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
-        metrics.update(ktae_metrics)
-        metrics["ktae/seconds"] = time.perf_counter() - start
+        metrics.update(ktae_metrics | {"ktae/seconds": time.perf_counter() - start})
         return batch
 
 
@@ -100,23 +100,16 @@ class _KeyTokenValues:
 class KTAETrainer(_KeyTokenValues, PPOTrainerSync):
     """verl's synchronous trainer with advantages (A_it + V_it) * mask_it.
 
-    A_it is what `algorithm.adv_estimator` computes, V the key-token value or another estimator's. A group is the rows
-    of one uid, wherever they are in the batch. A rollout is correct when the sum of its `rm_scores` (its reward before
-    any KL penalty) is greater than `correct_above`. The tables count all tokens that the policy generated, those that
-    rollout correction rejects included. verl's padding rows count nowhere. The returns, a critic's targets, stay the
-    estimator's.
-
-    Logs `ktae/*` (docs/metrics.md).
+    A_it is what `algorithm.adv_estimator` computes, V the key-token value or another estimator's. docs/verl.md says
+    what is taken from verl. Logs `ktae/*` (docs/metrics.md).
 
     Args:
-        config: verl's configuration. `algorithm.ktae` may hold the fields of `KTAEConfig`, `preset` ("paper",
-            "released" or "recommended"), which the fields given override, `estimator` (a name or an import path) and
-            `states` (the import path of a function of a rollout with token_ids, mask and uid).
+        config: verl's configuration; `algorithm.ktae` may hold settings (`ktae.integrations.credit.from_settings`). A
+            function of states gets a rollout with token_ids, mask and uid.
 
     Raises:
-        ValueError, TypeError: `algorithm.ktae` has an unknown key or a bad value, the estimator fails on a small batch,
-            or the policy loss erases token-level credit; on construction. A rollout consists of several rows; on the
-            first step.
+        ValueError, TypeError: on construction: a setting is unknown or bad, the estimator fails on a small batch, or
+            the policy loss erases token-level credit; on the first step: a rollout consists of several rows.
     """
 
     mode = "sync"
@@ -129,25 +122,18 @@ class KTAETrainerColocateAsync(_KeyTokenValues, PPOTrainerColocateAsync):
     mode = "colocate_async"
 
 
-def token_credit(config: DictConfig) -> tuple[TokenCredit, States | None]:
-    """The estimator and the function of states that verl's whole configuration asks for.
-
-    Raises:
-        ValueError, TypeError: a key is unknown or a value is out of range; the message names `algorithm.ktae.KEY`.
-    """
+def token_credit(config: DictConfig) -> TokenCredit:
+    """The estimator that verl's whole configuration asks for; errors as `from_settings`."""
     settings = config.algorithm.get("ktae")
     settings = OmegaConf.to_container(settings, resolve=True) if OmegaConf.is_config(settings) else settings
-    gives = ["log_probs", "states"]
+    given = ["log_probs", "states"]
     if not OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
-        gives.append("entropies")  # verl computes them with the old log-probabilities
-    return from_settings(settings, "algorithm.ktae", gives=gives, trainer="verl with these settings")
+        given.append("entropies")  # verl computes them with the old log-probabilities
+    return from_settings(settings, "algorithm.ktae", "verl with these settings", *given)
 
 
 def one_row_a_rollout(keys: list[str]) -> None:
-    """Raises a ValueError if a rollout is spread over several rows: their keys, UID_SESSION_INDEX, differ in the index.
-
-    The index counts the outputs of one rollout's agent loop.
-    """
+    """Refuses rollouts spread over several rows: keys, UID_SESSION_INDEX, that differ in the agent loop's output."""
     rows = Counter(key.rpartition("_")[0] for key in keys)
     session, number = rows.most_common(1)[0]
     if number > 1:
@@ -158,47 +144,15 @@ def one_row_a_rollout(keys: list[str]) -> None:
 
 
 def token_advantages(
-    credit: TokenCredit,
-    advantage_BT: Tensor,
-    mask_BT: Tensor,
-    *,
-    ids_BT: Tensor,
-    generated_BT: Tensor,
-    rewards_B: Tensor,
-    uids: Sequence[str],
-    is_padding: Sequence[bool],
-    **optional: Tensor,
+    credit: TokenCredit, rollouts: Rollouts, advantage_BT: Tensor, mask_BT: Tensor, is_padding: Sequence[bool]
 ) -> tuple[Tensor, dict[str, float]]:
-    """Adds an estimator's values to advantages.
+    """(B, T) verl's advantages plus values, 0 outside `mask_BT`, and the metrics that have something to average.
 
-    Args:
-        credit: the run's estimator.
-        advantage_BT, mask_BT: verl's advantages; 1 marks the tokens that are trained on.
-        ids_BT, generated_BT: the responses; 1 marks the tokens that the policy generated.
-        rewards_B: one outcome reward a rollout.
-        uids: equal for the rollouts of one prompt.
-        is_padding: True for rows that verl added to fill the batch.
-        **optional: (B, T) each: log_probs, entropies, states.
-
-    Returns:
-        (B, T) advantages, 0 outside `mask_BT`, and the metrics, without those that have nothing to average.
+    `rollouts` are as generated, `mask_BT` marks the tokens trained on, `is_padding` rows that verl added to the batch.
     """
     real_B = ~torch.tensor(is_padding)
-    _, group_B = np.unique(np.array(uids, dtype=str), return_inverse=True)
-    chosen = {name: value_BT[real_B] * generated_BT[real_B] for name, value_BT in optional.items()}
-    value_NT = credit(
-        Rollouts(
-            ids_BT[real_B],
-            generated_BT[real_B],
-            rewards_B[real_B],
-            torch.from_numpy(group_B)[real_B],
-            rollout_means(advantage_BT, mask_BT)[real_B],
-            correct_above=credit.correct_above,
-            **chosen,
-        )
-    )
     value_BT = torch.zeros_like(advantage_BT)
-    value_BT[real_B] = value_NT
+    value_BT[real_B] = credit(rollouts.rows(real_B)).to(value_BT)
     logged = {f"ktae/{name}": value for name, value in credit.metrics.items() if not math.isnan(value)}
     return (advantage_BT + value_BT) * mask_BT, logged
 

@@ -21,19 +21,12 @@ from ktae.extras import require
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample.
+    """How to sample."""
 
-    Attributes:
-        temperature: 0 takes the likeliest token.
-        top_p: smallest set of tokens of at least this probability; 1 keeps all.
-        max_tokens: at most so many generated tokens, the end token included.
-        seed: of the draws.
-    """
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    max_tokens: int = 3072
-    seed: int = 0
+    temperature: float = 0.0  # 0 takes the likeliest token
+    top_p: float = 1.0  # the smallest set of tokens of at least this probability; 1 keeps all
+    max_tokens: int = 3072  # at most so many generated tokens, the end token included
+    seed: int = 0  # of the draws
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
@@ -46,13 +39,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """A generated text.
-
-    Attributes:
-        text: without special tokens.
-        length: generated tokens, the end token included.
-        truncated: whether it was cut off at the limit.
-    """
+    """A generated text without special tokens, its tokens, the end token included, and whether the limit cut it off."""
 
     text: str
     length: int
@@ -69,16 +56,11 @@ def render(tokenizer: Any, problem: str, system: str) -> str:
 
 
 def plan_batches(lengths: Sequence[int], max_tokens: int, budget: int) -> list[list[int]]:
-    """Cuts prompts into batches of similar length.
+    """Cuts prompts of so many tokens into batches of similar length.
 
-    Args:
-        lengths: tokens of each prompt.
-        max_tokens: generated tokens at most.
-        budget: tokens that a batch may come to, prompts, padding and completions together. A prompt that is longer
-            by itself gets a batch of its own.
-
-    Returns:
-        The indices of each batch, longest prompts first, so that running out of memory shows at once.
+    A batch comes to at most `budget` tokens, prompts, padding and `max_tokens` of each completion together; a prompt
+    that is longer by itself gets a batch of its own. Returns the indices of each batch, longest prompts first, so that
+    running out of memory shows at once.
     """
     batches: list[list[int]] = []
     widest = 0
@@ -105,7 +87,7 @@ class TransformersBackend:
         self.model = model.eval()
         # LoRA's wrapper would keep the settings of one call for the next.
         self._generator = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.end_ids, self.not_used = read_generation_config(self._generator.generation_config, tokenizer)
+        self.end_ids, self.not_used = _split_settings(self._generator.generation_config, tokenizer)
 
     @torch.no_grad()
     def complete(
@@ -159,7 +141,7 @@ class VllmBackend:
             config = transformers.GenerationConfig.from_pretrained(path)
         except OSError:  # the checkpoint has none
             config = transformers.GenerationConfig.from_model_config(transformers.AutoConfig.from_pretrained(path))
-        self.end_ids, self.not_used = read_generation_config(config, tokenizer)
+        self.end_ids, self.not_used = _split_settings(config, tokenizer)
         self._vllm = importlib.import_module("vllm")
         # "vllm": no settings from the checkpoint.
         self._engine = self._vllm.LLM(model=path, dtype=dtype, generation_config="vllm")
@@ -176,32 +158,22 @@ class VllmBackend:
         return [Completion(out.text, len(out.token_ids), out.finish_reason == "length") for out in firsts]
 
 
-def read_generation_config(config: Any, tokenizer: Any) -> tuple[list[int], dict[str, Any]]:
-    """Splits a checkpoint's generation settings into the ids that end a completion and the rest, which is not used.
+def _split_settings(config: Any, tokenizer: Any) -> tuple[list[int], dict[str, Any]]:
+    """The ids that end a completion, sorted (chat models often have several), and the checkpoint's other settings.
 
-    With a temperature or a repetition penalty of their own, two models would be decoded differently, and greedy would
-    not be greedy.
-
-    Args:
-        config: a `transformers.GenerationConfig`.
-        tokenizer: the model's.
-
-    Returns:
-        The ids that end a completion, sorted (chat models often have several), and the other settings by name.
+    Those are not used: with a temperature or a repetition penalty of their own, two models would be decoded
+    differently, and greedy would not be greedy.
     """
     ends = config.eos_token_id  # one id, several or None
     end_ids = sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
-    said = config.to_diff_dict().items()
-    return end_ids, {
-        name: value for name, value in said if not re.match(r"_|output_|use_cache|\w+_(id|version)$", name)
-    }
+    unused = re.compile(r"(?!_|output_|use_cache|\w+_(id|version)$)")
+    return end_ids, {name: value for name, value in config.to_diff_dict().items() if unused.match(name)}
 
 
 def choose_backend(backend: Literal["auto", "vllm", "transformers"], model: str) -> str:
     """`vllm` or `transformers`; `auto` takes vLLM where it is installed, there is a GPU, and the model is no GGUF file.
 
-    Raises:
-        ValueError: vLLM is asked for and not installed, or for a GGUF file.
+    Raises a ValueError if vLLM is asked for and not installed, or for a GGUF file.
     """
     installed, gguf = importlib.util.find_spec("vllm") is not None, model.endswith(".gguf")
     if backend == "vllm" and not installed:
@@ -214,7 +186,7 @@ def choose_backend(backend: Literal["auto", "vllm", "transformers"], model: str)
 
 
 def generate(
-    backend: Any,
+    backend: TransformersBackend | VllmBackend,
     texts: Sequence[str],
     sampling: Sampling,
     seeds: Sequence[int],
@@ -222,18 +194,13 @@ def generate(
     budget: int,
     done: frozenset[int] = frozenset(),
 ) -> Iterator[dict[int, Completion]]:
-    """Completes every text, batch by batch.
+    """Completes every text, chat templates applied, and yields the completions of each batch by the text's index.
 
     Args:
-        backend: `TransformersBackend` or `VllmBackend`.
-        texts: what the model reads, chat templates applied.
-        sampling: how; its own seed is not used.
-        seeds: one a text.
+        backend, texts, sampling, seeds: see `TransformersBackend.complete`.
         budget: tokens a batch may come to; see `plan_batches`.
-        done: texts that are complete. A batch with others in it is generated whole: its draws belong together.
-
-    Yields:
-        For each batch, the completions by the text's index, without those that are `done`.
+        done: texts that are complete, and are left out. A batch with others in it is generated whole: its draws belong
+            together.
     """
     lengths = [len(ids) for ids in backend.tokenizer(list(texts))["input_ids"]]
     special_tokens = backend.tokenizer.chat_template is None

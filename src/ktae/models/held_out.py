@@ -12,16 +12,9 @@ from ktae.seeds import derived_seed
 
 @dataclass(frozen=True)
 class Answer:
-    """One completion of one problem.
+    """One completion of one problem: `Completion`, and its reward, None if the function could not score it."""
 
-    Attributes:
-        problem: index of the problem.
-        completion: its text, without special tokens.
-        length: generated tokens, the end-of-sequence token included.
-        reward: None if the reward function could not score it.
-    """
-
-    problem: int
+    problem: int  # its index
     completion: str
     length: int
     reward: float | None
@@ -39,21 +32,17 @@ def answer(
     seed: int = 0,
     chat_template_kwargs: dict[str, Any] | None = None,
 ) -> list[Answer]:
-    """Generates and scores completions of every problem.
+    """Generates and scores completions of every problem, problem by problem.
 
     Args:
         model, tokenizer: a causal language model and its tokenizer, which pads on the left.
         rows: a `datasets.Dataset` with `prompt`, `answer` and whatever else the reward function reads.
         reward: a reward function in TRL's form.
         max_completion_length: in tokens.
-        samples: completions a problem, drawn at temperature 1 from the whole vocabulary; None for a single
-            greedy one.
+        samples: completions a problem, drawn at temperature 1 from the whole vocabulary; None for one greedy one.
         batch_size: completions generated together.
         seed: of the draws; torch's global generators are left as they were.
         chat_template_kwargs: passed to the tokenizer's chat template.
-
-    Returns:
-        One `Answer` a completion, problem by problem.
     """
     sampling = Sampling(temperature=0.0 if samples is None else 1.0, max_tokens=max_completion_length)
     tasks = [index for index in range(len(rows)) for _ in range(samples or 1)]

@@ -26,19 +26,17 @@ class Model:
 
 
 def load_model(model: Model, trained: Path | None = None) -> tuple[Any, Any]:
-    """Loads a causal language model and its tokenizer.
+    """Loads a causal language model, on CPU and in `model.dtype`, and its tokenizer, padding on the left.
+
+    A tokenizer without a padding token pads with its end-of-sequence token.
 
     Args:
         model: the policy to start from.
         trained: a folder with weights trained from it, whole or as LoRA adapters, to load instead.
 
-    Returns:
-        The model, on CPU and in `model.dtype`, and the tokenizer, padding on the left. A tokenizer without a padding
-        token pads with its end-of-sequence token.
-
     Raises:
         FileNotFoundError: `model.path` names a package, a file or a folder that is not there.
-        ValueError: the tokenizer has neither a padding nor an end-of-sequence token.
+        ValueError: the tokenizer has no end-of-sequence token.
     """
     transformers = require("transformers", extra="train")
     if trained is not None and (trained / "adapter_config.json").exists():
@@ -46,8 +44,7 @@ def load_model(model: Model, trained: Path | None = None) -> tuple[Any, Any]:
         return require("peft", extra="train").PeftModel.from_pretrained(base, str(trained)), tokenizer
     path = str(trained) if trained is not None else model.path
     tokenizer = load_tokenizer(path)
-    if tokenizer.eos_token is None:
-        raise ValueError(f"the tokenizer of {model.path} has no end-of-sequence token, so completions cannot end")
+    _check_end(tokenizer, path)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     path, options = _located(path)
@@ -63,19 +60,8 @@ def load_tokenizer(path: str) -> Any:
     return auto.from_pretrained(located, padding_side="left", **options)
 
 
-def _located(path: str) -> tuple[str, dict[str, Any]]:
-    """A path as transformers takes it, and the arguments that go with it: a GGUF file is named in its folder."""
-    path = resolve(path)
-    if not path.endswith(".gguf"):
-        return path, {}
-    require("gguf", extra="train")
-    return str(Path(path).parent), {"gguf_file": Path(path).name}
-
-
 def resolve(path: str) -> str:
-    """The file system path behind `python:PACKAGE/PATH`; any other path unchanged.
-
-    The package is located without importing it.
+    """The file system path behind `python:PACKAGE/PATH`, whose package is not imported; any other path unchanged.
 
     Raises:
         FileNotFoundError: the package, or a path that can only be a local one, does not exist.
@@ -95,13 +81,6 @@ def resolve(path: str) -> str:
     if not resolved.exists():
         raise FileNotFoundError(f"{path}: {resolved} does not exist")
     return str(resolved)
-
-
-def _is_hub_id(path: str) -> bool:
-    """Whether it can be NAME or OWNER/NAME on the hub. `runs/mine` is not one if there is a folder `runs`."""
-    owner, slash, _ = path.partition("/")
-    is_id = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path) is not None
-    return is_id and not path.endswith(".gguf") and not (slash and Path(owner).is_dir())
 
 
 def check_available(path: str) -> None:
@@ -129,10 +108,7 @@ def check_available(path: str) -> None:
 
 
 def check_model(model: Model) -> tuple[Any, Any]:
-    """Loads all of a model but its weights: finds out in seconds whether `load_model` can work.
-
-    Returns:
-        transformers' configuration and the tokenizer.
+    """Loads all of a model but its weights, transformers' configuration and the tokenizer: can `load_model` work?
 
     Raises:
         FileNotFoundError, OSError: see `check_available`; or a folder holds no weights.
@@ -148,6 +124,26 @@ def check_model(model: Model) -> tuple[Any, Any]:
         tokenizer = load_tokenizer(model.path)
     except (OSError, ValueError) as error:
         raise ValueError(f"the model {model.path} cannot be loaded: {' '.join(str(error).split())}") from error
-    if tokenizer.eos_token is None:
-        raise ValueError(f"the tokenizer of {model.path} has no end-of-sequence token, so completions cannot end")
+    _check_end(tokenizer, model.path)
     return config, tokenizer
+
+
+def _check_end(tokenizer: Any, path: str) -> None:
+    if tokenizer.eos_token is None:
+        raise ValueError(f"the tokenizer of {path} has no end-of-sequence token, so completions cannot end")
+
+
+def _located(path: str) -> tuple[str, dict[str, Any]]:
+    """A path as transformers takes it, and the arguments that go with it: a GGUF file is named in its folder."""
+    path = resolve(path)
+    if not path.endswith(".gguf"):
+        return path, {}
+    require("gguf", extra="train")
+    return str(Path(path).parent), {"gguf_file": Path(path).name}
+
+
+def _is_hub_id(path: str) -> bool:
+    """Whether it can be NAME or OWNER/NAME on the hub. `runs/mine` is not one if there is a folder `runs`."""
+    owner, slash, _ = path.partition("/")
+    is_id = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path) is not None
+    return is_id and not path.endswith(".gguf") and not (slash and Path(owner).is_dir())

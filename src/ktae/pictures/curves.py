@@ -29,15 +29,13 @@ Curves = dict[str, dict[str, tuple[list[int], list[float]]]]
 
 
 def read_curves(path: Path, metrics: Sequence[str] | None = None) -> Curves:
-    """Metrics of a run's metrics.jsonl. A last line without an end, since it is being written, is left out.
+    """{metric: {algorithm: (steps, values)}} of a run's metrics.jsonl, algorithms in the order of the file.
+
+    Values that are no finite numbers are left out, and so is a last line without an end, since it is being written.
 
     Args:
         path: the run's folder, or the file.
         metrics: names; None for those there are of METRICS, which may be none.
-
-    Returns:
-        {metric: {algorithm: (steps, values)}}, algorithms in the order of the file. Values that are no finite numbers
-        are left out.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -50,11 +48,11 @@ def read_curves(path: Path, metrics: Sequence[str] | None = None) -> Curves:
     for number, row in enumerate(read_where_whole(path), start=1):
         if row is None or not isinstance(row.get("step"), int):
             raise ValueError(f"{path}:{number}: not a row of metrics")
-        step, algorithm = row["step"], str(row.get("algorithm", ""))
         for name, value in row.items():
             if isinstance(value, (int, float)) and math.isfinite(value) and name != "step":
-                steps, values = found.setdefault(name, {}).setdefault(algorithm, ([], []))
-                steps.append(step)
+                of_metric = found.setdefault(name, {})
+                steps, values = of_metric.setdefault(str(row.get("algorithm", "")), ([], []))
+                steps.append(row["step"])
                 values.append(value)
     chosen = [name for name in METRICS if name in found] if metrics is None else metrics
     if missing := [name for name in chosen if name not in found]:
@@ -79,18 +77,10 @@ def running_mean(values: Sequence[float]) -> list[float]:
 
 @styled()
 def draw_curves(curves: Curves, labels: Mapping[str, str] | None = None, title: str = "") -> Any:
-    """A panel a metric: the values faintly, and their running mean.
+    """A matplotlib Figure: a panel a metric, in it the values faintly, and their running mean.
 
-    Args:
-        curves: those of `read_curves`.
-        labels: what the legend calls the algorithms that do not go by their name.
-        title: of the legend.
-
-    Returns:
-        A matplotlib Figure.
-
-    Raises:
-        ValueError: there is no curve, or there are more algorithms than can be told apart.
+    `labels` are what the legend, with a title or without, calls the algorithms that do not go by their name. Raises a
+    ValueError if there is no curve, or if there are more algorithms than can be told apart.
     """
     if not curves:
         raise ValueError("there are no curves to draw: none of the usual metrics was logged")
@@ -98,23 +88,22 @@ def draw_curves(curves: Curves, labels: Mapping[str, str] | None = None, title: 
     columns, rows = min(len(curves), 3), -(-len(curves) // 3)
     drawn = figure(max(2.7 * columns, 4.5), 1.9 * rows + 0.6 + 0.2 * bool(title))
     axes = list(drawn.subplots(rows, columns, squeeze=False).flat)
-    names = algorithms(curves)
+    styles = {algorithm: series(number) for number, algorithm in enumerate(algorithms(curves))}
     smoothed = False
     for axis, (metric, of_metric) in zip(axes, curves.items(), strict=False):
         for algorithm, (steps, values) in of_metric.items():
-            style = series(names.index(algorithm))
             mean = running_mean(values)
             if mean != values:
                 smoothed = True
-                axis.plot(steps, values, color=style["color"], alpha=0.25, linewidth=0.7)
-            axis.plot(steps, mean, linewidth=1.6, marker="o" if len(steps) == 1 else "", **style)
+                axis.plot(steps, values, color=styles[algorithm]["color"], alpha=0.25, linewidth=0.7)
+            axis.plot(steps, mean, linewidth=1.6, marker="o" if len(steps) == 1 else "", **styles[algorithm])
         axis.set_title(METRICS.get(metric, metric), loc="left")
         axis.grid()
         axis.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True, min_n_ticks=1))
     for axis in axes[len(curves) :]:
         axis.set_visible(False)
-    for number, algorithm in enumerate(names):
-        axes[0].plot([], [], label=(labels or {}).get(algorithm, algorithm) or "run", linewidth=1.6, **series(number))
+    for algorithm, style in styles.items():
+        axes[0].plot([], [], label=(labels or {}).get(algorithm, algorithm) or "run", linewidth=1.6, **style)
     drawn.legend(loc="outside upper center", ncols=4, handlelength=2.6, title=title)
     drawn.supxlabel("update" + (f".  {SMOOTHED}" if smoothed else ""), fontsize=8.5)
     return drawn

@@ -23,16 +23,14 @@ SUFFIXES = (".png", ".svg", ".pdf")
 
 _STYLE = {
     "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     "axes.edgecolor": LINE,
     "axes.titlesize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "grid.color": "#E3E3E3",
-    "xtick.color": INK,
-    "ytick.color": INK,
+    "text.hinting": "none",  # or letters of a token run into the next one
     "legend.frameon": False,
     "pdf.fonttype": 42,  # text stays text
     "svg.fonttype": "path",  # looks alike without our fonts
@@ -60,16 +58,7 @@ def figure(width: float, height: float, layout: str | None = "constrained") -> A
 
 
 def series(number: int) -> dict[str, Any]:
-    """Colour and dashes of a line.
-
-    Raises:
-        ValueError: it is one too many to be told apart.
-    """
+    """Colour and dashes of a line. Raises a ValueError if it is one too many to be told apart."""
     if number >= len(SERIES):
         raise ValueError(f"{len(SERIES)} lines can be told apart in one picture, got more")
     return {"color": SERIES[number], "linestyle": (0, DASHES[number]) if DASHES[number] else "-"}
-
-
-def minus(text: str) -> str:
-    """The text with typographic minus signs."""
-    return text.replace("-", "\N{MINUS SIGN}")

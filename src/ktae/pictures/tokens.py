@@ -9,46 +9,38 @@ from functools import cache
 from typing import Any
 
 from ktae.extras import require
-from ktae.pictures.style import BLAME, CREDIT, INK, LINE, MONO, figure, minus, styled
+from ktae.pictures.style import BLAME, CREDIT, LINE, MONO, figure, styled
 
 _FONT = 7.5  # points
 _ADVANCE = 0.602  # the width of a character over the size of the font
 _LEADING, _GAP = 1.55, 0.9  # a line's height, and the space before a heading, over the size of the font
-_WIDEST, _WIDEST_ALONE, _LEAST, _BETWEEN = 56, 104, 26, 3  # characters of a column of rollouts
+_WIDEST, _LEAST, _BETWEEN = 104, 26, 3  # characters of a picture, and of a column of rollouts
 _MISSING = "\N{WHITE SQUARE}"
 _LONGEST_LABEL = 24
 _STRONGEST = 0.6  # share of the full colour, so that black text can be read on it
-
-Line = list[tuple[int, str, float]]  # column, text, value
+_MINUS = str.maketrans("-", "\N{MINUS SIGN}")
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One rollout of a heat map.
-
-    Attributes:
-        texts, values: of each of its tokens the text and the key-token value.
-        correct: None if unscored.
-        advantage: the rollout advantage.
-    """
+    """One rollout of a heat map: texts and key-token values of its tokens, and its rollout advantage."""
 
     texts: Sequence[str]
     values: Sequence[float]
-    correct: bool | None
+    correct: bool | None  # None: unscored
     advantage: float
 
 
 @styled()
 def draw_heatmap(rollouts: Sequence[TokenRow], *, shown: int, lines: int) -> Any:
-    """Rollouts as text on coloured grounds, side by side: correct ones on the left, others on the right.
+    """A matplotlib Figure: rollouts as text on coloured grounds in two columns, correct ones first.
+
+    It is as wide as the longest lines need.
 
     Args:
         rollouts: all of a group.
         shown: rollouts at most, as many correct as other ones where there are both.
         lines: of each rollout at most; how many tokens were cut is said.
-
-    Returns:
-        A matplotlib Figure, as wide as its longest lines need.
     """
     colors = require("matplotlib.colors", extra="report")
     rectangle = require("matplotlib.patches", extra="report").Rectangle
@@ -56,21 +48,35 @@ def draw_heatmap(rollouts: Sequence[TokenRow], *, shown: int, lines: int) -> Any
     tints = [[1 - _STRONGEST * (1 - part) for part in color] for color in ends]
     colormap = colors.LinearSegmentedColormap.from_list("credit", tints)
     scale = max([1.0, *(abs(value) for rollout in rollouts for value in rollout.values)])
-    norm = colors.Normalize(-scale, scale)
 
-    columns = _columns(rollouts, shown)
-    widest = _WIDEST if len(columns) > 1 else _WIDEST_ALONE
-    blocks = [[(rollout, *_wrapped(rollout, lines, widest)) for rollout in column] for column in columns]
-    wide = _LEAST
-    for rollout, wrapped, cut in (block for column in blocks for block in column):
-        wide = max(wide, len(_heading(rollout, cut)), *(line[-1][0] + len(line[-1][1]) for line in wrapped if line))
-    legend: Line = [(0, "key-token value", 0.0)]
-    for words, part in (("{} blamed", -1), ("{}", -0.5), ("{}", 0.5), ("credited {}", 1)):
-        column, text, _ = legend[-1]
-        shown_value = minus(words.format(f"{part * scale:.3g}"))
-        legend.append((column + len(text) + 1, f" {shown_value} ", part * scale))
-    across = max(len(columns) * (wide + _BETWEEN) - _BETWEEN, legend[-1][0] + len(legend[-1][1]))
-    down = 2 + max(sum(_LEADING * (1 + len(wrapped)) + _GAP for _, wrapped, _ in column) for column in blocks)
+    good = [rollout for rollout in rollouts if rollout.correct]
+    others = [rollout for rollout in rollouts if not rollout.correct]
+    good = good[: max(shown - len(others), (shown + 1) // 2)]
+    chosen = good + others[: shown - len(good)]
+    columns = min(len(chosen), 2)
+    wrapped = [_wrapped(rollout, lines, (_WIDEST - _BETWEEN) // 2 if columns == 2 else _WIDEST) for rollout in chosen]
+    heights = [_GAP + _LEADING * (2 + max((line for line, *_ in tokens), default=0)) for tokens, _ in wrapped]
+    placed: list[tuple[int, int, float, str, float | None]] = []  # column, x, y, text, value; a heading has no value
+    tops, above = [2.0] * columns, 0.0
+    for rollout, (tokens, cut), height in zip(chosen, wrapped, heights, strict=True):
+        number = int(columns == 2 and above + height / 2 > sum(heights) / 2)  # both columns are about as high
+        outcome = {True: "correct", False: "incorrect", None: "unscored"}[rollout.correct]
+        rest = f", {cut:,} more token{'s' * (cut > 1)}" if cut else ""
+        y = tops[number] + _GAP
+        heading = f"{outcome}, advantage {rollout.advantage:+.2f}{rest}".translate(_MINUS)
+        placed.append((number, 0, y, heading, None))
+        placed += [(number, x, y + _LEADING * (1 + line), text, value) for line, x, text, value in tokens]
+        tops[number] += height
+        above += height
+    down = max(tops)
+    wide = max(_LEAST, *(x + len(text) for _, x, _, text, _ in placed))
+    steps = (("{} blamed", -1), ("{}", -0.5), ("{}", 0.5), ("credited {}", 1))
+    end = 0
+    for words, part in (("key-token value", 0), *((f" {words} ", part) for words, part in steps)):
+        text = words.format(f"{part * scale:.3g}").translate(_MINUS)
+        placed.append((0, end, 0.0, text, part * scale))
+        end += len(text) + 1
+    across = max(columns * (wide + _BETWEEN) - _BETWEEN, end - 1)
     unit = _FONT / 72  # inches
     width, height = across * _ADVANCE * unit + 0.3, down * unit + 0.2
     drawn = figure(width, height, layout=None)
@@ -78,112 +84,61 @@ def draw_heatmap(rollouts: Sequence[TokenRow], *, shown: int, lines: int) -> Any
     axis.set_xlim(0, across)
     axis.set_ylim(down, 0)
     axis.axis("off")
-
-    def draw(line: Line, left: int, y: float) -> None:
-        for x, text, value in line:
-            if value:
-                ground = (left + x, y + 0.08), len(text), _LEADING - 0.16
-                axis.add_patch(rectangle(*ground, facecolor=colormap(norm(value)), linewidth=0))
-            style = {"fontsize": _FONT, "family": MONO, "va": "center_baseline", "parse_math": False}
-            axis.text(left + x, y + 0.5 * _LEADING, text, **style)
-
-    draw(legend, 0, 0.0)
-    for number, column in enumerate(blocks):
-        left, y = number * (wide + _BETWEEN), 2.0
-        for rollout, wrapped, cut in column:
-            y += _GAP + _LEADING
-            axis.text(left, y - 0.45 * _LEADING, _heading(rollout, cut), fontsize=_FONT, weight="bold", va="center")
-            for line in wrapped:
-                draw(line, left, y)
-                y += _LEADING
+    for number, x, y, text, value in placed:
+        left, middle = number * (wide + _BETWEEN) + x, y + 0.5 * _LEADING
+        if value is None:
+            axis.text(left, middle, text, fontsize=_FONT, weight="bold", va="center")
+            continue
+        if value:
+            ground, color = (left, y + 0.08), colormap((value / scale + 1) / 2)
+            axis.add_patch(rectangle(ground, len(text), _LEADING - 0.16, facecolor=color, linewidth=0))
+        axis.text(left, middle, text, fontsize=_FONT, family=MONO, va="center_baseline", parse_math=False)
     return drawn
 
 
 @styled()
 def draw_key_tokens(rows: Sequence[dict[str, Any]], *, top: int) -> Any:
-    """The first key tokens of a group: their values, and the shares of rollouts that hold them.
+    """A matplotlib Figure: the values of the first key tokens among a group's `KeyTokenTable.rows()`, `top` at most.
 
-    Args:
-        rows: those of a group's `KeyTokenTable`.
-        top: rows shown at most.
-
-    Returns:
-        A matplotlib Figure.
-
-    Raises:
-        ValueError: all values are 0: all scored rollouts are correct, or all incorrect, or every token tells nothing.
+    Raises a ValueError if all values are 0: all scored rollouts are correct, or all incorrect, or no token tells them
+    apart.
     """
     rows = [row for row in rows if row["value"]][:top]
     if not rows:
         raise ValueError("the group has no key tokens: all values are 0")
-    rows.sort(key=lambda row: -row["value"])  # credited ones above, the strongest outside
-    drawn = figure(6.6, 1.25 + 0.21 * len(rows))
-    left, right = drawn.subplots(1, 2, sharey=True, width_ratios=(1, 1.25))
-    for y, row in enumerate(rows):
-        left.barh(y, row["value"], color=CREDIT if row["value"] > 0 else BLAME, height=0.62)
-        shares = row["a"] / max(row["a"] + row["c"], 1), row["b"] / max(row["b"] + row["d"], 1)
-        right.plot(shares, [y, y], color=LINE, linewidth=1.2, zorder=1)
-        right.plot(shares[1], y, "s", color=BLAME, markersize=5.5, clip_on=False, zorder=2)
-        right.plot(shares[0], y, "o", color=CREDIT, markersize=5.5, clip_on=False, zorder=3)
-        if row["adjusted_p"] <= 0.05:
-            right.annotate("*", (1.04, y), annotation_clip=False, va="center_baseline", fontsize=10)
-    left.set_yticks(range(len(rows)), [_label(row) for row in rows], family=MONO, fontsize=8, parse_math=False)
-    left.set_ylim(len(rows) - 0.4, -0.6)
-    left.axvline(0, color=LINE, linewidth=0.8)
-    scale = max([1.0, *(abs(row["value"]) for row in rows)])
-    left.set_xlim(-1.08 * scale, 1.08 * scale)
-    left.set_xticks([-scale, 0, scale], [minus(f"{-scale:g}"), "0", f"{scale:g}"])
-    left.set_xlabel("key-token value\n(credited above 0, blamed below)")
-    right.set_xlim(0, 1)
-    right.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100"])
-    right.set_xlabel("rollouts that hold it, %")
-    for axis in (left, right):
-        axis.grid(axis="x")
-        axis.tick_params(axis="y", length=0)
-        axis.spines["left"].set_visible(False)
-    first = rows[0]
-    right.plot([], [], "o", color=CREDIT, markersize=5.5, label=f"of {first['a'] + first['c']} correct")
-    right.plot([], [], "s", color=BLAME, markersize=5.5, label=f"of {first['b'] + first['d']} incorrect")
-    if any(row["adjusted_p"] <= 0.05 for row in rows):
-        right.plot([], [], "*", color=INK, markersize=5, linestyle="none", label="beyond chance")
-    drawn.legend(loc="outside upper right", ncols=3, handletextpad=0.2, columnspacing=1.2)
+    rows.sort(key=lambda row: -row["value"])  # credited ones above
+    drawn = figure(5.0, 0.8 + 0.21 * len(rows))
+    axis = drawn.subplots()
+    values = [row["value"] for row in rows]
+    axis.barh(range(len(rows)), values, color=[CREDIT if value > 0 else BLAME for value in values], height=0.62)
+    axis.set_yticks(range(len(rows)), map(_label, rows), family=MONO, fontsize=8, parse_math=False)
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="x")
+    axis.axvline(0, color=LINE, linewidth=0.8)
+    axis.xaxis.set_major_locator(require("matplotlib.ticker", extra="report").MaxNLocator(5))
+    axis.set_xlabel("key-token value")
+    drawn.suptitle("tokens, and the correct and incorrect rollouts that hold them", x=0.01, ha="left", fontsize=9)
     return drawn
 
 
-def _columns(rollouts: Sequence[TokenRow], shown: int) -> list[list[TokenRow]]:
-    """Correct rollouts and others; two halves where all are of one kind; one column of a single rollout."""
-    good = [rollout for rollout in rollouts if rollout.correct]
-    others = [rollout for rollout in rollouts if not rollout.correct]
-    good = good[: max(shown - len(others), (shown + 1) // 2)]
-    others = others[: shown - len(good)]
-    if not (good and others):
-        chosen = good or others
-        half = (len(chosen) + 1) // 2
-        good, others = chosen[:half], chosen[half:]
-    return [column for column in (good, others) if column]
+def _wrapped(rollout: TokenRow, lines: int, widest: int) -> tuple[list[tuple[int, int, str, float]], int]:
+    """Line, x, text and value of the tokens on the first lines, and how many more there are.
 
-
-def _heading(rollout: TokenRow, cut: int) -> str:
-    outcome = {True: "correct", False: "incorrect", None: "unscored"}[rollout.correct]
-    rest = f", {cut:,} more token{'s' * (cut > 1)}" if cut else ""
-    return minus(f"{outcome}, advantage {rollout.advantage:+.2f}{rest}")
-
-
-def _wrapped(rollout: TokenRow, lines: int, widest: int) -> tuple[list[Line], int]:
-    """The first lines, tokens broken only where longer than one, and how many tokens are left out."""
-    wrapped: list[Line] = [[]]
-    column = 0
+    Only a token that is longer than a line is broken.
+    """
+    placed: list[tuple[int, int, str, float]] = []
+    line = x = 0
     for number, (token, value) in enumerate(zip(rollout.texts, rollout.values, strict=True)):
         for piece in re.findall(rf"[^\n]{{1,{widest}}}\n?", _drawable(token)):
             text = piece.rstrip("\n")
-            if column + len(text) > widest:
-                wrapped.append([])
-                column = 0
-            if len(wrapped) > lines:
-                return wrapped[:lines], len(rollout.texts) - number
-            wrapped[-1].append((column, text, value))
-            column = widest if piece.endswith("\n") else column + len(text)
-    return wrapped, 0
+            if x + len(text) > widest:
+                line, x = line + 1, 0
+            if line == lines:
+                return placed, len(rollout.texts) - number
+            placed.append((line, x, text, value))
+            x = widest if piece.endswith("\n") else x + len(text)
+    return placed, 0
 
 
 def _drawable(text: str) -> str:
@@ -202,4 +157,5 @@ def _glyphs() -> frozenset[int]:
 def _label(row: dict[str, Any]) -> str:
     text = repr(row["text"])[1:-1] if row["text"] else str(row["unit"])
     text = _drawable(text.replace(" ", "\N{OPEN BOX}"))
-    return text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 3] + "..."
+    text = text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 3] + "..."
+    return f"{text}  {row['a']}/{row['a'] + row['c']} {row['b']}/{row['b'] + row['d']}"

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from ktae.pictures.curves import METRICS, algorithms, draw_curves, read_curves
 from ktae.pictures.style import SUFFIXES, save
 from ktae.pictures.tokens import TokenRow, draw_heatmap, draw_key_tokens
 from ktae.report.options import add_rollout_arguments
 
-_PERMUTATIONS = 20_000
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True)
-    heatmap = kinds.add_parser("heatmap", help="a group's rollouts, tokens coloured by their key-token value")
-    keytokens = kinds.add_parser("keytokens", help="a group's key tokens: values, and who holds them")
-    curves = kinds.add_parser("curves", help="metrics of a run over its updates")
+    how = {"epilog": parser.epilog, "formatter_class": parser.formatter_class, "allow_abbrev": False}
+    heatmap = kinds.add_parser("heatmap", help="a group's rollouts, tokens coloured by their key-token value", **how)
+    keytokens = kinds.add_parser("keytokens", help="a group's key tokens: values, and who holds them", **how)
+    curves = kinds.add_parser("curves", help="metrics of a run over its updates", **how)
     for group in (heatmap, keytokens):
         add_rollout_arguments(group)
         group.add_argument("--group", metavar="GROUP", required=True, help="as for `ktae explain`, which lists them")
@@ -31,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     heatmap.add_argument("--lines", type=int, default=12, metavar="N", help="of each rollout (default: 12)")
     keytokens.add_argument("--top", type=int, default=15, metavar="N", help="tokens shown (default: 15)")
     curves.add_argument("run", type=Path, help="a run's folder, or its metrics.jsonl")
-    curves.add_argument(
-        "--metrics", nargs="+", metavar="NAME", help=f"by default those there are of {', '.join(METRICS)}"
-    )
+    curves.add_argument("--metrics", nargs="+", metavar="NAME", help=f"by default those of {', '.join(METRICS)}")
     for kind in (heatmap, keytokens, curves):
         kind.add_argument("--out", type=Path, required=True, help=", ".join(SUFFIXES))
 
@@ -41,24 +37,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     if arguments.out.suffix not in SUFFIXES:
         raise ValueError(f"--out must end in {', '.join(SUFFIXES)}, got {arguments.out.name}")
-    save(_drawn(arguments), arguments.out)
-
-
-def _drawn(arguments: argparse.Namespace) -> Any:
+    for name, option in (("shown", "--rollouts"), ("lines", "--lines"), ("top", "--top")):
+        if getattr(arguments, name, 1) < 1:
+            raise ValueError(f"{option} must be >= 1, got {getattr(arguments, name)}")
     from ktae.report.groups import load_group  # torch
     from ktae.train.recipe import label_of
 
     if arguments.kind == "curves":
-        drawn = read_curves(arguments.run, arguments.metrics)
-        return draw_curves(drawn, {name: label_of(name) for name in algorithms(drawn)})
-    for name in ("shown", "lines", "top"):
-        if getattr(arguments, name, 1) < 1:
-            raise ValueError(
-                f"--{'rollouts' if name == 'shown' else name} must be >= 1, got {getattr(arguments, name)}"
-            )
-    group = load_group(arguments, permutations=_PERMUTATIONS if arguments.kind == "keytokens" else 0)
-    if arguments.kind == "keytokens":
-        return draw_key_tokens(group.table.rows(), top=arguments.top)
-    advantages = group.scores.rollout_advantage_B.tolist()
-    rows = zip(group.texts, group.values, group.correct, advantages, strict=True)
-    return draw_heatmap([TokenRow(*row) for row in rows], shown=arguments.shown, lines=arguments.lines)
+        curves = read_curves(arguments.run, arguments.metrics)
+        picture = draw_curves(curves, {name: label_of(name) for name in algorithms(curves)})
+    else:
+        group = load_group(arguments, permutations=0)
+        if arguments.kind == "keytokens":
+            picture = draw_key_tokens(group.table.rows(), top=arguments.top)
+        else:
+            scored = zip(group.texts, group.scores, group.correct, strict=True)
+            rows = [TokenRow(texts, of.value_T.tolist(), correct, of.advantage) for texts, of, correct in scored]
+            picture = draw_heatmap(rows, shown=arguments.shown, lines=arguments.lines)
+    save(picture, arguments.out)

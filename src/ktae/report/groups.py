@@ -1,23 +1,28 @@
-"""One group of saved rollouts, ready to be shown: its tokens as text, its table, its scores."""
+"""Groups of saved rollouts: as tensors, scored, counted, and one of them ready to be shown."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import re
+import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from ktae.advantages import key_token_values
 from ktae.config import KTAEConfig
 from ktae.explanation import KeyTokenTable, explain
-from ktae.files.columns import Rollout
+from ktae.files.columns import TOKEN_TEXTS, Rollout
 from ktae.files.tokens import Tokenizer
 from ktae.report.options import config_of, rollouts_of, tokenizer_of
-from ktae.report.scoring import Counted, Outcomes, Scores, score, states_of, tensors, token_texts, tokenised
+from ktae.rollout import grpo
 
 # How chat templates begin and end a user's turn: ChatML, Llama 3, Gemma, Zephyr, DeepSeek, Mistral; and ChatML without
 # its special tokens, as verl saves it.
@@ -29,46 +34,128 @@ _TURN = re.compile(
 )
 
 
+class Scored(NamedTuple):
+    """GRPO's advantage of a rollout; key-token values and token advantages of its T tokens, float32, 0 if masked."""
+
+    advantage: float
+    value_T: np.ndarray
+    advantage_T: np.ndarray
+
+
 @dataclass(frozen=True)
 class Group:
-    """A group's N rollouts.
+    """A group's N rollouts, and their table; row i of `table.unit_index` is rollout i."""
 
-    Attributes:
-        rollouts: with token ids; correct ones first, then incorrect ones, then unscored ones.
-        correct: for each whether it is; None if unscored.
-        texts: for each the texts of its tokens.
-        values: for each the key-token values of its tokens.
-        table: the group's; row i of `table.unit_index` is rollout i.
-        scores: of all tokens, one rollout after another.
-    """
-
-    rollouts: list[Rollout]
-    correct: list[bool | None]
-    texts: list[list[str]]
-    values: list[list[float]]
+    rollouts: list[Rollout]  # with token ids
+    correct: list[bool | None]  # None: unscored
+    texts: list[list[str]]  # of the tokens
+    scores: list[Scored]
     table: KeyTokenTable
-    scores: Scores
 
 
-def list_groups(arguments: argparse.Namespace) -> dict[str, Counted]:
-    """All groups by label, in the order in which they begin. Errors: those of `read_rollouts`."""
-    outcomes = Outcomes(config_of(arguments))
-    for rollout in rollouts_of(arguments):
-        group = outcomes.add(rollout)
-        if group.rollouts == 1:
-            group.prompt = last_turn(rollout)
-    outcomes.hint()
-    return outcomes.groups
+def tokenised(rollouts: Iterable[Rollout], tokenizer: Tokenizer | None) -> Iterator[Rollout]:
+    """The rollouts with token ids, from their text where they have none.
+
+    Raises:
+        ValueError: there is text and no tokenizer, or token ids are given that cannot be the tokenizer's.
+    """
+    for rollout in rollouts:
+        if rollout.token_ids is None:
+            if tokenizer is None:
+                expected = "the model's tokenizer, --tokenizer NAME or PATH, or --tokenizer words"
+                raise ValueError(f"row {rollout.row} has no token ids: give {expected}")
+            # Part by part, so that a token is either the policy's or another's.
+            encoded = [(tokenizer.encode(text), is_policys) for text, is_policys in rollout.parts or ()]
+            mask = [int(is_policys) for ids, is_policys in encoded for _ in ids]
+            ids = [token_id for ids, _ in encoded for token_id in ids]
+            yield replace(rollout, token_ids=ids, mask=None if all(mask) else mask)
+            continue
+        if tokenizer is not None:
+            row, largest = f"row {rollout.row}", max(rollout.token_ids, default=0)
+            if tokenizer.size is None:
+                raise ValueError(f"{row} has token ids: --tokenizer must be the one they are from, not words")
+            if largest >= tokenizer.size:
+                expected = f"token ids must be below {tokenizer.size}, the tokenizer's size"
+                raise ValueError(f"{row}: {expected}, got {largest}: name the tokenizer that made them")
+        yield rollout
+
+
+def token_texts(rollouts: Sequence[Rollout], tokenizer: Tokenizer | None) -> list[list[str]] | None:
+    """The text of every token of `tokenised` rollouts; without a tokenizer those that `ktae score` wrote, if it did."""
+    if tokenizer is not None and tokenizer.size is None:  # part by part, as they were encoded
+        return [[token for text, _ in r.parts or () for token in tokenizer.texts((), text)] for r in rollouts]
+    if tokenizer is not None:
+        return [tokenizer.texts(rollout.token_ids or [], rollout.text) for rollout in rollouts]
+    saved = [rollout.data.get(TOKEN_TEXTS) for rollout in rollouts]
+    texts = [texts for texts in saved if isinstance(texts, list)]
+    return texts if list(map(len, texts)) == [len(rollout.token_ids or []) for rollout in rollouts] else None
+
+
+def tensors(rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """The `tokenised` rollouts of a group as arguments of `ktae.key_token_values` and `ktae.explain`.
+
+    They are token_ids (N, T) int64, mask (N, T) bool, rewards (N,) float64, group_ids (N,) int64, and, if the rollouts
+    have them, states (N, T) int64. T is at least 1.
+    """
+    states = [rollout.states for rollout in rollouts if rollout.states is not None]
+    if states and len(states) < len(rollouts):
+        without = next(rollout.row for rollout in rollouts if rollout.states is None)
+        raise ValueError(f"row {without} has no states, and other rows have")
+
+    def padded(rows: Iterable[Sequence[int] | None]) -> Tensor:
+        return pad_sequence([torch.tensor(row or [0], dtype=torch.int64) for row in rows], batch_first=True)
+
+    return {
+        "token_ids": padded(rollout.token_ids for rollout in rollouts),
+        "mask": padded([1] * len(r.token_ids or []) if r.mask is None else r.mask for r in rollouts).bool(),
+        "rewards": torch.tensor([rollout.reward for rollout in rollouts], dtype=torch.float64),
+        "group_ids": torch.zeros(len(rollouts), dtype=torch.int64),
+        **({"states": padded(states)} if states else {}),
+    }
+
+
+def score(rollouts: Sequence[Rollout], config: KTAEConfig) -> list[Scored]:
+    """Token advantages of the `tokenised` rollouts of a group."""
+    batch = tensors(rollouts)
+    advantage_B = grpo(batch["rewards"], batch["group_ids"])
+    value_BT = key_token_values(**batch, config=config)
+    counted_BT = batch["mask"] & ~batch["rewards"].isnan()[:, None]
+    advantage_BT = ((advantage_B[:, None] + value_BT) * counted_BT).float()  # those of ktae_advantages
+    ends = [len(rollout.token_ids or []) for rollout in rollouts]
+    rows = zip(ends, advantage_B.tolist(), value_BT.numpy(), advantage_BT.numpy(), strict=True)
+    return [Scored(of_rollout, value_T[:end], advantage_T[:end]) for end, of_rollout, value_T, advantage_T in rows]
+
+
+def outcomes(rewards: Mapping[str, Sequence[float]], config: KTAEConfig) -> str:
+    """Counts of rollouts in a line, from the rewards of each group, NaN for unscored rollouts.
+
+    What looks like a wrong setting rather than like rollouts is said on stderr.
+    """
+    above, total = config.correct_above, sum(map(len, rewards.values()))
+    scored = [reward for of_group in rewards.values() for reward in of_group if reward == reward]
+    least, most = min(scored, default=0.0), max(scored, default=0.0)
+    if least < most and (most <= above or least > above):
+        print(
+            f"every rollout counts as {'incorrect' if most <= above else 'correct'}, so all key-token values are 0: "
+            f"rewards go from {least:g} to {most:g}, and those above correct_above, {above:g}, are correct; "
+            "--set correct_above=NUMBER changes it",
+            file=sys.stderr,
+        )
+    if 1 < total == len(rewards):
+        print(
+            "every group has one rollout, so all values are 0: --group-columns says what tells groups apart",
+            file=sys.stderr,
+        )
+    both = sum(len({r > above for r in of_group if r == r}) == 2 for of_group in rewards.values())
+    counts = f"{total:,} rollouts, {len(rewards):,} groups, {both:,} groups with both outcomes"
+    return f"{counts}, {total - len(scored):,} unscored"
 
 
 def load_group(arguments: argparse.Namespace, *, permutations: int) -> Group:
     """The group with the label `--group`, else the one with this number in the list, else the one that begins so.
 
-    Memory: the groups that it may be.
-
-    Raises:
-        ValueError: there is no such group, or several labels begin so, or the tokenizer does not go with its rollouts.
-            Those of `read_rollouts`.
+    Its correct rollouts come first, then incorrect ones, then unscored ones. Memory: the groups that it may be. Raises
+    a ValueError if there is no such group, or if several labels begin so.
     """
     wanted, config = arguments.group, config_of(arguments)
     numbers: dict[str, str] = {}
@@ -85,35 +172,36 @@ def load_group(arguments: argparse.Namespace, *, permutations: int) -> Group:
             f"--group must be the label of a group in {arguments.rollouts}, the beginning of one label, or a number in "
             f"the list that is shown without --group, got {wanted!r}{several}"
         )
-    order = (True, False, None)
-    rollouts = sorted(found[chosen[0]], key=lambda rollout: order.index(_is_correct(rollout, config)))
+    rollouts = sorted(found[chosen[0]], key=lambda r: (r.reward != r.reward, not r.reward > config.correct_above))
     return group_of(rollouts, config, tokenizer_of(arguments), permutations=permutations)
 
 
 def group_of(
     rollouts: Sequence[Rollout], config: KTAEConfig, tokenizer: Tokenizer | None, *, permutations: int
 ) -> Group:
-    """All rollouts of a group with their tokens, table and scores; in the given order.
-
-    Raises:
-        ValueError: the tokenizer does not go with the rollouts.
-    """
-    rollouts = tokenised(rollouts, tokenizer)
+    """A group with tokens, scores and table. Raises a ValueError if the tokenizer does not go with its rollouts."""
+    rollouts = list(tokenised(rollouts, tokenizer))
     texts = token_texts(rollouts, tokenizer)
     if texts is None:
         texts = [[f"<{token_id}>" for token_id in rollout.token_ids or []] for rollout in rollouts]
-    scores = score(rollouts, config, None)
     words = unit_texts(rollouts, texts)
-    table = explain(*tensors(rollouts), config=config, texts=words, permutations=permutations, **states_of(rollouts))
-    values = [scores.value_K[begin:end].tolist() for begin, end in pairwise([0, *scores.ends_B.tolist()])]
-    return Group(rollouts, [_is_correct(rollout, config) for rollout in rollouts], texts, values, table, scores)
+    table = explain(**tensors(rollouts), config=config, texts=words, permutations=permutations)
+    correct = [None if r.reward != r.reward else r.reward > config.correct_above for r in rollouts]
+    return Group(rollouts, correct, texts, score(rollouts, config), table)
+
+
+def unit_texts(rollouts: Sequence[Rollout], texts: Sequence[Sequence[str]]) -> dict[int, str]:
+    """The text that each of the policy's tokens has most often; of two as frequent the first in the alphabet."""
+    found: defaultdict[int, Counter[str]] = defaultdict(Counter)
+    for rollout, of_rollout in zip(rollouts, texts, strict=True):
+        ids = rollout.token_ids or []
+        for token_id, text, is_policys in zip(ids, of_rollout, rollout.mask or [1] * len(ids), strict=True):
+            found[token_id][text] += is_policys
+    return {token_id: min(counts, key=lambda text: (-counts[text], text)) for token_id, counts in found.items()}
 
 
 def last_turn(rollout: Rollout) -> str:
-    """The user's last turn of a prompt that is a chat, which tells it from others with the same system prompt.
-
-    The whole prompt where no turns can be told apart.
-    """
+    """The user's last turn, which tells a chat from others with the same system prompt; else the whole prompt."""
     for value in rollout.data.values():
         if isinstance(value, list) and all(isinstance(turn, dict) for turn in value):
             contents = [turn.get("content") for turn in value]
@@ -125,15 +213,14 @@ def last_turn(rollout: Rollout) -> str:
 
 
 def remarks(group: Group, scale: float) -> list[str]:
-    """What the group's size lets the p-values say, for the reader of its table; nothing if its rollouts are all alike.
-
-    Args:
-        group: the group.
-        scale: the largest value there can be in its table.
-    """
+    """What the reader of a group's table should know about it. `scale` is the largest value that it can have."""
     table, n_T, n_F = group.table, group.correct.count(True), group.correct.count(False)
+    if not n_T + n_F:
+        return ["No rollout is scored, so every key-token value is 0."]
     if not (n_T and n_F):
-        return []
+        which = f"All {n_T + n_F} scored rollouts are" if n_T + n_F > 1 else "The only scored rollout is"
+        same = "correct" if n_T else "incorrect"
+        return [f"{which} {same}: there is nothing to compare, and every key-token value is 0."]
     # Of all 2x2 tables the one of a token that all correct rollouts hold and no other; its mirror image is as likely
     # where there are as many correct as incorrect ones.
     least = (1 + (n_T == n_F)) / math.comb(n_T + n_F, n_T)
@@ -148,16 +235,3 @@ def remarks(group: Group, scale: float) -> list[str]:
             "chance alone would do as much."
         )
     return found
-
-
-def unit_texts(rollouts: Sequence[Rollout], texts: Sequence[Sequence[str]]) -> dict[int, str]:
-    """The text that each token id has most often; of two that are as frequent the first in the alphabet."""
-    found: defaultdict[int, Counter[str]] = defaultdict(Counter)
-    for rollout, of_rollout in zip(rollouts, texts, strict=True):
-        for token_id, text in zip(rollout.token_ids or [], of_rollout, strict=True):
-            found[token_id][text] += 1
-    return {token_id: min(counts, key=lambda text: (-counts[text], text)) for token_id, counts in found.items()}
-
-
-def _is_correct(rollout: Rollout, config: KTAEConfig) -> bool | None:
-    return None if rollout.reward != rollout.reward else rollout.reward > config.correct_above

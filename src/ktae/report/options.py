@@ -1,4 +1,4 @@
-"""Command-line options that the commands for saved rollouts share."""
+"""What the commands for saved rollouts share: their options, and a progress bar."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ktae.config import KTAEConfig
+from ktae.extras import require
 from ktae.files.columns import Columns, Rollout
 from ktae.files.reading import read_rollouts, say_columns
 from ktae.files.rows import SUFFIXES, Malformed, without_malformed
@@ -24,40 +25,25 @@ _COLUMNS = {
 }
 
 
-def add_rollout_arguments(parser: argparse.ArgumentParser) -> None:
-    """The rollouts, their columns, the tokenizer and the estimator's settings."""
-    parser.add_argument(
-        "rollouts", type=Path, help=f"a file ({', '.join(SUFFIXES)}), a folder of them, or a run's folder"
-    )
-    parser.add_argument(
-        "--tokenizer", metavar="NAME", help="of the model, a name or a folder; `words` splits text into words"
-    )
+def add_rollout_arguments(parser: argparse.ArgumentParser, *, permutations: bool = False) -> None:
+    """The rollouts, their columns, the tokenizer, the estimator's settings, and, if wanted, --permutations."""
+    what = f"a file ({', '.join(SUFFIXES)}), a folder of them, or a run's folder"
+    parser.add_argument("rollouts", type=Path, help=what)
+    what = "of the model, a name or a folder; `words` splits text into words"
+    parser.add_argument("--tokenizer", metavar="NAME", help=what)
     columns = parser.add_argument_group("columns, where they are not recognised")
     columns.add_argument("--group-columns", metavar="NAME", nargs="+", help="rollouts that agree in these are a group")
     for name, what in _COLUMNS.items():
         columns.add_argument(f"--{name}-column", metavar="NAME", help=what)
     columns.add_argument("--states", metavar="COLUMN", help="a unit for each token id, in place of the ids")
-    columns.add_argument(
-        "--unnest",
-        metavar="NAME",
-        nargs="+",
-        default=[],
-        help="columns that each hold one rollout as an object: such a row becomes one row a column",
-    )
-    parser.add_argument(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help=f"a setting of the estimator: {', '.join(field.name for field in fields(KTAEConfig))}",
-    )
+    what = "columns that each hold one rollout as an object: such a row becomes one row a column"
+    columns.add_argument("--unnest", metavar="NAME", nargs="+", default=[], help=what)
+    what = f"a setting of the estimator: {', '.join(field.name for field in fields(KTAEConfig))}"
+    parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help=what)
     parser.add_argument("--strict", action="store_true", help="stop at the first malformed row")
-
-
-def add_permutations(parser: argparse.ArgumentParser) -> None:
-    """--permutations, as `ktae.explain` takes them."""
-    what = "labellings for the p-value against chance (default: 20,000; 0 leaves it out)"
-    parser.add_argument("--permutations", type=int, default=20_000, metavar="N", help=what)
+    if permutations:
+        what = "labellings for the p-value against chance (default: 20,000; 0 leaves it out)"
+        parser.add_argument("--permutations", type=int, default=20_000, metavar="N", help=what)
 
 
 def named_columns(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -74,10 +60,9 @@ def rollouts_of(
     found: list[Malformed] | None = None,
 ) -> Iterator[Rollout]:
     """The rollouts that the arguments name; malformed ones as `without_malformed` says."""
-    rows = read_rollouts(
-        arguments.rollouts, columns=named_columns(arguments), unnest=arguments.unnest, on_columns=on_columns
-    )
-    return without_malformed(rows, arguments.rollouts, strict=arguments.strict, found=found)
+    path, unnest = arguments.rollouts, arguments.unnest
+    rows = read_rollouts(path, columns=named_columns(arguments), unnest=unnest, on_columns=on_columns)
+    return without_malformed(rows, path, strict=arguments.strict, found=found)
 
 
 def tokenizer_of(arguments: argparse.Namespace) -> Tokenizer | None:
@@ -86,11 +71,7 @@ def tokenizer_of(arguments: argparse.Namespace) -> Tokenizer | None:
 
 
 def config_of(arguments: argparse.Namespace) -> KTAEConfig:
-    """The estimator's settings.
-
-    Raises:
-        ValueError: --set names no setting, or has no value that fits.
-    """
+    """The estimator's settings. Raises a ValueError if --set names no setting, or has no value that fits."""
     names = [field.name for field in fields(KTAEConfig)]
     settings = {}
     for setting in arguments.set:
@@ -105,3 +86,10 @@ def config_of(arguments: argparse.Namespace) -> KTAEConfig:
         return KTAEConfig(**settings)
     except TypeError as error:
         raise ValueError(f"--set: {error}") from error
+
+
+def progress() -> Any:
+    """A rich.progress.Progress on stderr, shown on a terminal only and gone in the end."""
+    console = require("rich.console", extra="report").Console(stderr=True)
+    bar = require("rich.progress", extra="report").Progress
+    return bar(console=console, transient=True, disable=not console.is_terminal)

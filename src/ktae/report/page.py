@@ -1,56 +1,65 @@
 """`ktae report RUN|ROLLOUTS`: one HTML page that shows which tokens were credited, and why.
 
 ktae report runs/quickstart
-ktae score rollouts.jsonl --tokenizer words && ktae report rollouts.scores.parquet --out scores.html
+ktae score rollouts.jsonl --tokenizer words && ktae report rollouts.scores.jsonl --out scores.html
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import gzip
 import hashlib
 import html
 import json
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from ktae.config import KTAEConfig
-from ktae.extras import require
-from ktae.files.columns import Rollout
+from ktae.files.columns import KEY_TOKEN_VALUES, ROLLOUT_ADVANTAGE, TOKEN_TEXTS, Rollout
 from ktae.files.locks import unfinished
 from ktae.files.reading import load_groups
 from ktae.files.tokens import Tokenizer, load_tokenizer
 from ktae.pictures import style
-from ktae.report.options import add_permutations, add_rollout_arguments, config_of, named_columns
+from ktae.pictures.curves import METRICS, SMOOTHED, algorithms, read_curves, running_mean
+from ktae.report.options import add_rollout_arguments, config_of, named_columns, progress
+
+if TYPE_CHECKING:
+    from ktae.report.groups import Group
+    from ktae.train.recipe import Recipe
 
 LIMIT = 30_000_000  # bytes
 _SCRIPTS = ("dom.js", "curves.js", "prompts.js", "group.js", "tokens.js", "main.js")  # in the order of their running
+_DIGITS = 6  # significant ones of every number in the page
+_SHOWN = 300  # characters of a prompt in the list of prompts; the chosen prompt is shown in full
+_ADVANTAGES = (ROLLOUT_ADVANTAGE, "advantage")  # columns of `ktae score`, and of TRL and samples.jsonl
+_TOLERANCE = 1e-3  # between values that were saved and those computed here
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
     parser.description = (
         "Writes one HTML page with every rollout's tokens by credit. ROLLOUTS may be the folder of a run of `ktae "
         "train`: its curves and evaluation are shown too, and its settings and tokenizer are taken."
     )
-    add_rollout_arguments(parser)
+    add_rollout_arguments(parser, permutations=True)
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page (default: report.html)")
-    add_permutations(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Reads the rollouts, writes the page, says what is in it."""
-    from ktae.report import page_run  # torch
-    from ktae.train.recipe import load_recipe
+    from ktae.train.recipe import load_recipe  # torch
 
     path: Path = arguments.rollouts
     if not arguments.out.absolute().parent.is_dir():
         raise ValueError(f"--out must be in a folder that exists, got {arguments.out}")
     named = config_of(arguments)
-    recipe = load_recipe(str(path / "config.yaml")) if page_run.is_run(path) else None
+    is_run = (path / "config.yaml").is_file() and (path / "provenance.jsonl").is_file()
+    recipe = load_recipe(str(path / "config.yaml")) if is_run else None
     notes: list[str] = []
     groups: dict[str, list[Rollout]] = {}
     if recipe is None or (path / "samples.jsonl").exists():
@@ -61,93 +70,187 @@ def run(arguments: argparse.Namespace) -> None:
         if malformed:
             rows = "1 malformed row is" if len(malformed) == 1 else f"{len(malformed):,} malformed rows are"
             notes.append(f"{rows} left out: {malformed[0]}" + (" and others" if len(malformed) > 1 else ""))
-    tokenizer = arguments.tokenizer or (page_run.saved_tokenizer(path) if recipe else None)
+    saved = [*path.glob("*/model/tokenizer_config.json"), *path.glob("*/checkpoint-*/tokenizer_config.json")]
+    tokenizer = arguments.tokenizer or (str(saved[0].parent) if recipe and saved else None)
     if tokenizer == "words":
         notes.append("The tokens here are words and punctuation marks, not those of a model.")
-
-    def settings_of(group: str) -> KTAEConfig:
-        """A run's groups are named ALGORITHM/STEP/GROUP."""
-        return recipe.key_tokens(group.partition("/")[0]) if recipe and not arguments.set else named
-
-    written = write_report(
-        groups,
-        arguments.out,
-        tokenizer=load_tokenizer(str(tokenizer)) if tokenizer else None,
-        title=recipe.name if recipe else path.absolute().name,
-        source=str(path if recipe else path.parent),
-        notes=notes,
-        run=page_run.contents(path, recipe) if recipe else None,
-        config=settings_of,
-        permutations=arguments.permutations,
-    )
+    loaded = load_tokenizer(tokenizer) if tokenizer else None
+    packed = []
+    with progress() as bar:
+        for name, rollouts in bar.track(groups.items(), description="prompts"):
+            # A run's groups are named ALGORITHM/STEP/GROUP.
+            config = recipe.key_tokens(name.partition("/")[0]) if recipe and not arguments.set else named
+            packed.append(pack(name, rollouts, loaded, config, permutations=arguments.permutations))
+    title, source = (recipe.name, path) if recipe else (path.absolute().name, path.parent)
+    head = {"title": title, "source": "" if str(source) in (title, ".") else str(source), "notes": notes}
+    kept = write_page(arguments.out, packed, **head, **(of_run(path, recipe) if recipe else {}))
     for note in notes:
         print(note)
-    print(f"{arguments.out}: {written['kept']:,} of {written['groups']:,} prompts, {written['bytes'] / 1e6:.1f} MB")
+    size = arguments.out.stat().st_size
+    print(f"{arguments.out}: {kept:,} of {len(packed):,} prompts, {size / 1e6:.1f} MB")
 
 
-def write_report(
-    groups: dict[str, list[Rollout]],
-    out: Path,
-    *,
-    tokenizer: Tokenizer | None,
-    title: str,
-    source: str = "",
-    notes: Iterable[str] = (),
-    run: dict[str, Any] | None = None,
-    config: Callable[[str], KTAEConfig] = lambda _: KTAEConfig(),
-    permutations: int = 20_000,
-) -> dict[str, int]:
-    """Writes the page.
+def write_page(out: Path, groups: Sequence[Packed], *, title: str, notes: list[str], **shown: Any) -> int:
+    """Writes the page, and returns how many groups are in it.
 
-    Args:
-        groups: rollouts by group.
-        out: the file, replaced if there is one.
-        tokenizer: of the rollouts; None if they were saved with token ids and texts.
-        title, source, notes: texts for the page's head.
-        run: what `page_run.contents` says about a training run.
-        config: the estimator's settings of a group by its name; the tables are computed here.
-        permutations: those of `ktae.explain`.
-
-    Where the groups need more than LIMIT, a sample of them is kept, and the page says so.
-
-    Returns:
-        {"groups": groups read, "kept": groups in the page, "bytes": size of the file}.
-
-    Raises:
-        ValueError: there are no rollouts and no run, the tokenizer does not go with the rollouts, they were saved with
-            other key-token values, or not one group fits into the page.
+    Where they need more than LIMIT, every second, third, ... is kept, and the page says so. Its head has the title, the
+    notes, a `source`, and what `of_run` says about a training run. Raises a ValueError if not one group fits.
     """
-    from ktae.report.page_groups import pack, sample  # torch
-
-    if not groups and run is None:
-        raise ValueError(f"{title} holds no rollouts to report")
-    shown: dict[str, Any] = {
-        "title": title,
-        "source": "" if source in (title, ".") else source,
-        **(run or {"curves": None, "evaluation": None, "summary": []}),
-        "notes": list(notes),
-        "prompts": [],
-        "first": 0,
-    }
-    packed = [
-        pack(name, rollouts, tokenizer, config(name), permutations=permutations)
-        for name, rollouts in _with_progress(groups)
-    ]
-    kept = sample(packed, LIMIT - len(_html(shown, [])) - 20_000)
+    head = {"source": "", "curves": None, "evaluation": None, "summary": [], "title": title, "notes": notes, **shown}
+    head["summary"] = head["summary"] + _summary([group.entry for group in groups])
+    kept = sample(groups, LIMIT - len(_html(head, [])) - 20_000)
     if groups and not kept:
         raise ValueError(f"no group of {title} fits into a page of {LIMIT:,} bytes")
-    # A group with both kinds of rollouts is the one worth opening first.
-    shown["first"] = next((i for i, group in enumerate(kept) if _is_mixed(group.entry)), 0)
-    shown["summary"] += _summary([group.entry for group in packed])
     if len(kept) < len(groups):
-        shown["notes"].append(
-            f"{len(kept):,} of {len(groups):,} prompts are shown, to keep the page below {LIMIT / 1e6:.0f} MB: those "
-            "whose names have the smallest hashes. The numbers above are those of all prompts."
-        )
-    shown["prompts"] = [group.entry for group in kept]
+        what = f"{len(kept):,} of {len(groups):,} prompts are shown, spread evenly, to keep the page below "
+        head["notes"] = [*notes, f"{what}{LIMIT / 1e6:.0f} MB. The numbers above are those of all prompts."]
     with unfinished(out) as temporary:
-        temporary.write_text(_html(shown, [group.packed for group in kept]), encoding="utf-8")
-    return {"groups": len(groups), "kept": len(kept), "bytes": out.stat().st_size}
+        temporary.write_text(_html(head, kept), encoding="utf-8")
+    return len(kept)
+
+
+class Packed(NamedTuple):
+    """A group's entry in the list of prompts, and all else about it as base64 of gzipped JSON."""
+
+    entry: dict[str, Any]
+    data: str
+
+
+def sample(groups: Sequence[Packed], limit: int) -> Sequence[Packed]:
+    """All groups, or every second, third, ...: as many as a page has bytes for."""
+    sizes = [len(group.data) + len(json.dumps(group.entry)) + 64 for group in groups]
+    step = next((step for step in range(1, len(groups) + 1) if sum(sizes[::step]) <= limit), None)
+    return groups[::step] if step else []
+
+
+def pack(
+    name: str, rollouts: Sequence[Rollout], tokenizer: Tokenizer | None, config: KTAEConfig, *, permutations: int
+) -> Packed:
+    """A group as the page holds it. Rollout advantages are those saved with the rollouts, or else GRPO's.
+
+    Raises:
+        ValueError: the rollouts have no token texts and there is no tokenizer, or one that does not go with them; or
+            they were saved with other key-token values.
+    """
+    from ktae.report.groups import group_of, last_turn, remarks, token_texts  # torch
+
+    group = group_of(rollouts, config, tokenizer, permutations=permutations)
+    if tokenizer is None and token_texts(rollouts, None) is None:
+        hint = "name the tokenizer that made the token ids, --tokenizer"
+        raise ValueError(f"group {name} must have {TOKEN_TEXTS}, one for each of its token ids; or {hint}")
+    _check_saved_values(group)
+    advantages = _saved_advantages(rollouts) or [of.advantage for of in group.scores]
+    strings: dict[str, int] = {}
+    unit_texts = [strings.setdefault(text, len(strings)) for text in group.table.text]
+    packed_rollouts = []
+    for row, (rollout, correct) in enumerate(zip(group.rollouts, group.correct, strict=True)):
+        places = group.table.unit_index[row, : len(group.texts[row])].tolist()
+        texts = [strings.setdefault(text, len(strings)) for text in group.texts[row]]
+        packed: dict[str, Any] = {
+            "reward": _number(rollout.reward),
+            "correct": None if correct is None else int(correct),
+            "advantage": 0.0 if correct is None else _number(advantages[row]),
+            "label": str(rollout.data.get("rollout", "")),
+            "units": places,
+        }
+        if any(unit < 0 or unit_texts[unit] != text for unit, text in zip(places, texts, strict=True)):
+            packed["texts"] = texts
+        if config.centered:
+            packed["values"] = [_number(value) for value in group.scores[row].value_T.tolist()]
+        packed_rollouts.append(packed)
+    units = group.table.columns() | {"text": np.array(unit_texts), "unit": group.table.unit.astype(str)}
+    del units["group"]
+    n_correct, n_incorrect = group.correct.count(True), group.correct.count(False)
+    payload = {
+        "prompt": rollouts[0].prompt,
+        "scale": config.scale * (2 if config.centered else 1),
+        "n_correct": n_correct,
+        "n_incorrect": n_incorrect,
+        "remarks": remarks(group, config.scale),
+        "texts": list(strings),
+        # Of the token ids the texts: JavaScript's integers end at 2^53.
+        "units": {name: list(map(_number, values.tolist())) for name, values in units.items()},
+        "rollouts": packed_rollouts,
+    }
+    rewards = [rollout.reward for rollout in rollouts if not math.isnan(rollout.reward)]
+    entry = {
+        "id": name,
+        "prompt": last_turn(rollouts[0])[:_SHOWN],
+        "rollouts": len(rollouts),
+        "scored": n_correct + n_incorrect,
+        "correct": n_correct,
+        "reward": _number(float(np.mean(rewards))) if rewards else None,
+        "varied": not set(rewards) <= {0.0, 1.0},
+        "tokens": sum(len(texts) for texts in group.texts),
+    }
+    data = gzip.compress(json.dumps(payload, separators=(",", ":")).encode(), mtime=0)
+    return Packed(entry, base64.b64encode(data).decode())
+
+
+def _number(value: Any) -> Any:
+    """A float with a few digits, None for NaN; other values as they are."""
+    if not isinstance(value, float):
+        return value
+    return None if math.isnan(value) else float(f"{value:.{_DIGITS}g}")
+
+
+def _saved_advantages(rollouts: Sequence[Rollout]) -> list[float] | None:
+    """The rollout advantages that the rollouts were saved with; None unless all scored ones have one."""
+    for key in _ADVANTAGES:
+        saved = [0.0 if math.isnan(rollout.reward) else rollout.data.get(key) for rollout in rollouts]
+        if all(isinstance(value, int | float) and math.isfinite(value) for value in saved):
+            return [float(value) for value in saved if value is not None]
+    return None
+
+
+def _check_saved_values(group: Group) -> None:
+    """Refuses to explain key-token values that come from other settings than the tables."""
+    for rollout, (_, value_T, _) in zip(group.rollouts, group.scores, strict=True):
+        saved = np.array(rollout.data.get(KEY_TOKEN_VALUES, value_T), float)
+        if saved.shape != value_T.shape or not np.allclose(saved, value_T, rtol=0, atol=_TOLERANCE):
+            raise ValueError(
+                f"row {rollout.row}: {KEY_TOKEN_VALUES} must be those of the settings, and they differ; "
+                "give the settings and all the rollouts that the values come from"
+            )
+
+
+def of_run(path: Path, recipe: Recipe) -> dict[str, Any]:
+    """What the page shows of a run: curves, evaluation (results.json, None before there are results), and a summary.
+
+    Points of a curve are [update, value, running mean]; metrics of a single update are left out.
+    """
+    from ktae.train.recipe import label_of  # torch
+
+    read = read_curves(path) if (path / "metrics.jsonl").exists() else {}
+    panels = []
+    for metric, of_metric in read.items():
+        series = []
+        for algorithm, (steps, values) in of_metric.items():
+            points = zip(steps, map(_number, values), map(_number, running_mean(values)), strict=True)
+            series.append({"name": label_of(algorithm), "points": list(points)})
+        if any(len(one["points"]) > 1 for one in series):
+            panels.append({"label": METRICS[metric], "series": series})
+    results = json.loads((path / "results.json").read_text()) if (path / "results.json").exists() else {}
+    updates = max((steps[-1] for of_metric in read.values() for steps, _ in of_metric.values()), default=0)
+    facts = {"model": recipe.model.path, "algorithms": ", ".join(map(label_of, recipe.algorithms)), "updates": updates}
+    return {
+        "curves": {"names": list(map(label_of, algorithms(read))), "note": SMOOTHED, "panels": panels},
+        "evaluation": results if results.get("problems") else None,
+        "summary": [(name, f"{value:,}" if isinstance(value, int) else value) for name, value in facts.items()],
+    }
+
+
+def _summary(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    total = {name: sum(entry[name] for entry in entries) for name in ("rollouts", "scored", "correct", "tokens")}
+    unscored = total["rollouts"] - total["scored"]
+    return [
+        ("prompts", f"{len(entries):,}"),
+        ("rollouts", f"{total['rollouts']:,}"),
+        ("tokens", f"{total['tokens']:,}"),
+        ("correct", f"{total['correct'] / total['scored']:.1%}" if total["scored"] else "-"),
+        ("mixed prompts", f"{sum(0 < entry['correct'] < entry['scored'] for entry in entries):,}"),
+        *([("not scored", f"{unscored:,}")] if unscored else []),
+    ]
 
 
 def embedded(value: Any) -> str:
@@ -162,13 +265,8 @@ def embedded(value: Any) -> str:
     return text
 
 
-def _html(report: dict[str, Any], packed: list[str]) -> str:
-    """The page as one HTML text that loads nothing: its content security policy allows its own script and style only.
-
-    Args:
-        report: what `main.js` reads.
-        packed: the groups, in the order of `report["prompts"]`.
-    """
+def _html(report: dict[str, Any], groups: Sequence[Packed]) -> str:
+    """The page as one HTML text; its content security policy lets it load nothing and run its own script only."""
     assets = files("ktae.report") / "assets"
     css = (assets / "page.css").read_text() + _colors()
     script = '"use strict";\n' + "".join((assets / name).read_text() for name in _SCRIPTS)
@@ -181,51 +279,20 @@ def _html(report: dict[str, Any], packed: list[str]) -> str:
         title=html.escape(report["title"]),
         style=css,
         script=script,
-        report=embedded(report),
-        groups=embedded(packed),
+        report=embedded({**report, "prompts": [group.entry for group in groups]}),
+        groups=embedded([group.data for group in groups]),
     )
 
 
 def _colors() -> str:
     """The colours and dashes of `ktae.pictures.style` as CSS."""
-
-    def variables(credit: str, blame: str, lines: Iterable[str]) -> str:
-        named = {"credit": credit, "blame": blame, **{f"s{k}": color for k, color in enumerate(lines)}}
-        channels = {name: " ".join(str(part) for part in bytes.fromhex(color[1:])) for name, color in named.items()}
-        return ":root { " + " ".join(f"--{name}: {color};" for name, color in channels.items()) + " }\n"
-
-    light = variables(style.CREDIT, style.BLAME, style.SERIES)
-    dark = variables(style.DARK_CREDIT, style.DARK_BLAME, style.DARK_SERIES)
-    css = f"{light}@media (prefers-color-scheme: dark) {{ {dark} }}\n"
+    pairs = enumerate(zip(style.SERIES, style.DARK_SERIES, strict=True))
+    css = ":root {" + "".join(f" --s{k}: light-dark({light}, {dark});" for k, (light, dark) in pairs) + " }\n"
     for k, dashes in enumerate(style.DASHES):
         dashed = " ".join(str(2 * part) for part in dashes) or "none"
-        css += f".s{k} {{ stroke: rgb(var(--s{k})); stroke-dasharray: {dashed}; }}\n"
+        css += f".s{k} {{ stroke: var(--s{k}); stroke-dasharray: {dashed}; }}\n"
     return css
 
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _with_progress(groups: dict[str, list[Rollout]]) -> Iterable[tuple[str, list[Rollout]]]:
-    """The groups, with a bar and the time left on a terminal."""
-    console = require("rich.console", extra="report").Console(stderr=True)
-    track = require("rich.progress", extra="report").track
-    return track(groups.items(), "prompts", console=console, transient=True, disable=not console.is_terminal)
-
-
-def _summary(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    total = {name: sum(entry[name] for entry in entries) for name in ("rollouts", "scored", "correct", "tokens")}
-    facts = {
-        "prompts": len(entries),
-        "rollouts": total["rollouts"],
-        "tokens": total["tokens"],
-        "correct": f"{total['correct'] / total['scored']:.1%}" if total["scored"] else "-",
-        "mixed prompts": sum(map(_is_mixed, entries)),
-        "not scored": total["rollouts"] - total["scored"],
-    }
-    return [(k, v if isinstance(v, str) else f"{v:,}") for k, v in facts.items() if v or k != "not scored"]
-
-
-def _is_mixed(entry: dict[str, Any]) -> bool:
-    return 0 < entry["correct"] < entry["scored"]

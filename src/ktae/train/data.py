@@ -63,11 +63,9 @@ def _rows(rows: Any, data: Data) -> Any:
         return [*system, {"role": "user", "content": text}] if data.chat else text
 
     def answers(row: dict[str, Any]) -> list[str]:
-        if data.answer is not None:
-            return [_fill(data.answer, row, "data.answer")]
-        given = _column(row, "answers", data)
-        if not (isinstance(given, list) and given and all(isinstance(answer, str) for answer in given)):
-            raise ValueError(f"{data.source}: answers must be a list of at least one text, got {given!r}")
+        given = [_fill(data.answer, row, "data.answer")] if data.answer is not None else _column(row, "answers", data)
+        if not (isinstance(given, list) and given and all(isinstance(text, str) and text.strip() for text in given)):
+            raise ValueError(f"{data.source}: answers must be one or more texts, none blank; got {given!r} in {row}")
         return given
 
     converted = [{**row, "prompt": prompt(row), "answers": answers(row)} for row in rows]

@@ -19,7 +19,6 @@ import torch
 
 import ktae
 from ktae.advantages import key_token_values
-from ktae.config import KTAEConfig
 from ktae.extras import require
 from ktae.files import json_lines
 from ktae.integrations.credit import TokenCredit
@@ -59,8 +58,8 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
     for algorithm in recipe.algorithms:
         grpo_config(recipe, algorithm, out, test_rows=len(test_rows))  # TRL's own checks
         if estimator := parse_algorithm(algorithm).load_estimator():
-            settings = KTAEConfig(correct_above=recipe.correct_above)
-            TokenCredit(settings, estimator, gives=["log_probs", "entropies"], trainer="`ktae train`")
+            credit = TokenCredit(estimator, recipe.correct_above)
+            credit.check_given("`ktae train`", "log_probs", "entropies")
     model_config, tokenizer = check_model(recipe.model)
     if not isinstance(train_rows[0]["prompt"], str) and tokenizer.chat_template is None:
         raise ValueError(

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch.nn.utils.rnn import pad_sequence
 
-from ktae.config import KTAEConfig
-from ktae.integrations.credit import TokenCredit
+from ktae.estimators import Rollouts
+from ktae.integrations.credit import TokenCredit, rollout_means
+from ktae.integrations.lists import group_numbers
 from ktae.integrations.verl import (
     KTAETrainer,
     one_row_a_rollout,
@@ -23,22 +24,18 @@ from ktae.integrations.verl import (
 )
 
 
-def compute(rows, config=KTAEConfig()):  # noqa: B008 (frozen)
+def compute(rows):
     """`token_advantages` on a list of rows, each a dict; verl's advantages are given per row and spread over it."""
 
     def padded(key):
         return pad_sequence([torch.tensor(row[key]) for row in rows], batch_first=True)
 
-    advantages, metrics = token_advantages(
-        TokenCredit(config),
-        torch.tensor([row["advantage"] for row in rows])[:, None].expand(padded("ids").shape),
-        padded("final"),
-        ids_BT=padded("ids"),
-        generated_BT=padded("mask"),
-        rewards_B=torch.tensor([row["reward"] for row in rows]),
-        uids=[row["uid"] for row in rows],
-        is_padding=[row["padding"] for row in rows],
-    )
+    final = padded("final")
+    own = torch.tensor([row["advantage"] for row in rows])[:, None].expand(final.shape)
+    rewards, groups = torch.tensor([row["reward"] for row in rows]), group_numbers([row["uid"] for row in rows])
+    rollouts = Rollouts(padded("ids"), padded("mask"), rewards, groups, rollout_means(own, final))
+    is_padding = [row["padding"] for row in rows]
+    advantages, metrics = token_advantages(TokenCredit(), rollouts, own, final, is_padding)
     return [row[: len(given["ids"])].tolist() for row, given in zip(advantages, rows, strict=True)], metrics
 
 
@@ -137,32 +134,6 @@ def asked_for(settings, **algorithm):
     return token_credit(config)
 
 
-def key_tokens_of(settings):
-    """The settings with which key tokens are computed: what the estimator closes over."""
-    credit, states = asked_for(settings)
-    assert states is None
-    (cell,) = credit.estimator.__closure__
-    return cell.cell_contents
-
-
-@pytest.mark.parametrize(
-    ("settings", "config"),
-    [
-        (None, KTAEConfig()),
-        ({}, KTAEConfig()),
-        ({"preset": "paper"}, KTAEConfig()),
-        (
-            {"preset": "released", "exclude_token_ids": [151643]},
-            KTAEConfig(fisher="released", exclude_token_ids=(151643,)),
-        ),
-        ({"preset": "recommended"}, KTAEConfig.recommended()),
-        ({"context": 1, "scale": 2, "correct_above": 0.5}, KTAEConfig(context=1, scale=2, correct_above=0.5)),
-    ],
-)
-def test_settings_from_a_struct_config(settings, config):
-    assert key_tokens_of(settings) == config
-
-
 def third(rollouts):
     rollouts.require("entropies")
     return rollouts.mask / 3
@@ -172,42 +143,25 @@ def place(rollout):
     return range(len(rollout["token_ids"]))
 
 
+def test_settings_from_a_struct_config():
+    """tests/integrations/test_credit.py has what they may be."""
+    assert (asked_for(None).scale, asked_for({}).scale) == (1.0, 1.0)
+    credit = asked_for({"preset": "released", "exclude_token_ids": [151643], "scale": 2, "correct_above": 0.5})
+    assert (credit.scale, credit.correct_above) == (2, 0.5)
+    with pytest.raises(ValueError, match=r"algorithm\.ktae\.h1 is unknown; .* may hold preset, .*, states"):
+        asked_for({"h1": 2})
+
+
 def test_an_estimator_and_states_by_import_path():
-    credit, states = asked_for({"estimator": "test_batch:third", "states": "test_batch:place", "correct_above": 0.5})
+    credit = asked_for({"estimator": "test_batch:third", "states": "test_batch:place", "correct_above": 0.5})
     assert (credit.needs, credit.correct_above) == (("entropies",), 0.5)
-    assert list(states({"token_ids": [5, 5]})) == [0, 1]
-    advantages, _ = token_advantages(
-        credit,
-        torch.tensor([[1.0, 1.0], [-1.0, -1.0]]),
-        torch.tensor([[1, 1], [1, 0]]),
-        ids_BT=torch.tensor([[5, 6], [7, 0]]),
-        generated_BT=torch.tensor([[1, 1], [1, 0]]),
-        rewards_B=torch.tensor([1.0, 0.0]),
-        uids=["a", "a"],
-        is_padding=[False, False],
-        entropies=torch.ones(2, 2),
-    )
+    assert credit.state_rows([{"token_ids": [5, 5]}], 3).tolist() == [[0, 1, 0]]
+    mask, entropies = torch.tensor([[1, 1], [1, 0]]), torch.ones(2, 2)
+    own = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
+    rewards, groups = torch.tensor([1.0, 0.0]), torch.tensor([0, 0])
+    rollouts = Rollouts(torch.tensor([[5, 6], [7, 0]]), mask, rewards, groups, own[:, 0], entropies=entropies)
+    advantages, _ = token_advantages(credit, rollouts, own, mask, [False, False])
     torch.testing.assert_close(advantages, torch.tensor([[4 / 3, 4 / 3], [-2 / 3, 0.0]]))
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"h1": 2}, r"algorithm\.ktae\.h1 is unknown; algorithm\.ktae may hold preset, .*, fisher_weight, .*"),
-        ({"preset": "best"}, r"algorithm\.ktae\.preset must be one of paper, released, recommended, got 'best'"),
-        ({"context": -1}, r"algorithm\.ktae\.context must be an integer in 0\.\.64, got -1"),
-        ({"scale": "big"}, r"algorithm\.ktae\.scale must be a finite number .*, got 'big'"),
-        ({"exclude_token_ids": 5}, r"algorithm\.ktae\.exclude_token_ids must be a sequence of integers, got 5"),
-        ("recommended", r"algorithm\.ktae must hold some of preset, .*; got 'recommended'"),
-        (["preset"], r"algorithm\.ktae must hold some of preset, .*; got \['preset'\]"),
-        ({"estimator": "nothing"}, r"algorithm\.ktae\.estimator must be one of .* got 'nothing'"),
-        ({"estimator": "test_batch:third", "scale": 2}, r"algorithm\.ktae\.scale is a setting of key tokens"),
-        ({"states": "nowhere"}, r"algorithm\.ktae\.states must be an import path .* 'nowhere'"),
-    ],
-)
-def test_bad_settings_are_named(settings, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        asked_for(settings)
 
 
 def test_entropies_are_not_there_in_bypass_mode():

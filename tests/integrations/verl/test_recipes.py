@@ -64,7 +64,7 @@ def test_ktae_is_on_where_the_name_says_so(name, composed):
     config = composed(name)
     if name.endswith("ktae"):
         assert get_trainer_cls(config.trainer.v1.trainer_mode) is KTAETrainer
-        assert token_credit(config)[0].scale == 1.0
+        assert token_credit(config).scale == 1.0
     else:
         assert get_trainer_cls(config.trainer.v1.trainer_mode) is PPOTrainerSync
         assert "ktae" not in config.algorithm
@@ -92,7 +92,7 @@ def test_environment_and_arguments_override(composed):
     )
     assert config.actor_rollout_ref.model.path == "a/model"
     assert (config.trainer.nnodes, config.trainer.n_gpus_per_node, config.trainer.total_epochs) == (2, 4, 1)
-    assert token_credit(config)[0].scale == 2.0
+    assert token_credit(config).scale == 2.0
 
 
 def test_prepared_problems_become_verls_rows_and_are_graded(tmp_path):

@@ -12,11 +12,17 @@ function drawTraining(curves) {
     key.append(svg("line", { x1: 1, x2: 35, y1: 5, y2: 5, class: "line s" + k }));
     legend.append(el("span", {}, key, " ", name));
   });
+  const faint = panels.some(({ series }) => series.some(isSmoothed));
   document.getElementById("curves").append(
     legend,
     el("div", { class: "charts" }, ...panels.map((panel) => chart(panel, names))),
-    note ? el("p", { class: "quiet" }, note) : "",
+    faint ? el("p", { class: "quiet" }, note) : "",
   );
+}
+
+// Whether the mean, [2], is another line than the logged values, [1].
+function isSmoothed(series) {
+  return series.points.some((point) => point[1] !== point[2]);
 }
 
 function chart(curve, names) {
@@ -39,12 +45,11 @@ function chart(curve, names) {
     picture.append(svg("text", { x: x(step), y: HEIGHT - 8, "text-anchor": anchor }, whole(step)));
   }
   picture.append(svg("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, "update"));
-  for (const { name, points } of curve.series) {
+  for (const series of curve.series) {
+    const { name, points } = series;
     const path = (of) => points.map((point) => x(point[0]).toFixed(1) + "," + y(point[of]).toFixed(1)).join(" ");
     const style = "line s" + names.indexOf(name);
-    if (points.some((point) => point[1] !== point[2])) {
-      picture.append(svg("polyline", { points: path(1), class: style + " faint" }));
-    }
+    if (isSmoothed(series)) picture.append(svg("polyline", { points: path(1), class: style + " faint" }));
     picture.append(svg("polyline", { points: path(2), class: style }));
   }
   const reading = el("p", { class: "reading" }, " ");

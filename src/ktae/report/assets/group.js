@@ -33,7 +33,7 @@ function drawGroup(prompt, group) {
   about.push(`mean reward ${significant(prompt.reward)}`);
   chosen.rollouts = group.rollouts.map(drawRollout);
   document.getElementById("chosen").replaceChildren(
-    el("h3", {}, `Prompt ${chosen.index + 1} `, el("bdi", { class: "quiet" }, ...visible(prompt.id, "prose"))),
+    el("h3", {}, `Prompt ${chosen.index + 1} `, el("bdi", { class: "quiet" }, ...groupLabel(chosen.index))),
     el("bdi", { class: "prompt" }, ...visible(group.prompt, "prose")),
     el("p", { class: "quiet" }, about.join(" · ")),
     drawKeyTokens(group),
@@ -56,7 +56,7 @@ function drawRollout(rollout, number) {
     "aria-label": `Tokens of rollout ${number + 1}; arrow keys move from token to token` });
   state.section = el("section", { class: "rollout " + verdict.replace(" ", "-") },
     el("h4", {}, `Rollout ${number + 1} `, el("span", { class: "verdict" }, verdict),
-      el("span", { class: "quiet" }, " " + facts.join(" · ")),
+      el("span", { class: "quiet" }, " " + facts.map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · ")),
       rollout.label ? el("bdi", { class: "quiet" }, " · ", ...visible(rollout.label, "prose")) : null),
     state.body);
   const folded = texts.length > FOLDED;

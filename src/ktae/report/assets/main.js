@@ -14,5 +14,6 @@ if (report.prompts.length) {
   document.getElementById("rollouts").hidden = false;
   drawPrompts();
   listenToTokens();
-  choose(report.first);
+  // A prompt with both kinds of rollouts is the one worth opening first.
+  choose(Math.max(0, report.prompts.findIndex(({ correct, scored }) => 0 < correct && correct < scored)));
 }

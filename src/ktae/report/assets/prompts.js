@@ -47,6 +47,12 @@ function showList() {
   ]));
 }
 
+// The group's label, where it says more than the prompt's number.
+function groupLabel(index) {
+  const { id } = report.prompts[index];
+  return id === String(index + 1) ? [] : ["· ", ...visible(id, "prose")];
+}
+
 function promptRow(index) {
   const prompt = report.prompts[index];
   const share = prompt.scored ? `${prompt.correct}/${prompt.scored}` : "–";
@@ -54,7 +60,7 @@ function promptRow(index) {
   bar.firstChild.style.width = 100 * Math.max(0, accuracy(prompt)) + "%";
   const button = el("button", { type: "button", "data-index": index, "aria-current": index === chosen.index && "true",
     onclick: () => choose(index) },
-  el("span", { class: "line" }, el("bdi", { class: "id" }, `${index + 1} · `, ...visible(prompt.id, "prose")),
+  el("span", { class: "line" }, el("bdi", { class: "id" }, `${index + 1} `, ...groupLabel(index)),
     el("span", { class: "share" }, share, el("span", { class: "unseen" }, " correct"), bar)),
   el("bdi", { class: "text" }, ...visible(prompt.prompt.replace(/\s+/g, " "), "prose")),
   prompt.varied ? el("span", { class: "quiet" }, "mean reward " + significant(prompt.reward)) : null);

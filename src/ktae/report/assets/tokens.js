@@ -135,16 +135,10 @@ function listenToTokens() {
 function drawKeyTokens(group) {
   Object.assign(table, { sort: null, all: false });
   const section = el("details", { id: "keytokens", open: !isNarrow() }, el("summary", {}, "Key tokens"));
-  if (!group.n_correct || !group.n_incorrect) {
-    const same = group.n_correct ? "correct" : "incorrect";
-    section.append(el("p", { class: "note" }, group.n_correct + group.n_incorrect
-      ? `All scored rollouts are ${same}: there is nothing to compare, and every key-token value is 0.`
-      : "No rollout is scored."));
-    return section;
-  }
-  section.append(...group.remarks.map((remark) => el("p", { class: "quiet remark" }, remark)),
+  const isMixed = group.n_correct && group.n_incorrect;
+  section.append(...group.remarks.map((remark) => el("p", { class: isMixed ? "quiet remark" : "note" }, remark)),
     el("div", { class: "wide" }));
-  fillKeyTokens(group, section.lastChild);
+  if (isMixed) fillKeyTokens(group, section.lastChild);
   return section;
 }
 
