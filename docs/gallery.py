@@ -7,6 +7,7 @@ chromedriver and selenium the pictures of docs/images are taken from these pages
 """
 
 import io
+import os
 import shutil
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 from ktae.cli import main
 
 DOCS = Path(__file__).resolve().parent
-ROLLOUTS = DOCS.parent / "experiments" / "gallery"
+ROLLOUTS = Path(os.path.relpath(DOCS.parent / "experiments" / "gallery"))  # pages name the folder as it is given
 PRIVATE = DOCS.parent / "build" / "gsm8k.html"  # of data that is never committed
 GSM8K = DOCS.parents[1] / "shared" / "data" / "groups" / "gsm8k_example_model_solutions.jsonl.gz"
 MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")

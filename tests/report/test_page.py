@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -99,3 +100,11 @@ def test_centred_values_are_those_of_the_tokens(tmp_path):
             moved.append(sum(plain) / len(plain))
             assert rollout["values"] == pytest.approx([value - moved[-1] for value in plain], abs=1e-5)
     assert any(moved)
+
+
+def test_the_gallerys_pages_name_no_folder_of_one_machine():
+    pages = sorted((Path(__file__).parents[2] / "docs" / "gallery").glob("*.html"))
+    assert len(pages) >= 3
+    for page in pages:
+        (source,) = re.findall(r'"source":"([^"]*)"', page.read_text())
+        assert not Path(source).is_absolute(), page
