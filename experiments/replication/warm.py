@@ -17,7 +17,7 @@ from typing import Any
 
 import legs_task as legs
 import torch
-from tasks import LEGS, SMOLLM2, WORDS, task
+from tasks import LEGS, SMOLLM2, WORD_STEPS, WORDS, task
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from warm_start import IGNORED, LEARNING_RATE, TRACES, build_model, build_tokenizer, imitate, warm_start
 
@@ -44,7 +44,7 @@ WORDS_MODEL = {
 
 
 def load(task: str, seed: int):
-    """Model and tokenizer of a warm start, trained when missing (4 minutes of one core; word problems 12).
+    """Model and tokenizer of a warm start, trained when missing (4 minutes of one core; word problems 8).
 
     SmolLM2's comes from experiments/smollm2_svamp/warm_start.py and gets low-rank adapters, which alone are trained.
     """
@@ -95,9 +95,9 @@ def _batches(task: str, tokenizer, rng: random.Random) -> Iterator[tuple[torch.T
 
 
 def _longer_and_longer(problems: Iterator[WordProblem], count: int) -> Iterator[WordProblem]:
-    """Of two steps at first, of up to six in the last third: the short ones teach to copy, and cost little."""
+    """Of two steps in the first half: the short ones teach to copy, and cost little."""
     for i in itertools.count():
-        longest = 2 + 6 * i // count
+        longest = 2 if 2 * i < count else WORD_STEPS
         yield next(problem for problem in problems if len(problem.steps) <= longest)
 
 
