@@ -59,7 +59,7 @@ def test_rollouts_of_the_shared_folder(formats, tmp_path, capsys, name):
     ],
 )
 def test_outputs_of_the_shared_folder(formats, name, samples, malformed):
-    _, rows, bad = read_saved(formats / name)
+    rows, bad = read_saved(formats / name)
     assert [(row["id"], row["sample"], row["answers"]) for row in rows] == samples
     assert len(bad) == malformed
 

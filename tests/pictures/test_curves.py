@@ -33,8 +33,8 @@ def test_reading(metrics):
         file.write('{"step": 4, "algo')  # being written
     assert read_curves(run)["accuracy"]["grpo"][0] == [1, 2, 3]
     with (run / "metrics.jsonl").open("a") as file:
-        file.write("\n")
-    with pytest.raises(ValueError, match=r"metrics.jsonl:7: not a row of metrics"):
+        file.write('rithm": "x"}\n{"loss": 1}\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl:8: not a row of metrics, which has a step"):
         read_curves(run)
 
 

@@ -18,15 +18,8 @@ def pass_at_k(correct_PS: np.ndarray, k: int) -> np.ndarray:
 
     Unbiased: k of the n samples, drawn without replacement (Chen et al. 2021, arXiv:2107.03374, equation 1).
 
-    Args:
-        correct_PS: (P, S) of 0 and 1.
-        k: from 1 to S.
-
-    Returns:
-        (P,) chances; their mean is pass@k.
-
-    Raises:
-        ValueError: the array is empty or holds other values, or k is out of range.
+    Takes (P, S) of 0 and 1, and k from 1 to S; returns (P,) chances, whose mean is pass@k. Raises a ValueError if the
+    array is empty or holds other values, or k is out of range.
 
     >>> pass_at_k(np.array([[1, 0, 0, 0], [0, 0, 0, 0]]), 2)
     array([0.5, 0. ])

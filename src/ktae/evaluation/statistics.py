@@ -63,8 +63,7 @@ def share_interval(share_P: np.ndarray) -> Estimate:
 def mean_interval(value_P: np.ndarray) -> Estimate:
     """The mean of any quantity over problems, such as a length in tokens: Student's interval.
 
-    Raises:
-        ValueError: there are fewer than two problems, which say nothing about the spread.
+    Raises a ValueError if there are fewer than two problems, which say nothing about the spread.
 
     >>> mean_interval(np.array([1.0, 2.0, 3.0]))
     Estimate(value=2.0, low=-0.48..., high=4.48...)
@@ -78,10 +77,10 @@ def mean_interval(value_P: np.ndarray) -> Estimate:
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
-    """The plain average over independent tasks.
+    """The plain average over independent tasks. Raises a ValueError if there are none.
 
     The interval squares and adds the distances to the tasks' own ends (method of variance estimates recovery; Zou and
-    Donner, Statistics in Medicine 27, 2008). Raises a ValueError if there are no estimates.
+    Donner, Statistics in Medicine 27, 2008).
 
     >>> average([Estimate(0.5, 0.25, 0.75), Estimate(0.75, 0.75, 0.75)])
     Estimate(value=0.625, low=0.5, high=0.75)
@@ -103,8 +102,7 @@ def paired_difference(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> Estima
     kinds of problem too rare for the sample.
 
     Args:
-        correct_PS: (P, S) of 0 and 1.
-        baseline_PS: (P, S') of 0 and 1, the same problems.
+        correct_PS, baseline_PS: (P, S) and (P, S') of 0 and 1, the same problems.
 
     Returns:
         The difference and its interval, within [-1, 1].
@@ -132,12 +130,11 @@ def paired_p_value(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> float:
     >>> paired_p_value(np.ones((5, 1)), np.zeros((5, 1))) == 2 / 2**5
     True
     """
-    if np.shape(correct_PS)[1:] != np.shape(baseline_PS)[1:]:
-        raise ValueError(
-            f"both must have the same number of samples, got {np.shape(correct_PS)} and {np.shape(baseline_PS)}"
-        )
+    shapes = np.shape(correct_PS), np.shape(baseline_PS)
+    if shapes[0][1:] != shapes[1][1:]:
+        raise ValueError(f"both must have the same number of samples, got {shapes[0]} and {shapes[1]}")
     # In samples: all sums are integers, and equal ones are equal.
-    difference_P = np.rint(_differences(correct_PS, baseline_PS) * np.shape(correct_PS)[1]).astype(int)
+    difference_P = np.rint(_differences(correct_PS, baseline_PS) * shapes[0][1]).astype(int)
     sizes = np.abs(difference_P[difference_P != 0])
     largest = int(sizes.sum())
     chance = np.zeros(largest + 1)  # of the total size of the problems with a positive sign

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ktae.extras import require
-from ktae.files.json_lines import read_where_whole
+from ktae.files import json_lines
 from ktae.pictures.style import figure, series, styled
 
 # Shown where they were logged and none are named; docs/metrics.md defines them.
@@ -31,23 +31,17 @@ Curves = dict[str, dict[str, tuple[list[int], list[float]]]]
 def read_curves(path: Path, metrics: Sequence[str] | None = None) -> Curves:
     """{metric: {algorithm: (steps, values)}} of a run's metrics.jsonl, algorithms in the order of the file.
 
-    Values that are no finite numbers are left out, and so is a last line without an end, since it is being written.
-
-    Args:
-        path: the run's folder, or the file.
-        metrics: names; None for those there are of METRICS, which may be none.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a metric is not there, or a line is not a row of metrics.
+    Values that are no finite numbers are left out, and so is a last line without an end, since it is being written. The
+    path is the run's folder or the file. Without `metrics`, their names, it is those of METRICS that are there. Raises
+    a FileNotFoundError if there is no such file, a ValueError if a metric is not there or a line is no row of metrics.
     """
     path = path / "metrics.jsonl" if path.is_dir() else path
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     found: Curves = {}
-    for number, row in enumerate(read_where_whole(path), start=1):
-        if row is None or not isinstance(row.get("step"), int):
-            raise ValueError(f"{path}:{number}: not a row of metrics")
+    for number, row in enumerate(json_lines.read(path), start=1):
+        if not isinstance(row.get("step"), int):
+            raise ValueError(f"{path}:{number}: not a row of metrics, which has a step")
         for name, value in row.items():
             if isinstance(value, (int, float)) and math.isfinite(value) and name != "step":
                 of_metric = found.setdefault(name, {})
