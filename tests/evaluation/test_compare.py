@@ -8,7 +8,7 @@ from scipy import stats
 from ktae.cli import main
 from ktae.evaluation.compare import as_markdown, compare
 from ktae.evaluation.results import write_results
-from ktae.evaluation.statistics import average, normal_p_value, paired_difference
+from ktae.evaluation.statistics import average, paired_difference
 from ktae.files import json_lines
 
 
@@ -93,7 +93,7 @@ def test_different_numbers_of_samples(pair):
     folders = pair({"a": generator.integers(0, 2, (30, 1))}, {"a": generator.integers(0, 2, (30, 8))})
     (task,) = compare(*folders).tasks
     assert task.samples == (1, 8)
-    assert task.p_value == normal_p_value(task.accuracy.difference)
+    assert (task.p_value, task.adjusted) == (None, None)
     assert "| a    | 30 x 1, 8 |" in as_markdown(compare(*folders))
 
 

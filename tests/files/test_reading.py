@@ -239,9 +239,7 @@ def test_malformed_rows_keep_their_place_and_reason(tmp_path, changes, reason):
     assert (first.row, first.mask, last.row) == (1, [1, 0], 4)
     assert isinstance(wrong, Malformed)
     assert wrong.row == 3
-    with pytest.raises(ValueError, match=reason) as caught:
-        load_groups(path, strict=True)
-    assert str(caught.value).startswith(f"{path}:3: ")
+    assert re.search(reason, wrong.reason)
     groups, malformed = load_groups(path)
     assert [len(members) for members in groups.values()] == [2]
     assert malformed == [wrong]

@@ -43,7 +43,6 @@ PACKED = {
     "plain": ("", bytes),
     "bom": ("", b"\xef\xbb\xbf".__add__),
     "gz": (".gz", gzip.compress),
-    "misnamed": ("", gzip.compress),
 }
 
 

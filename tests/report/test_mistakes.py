@@ -31,7 +31,7 @@ METRICS = [{"algorithm": "grpo", "step": step, "accuracy": step / 50, "odd": ste
         ("explain r.jsonl --tokenizer words --top -1", TEXTS, "--top must be >= 0, got -1"),
         ("explain r.jsonl --tokenizer words --group g --permutations -1", TEXTS, "permutations must be an integer"),
         ("plot heatmap r.jsonl --group g --lines 0 --out a.png", TEXTS, "--lines must be >= 1, got 0"),
-        ("plot curves r.jsonl --metrics loss --out a.png", METRICS, "metrics must be among accuracy, odd, got loss"),
+        ("plot curves r.jsonl --out a.png", [{"step": 1, "odd": 2}], "there are no curves to draw"),
         ("plot curves none --out a.png", TEXTS, "none does not exist"),
         ("plot curves r.jsonl --out a.jpg", METRICS, "--out must end in .png, .svg, .pdf, got a.jpg"),
     ],
@@ -54,15 +54,12 @@ def test_a_tokenizer_that_cannot_be_the_right_one(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", ["score", "report"])
-def test_malformed_rows_are_counted_and_listed_or_stop_the_command(tmp_path, capsys, command):
+def test_malformed_rows_are_counted_and_listed(tmp_path, capsys, command):
     path, out = tmp_path / "r.jsonl", tmp_path / "out.jsonl"
     lines = [json.dumps(row) for row in TEXTS]
     lines[1:1] = ["{", '{"group": "g", "completion": "x"}', ""]
     path.write_text("\n".join(lines))
     arguments = [command, str(path), "--tokenizer", "words", "--out", str(out)]
-    assert main([*arguments, "--strict"]) == 2
-    assert f"{path}:2: not valid JSON" in capsys.readouterr().err
-    assert [file.name for file in tmp_path.iterdir()] == ["r.jsonl"]
     assert main(arguments) == 0
     shown = capsys.readouterr()
     assert "2 malformed rows left out" in shown.err

@@ -35,8 +35,8 @@ class Difference:
     samples: tuple[int, int] | None  # a problem's of A and of B; None for the average
     accuracy: Sides  # shares of correct samples
     length: Sides | None  # in tokens; None if any is unknown, or with one problem
-    p_value: float  # of the accuracies, two-sided; exact for a task with as many samples of both, else the interval's
-    adjusted: float | None = None  # after Holm's correction; None for the average, which is not part of the family
+    p_value: float | None = None  # of the accuracies, two-sided and exact; None for the average, or other samples
+    adjusted: float | None = None  # after Holm's correction for the number of tasks
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,15 @@ def compare(path_a: Path, path_b: Path) -> Comparison:
     if not shared:
         raise ValueError(f"no task is in both {a} ({', '.join(tasks_a)}) and {b} ({', '.join(tasks_b)})")
     found = [_difference(task, tasks_a[task], tasks_b[task], (a, b)) for task in shared]
-    adjusted = statistics.holm([d.p_value for d in found])
-    found = [replace(d, adjusted=p) for d, p in zip(found, adjusted, strict=True)]
+    p_values = [d.p_value for d in found if d.p_value is not None]
+    if len(p_values) == len(found):
+        found = [replace(d, adjusted=p) for d, p in zip(found, statistics.holm(p_values), strict=True)]
     notes = [f"{results.INTERVALS} Where one holds 0, the data cannot tell A and B apart, nor say that they are equal."]
     notes += [f"Left out, as only {side} has it: {task}." for side, task in _only(tasks_a, tasks_b)]
     if (family := len(found)) > 1:
         notes.append(
             f"If nothing differed, at least one of {family} intervals would leave out 0 in {1 - 0.95**family:.0%} of "
-            f"all such comparisons: of a task read p after Holm's correction. The average is one test and needs none."
+            "all such comparisons: of a task read p after Holm's correction. The average is one interval."
         )
     undecided = [sum(results.undecided(tasks[task]) for task in shared) for tasks in (tasks_a, tasks_b)]
     if any(undecided):
@@ -89,8 +90,7 @@ def as_markdown(comparison: Comparison) -> str:
     accuracies, lengths = [], []
     for d in rows:
         problems = results.times(d.problems, *(d.samples or (1,)))
-        p_values = [_p(d.p_value), "" if d.adjusted is None else _p(d.adjusted)]
-        accuracies.append([d.task, problems, *_cells(d.accuracy, 100, ".1f"), *p_values])
+        accuracies.append([d.task, problems, *_cells(d.accuracy, 100, ".1f"), _p(d.p_value), _p(d.adjusted)])
         lengths.append([d.task, *_cells(d.length, 1, ".0f")])
     shown = [f"A is {comparison.a}, the baseline.\nB is {comparison.b}.\n{comparison.settings}".rstrip()]
     header = ["task", "problems", "A", "B", "B - A", "p", "p, Holm"]
@@ -122,7 +122,6 @@ def _difference(task: str, problems_a: Problems, problems_b: Problems, folders: 
             raise ValueError(f"{task}, problem {id!r}: the accepted answers differ, {where}")
     a_PS, b_PS = results.correct(problems_a), results.correct(problems_b)
     difference = statistics.paired_difference(b_PS, a_PS)
-    exact = a_PS.shape == b_PS.shape
     length_a_P, length_b_P = results.lengths(problems_a), results.lengths(problems_b)
     length = None
     if length_a_P is not None and length_b_P is not None and len(a_PS) > 1:
@@ -133,7 +132,7 @@ def _difference(task: str, problems_a: Problems, problems_b: Problems, folders: 
         samples=(a_PS.shape[1], b_PS.shape[1]),
         accuracy=Sides(*(statistics.share_interval(x_PS.mean(axis=1)) for x_PS in (a_PS, b_PS)), difference),
         length=length,
-        p_value=statistics.paired_p_value(b_PS, a_PS) if exact else statistics.normal_p_value(difference),
+        p_value=statistics.paired_p_value(b_PS, a_PS) if a_PS.shape == b_PS.shape else None,
     )
 
 
@@ -145,12 +144,11 @@ def _average(tasks: Sequence[Difference]) -> Difference:
 
     accuracy, lengths = mean([d.accuracy for d in tasks]), [d.length for d in tasks if d.length]
     length = mean(lengths) if len(lengths) == len(tasks) else None
-    p_value = statistics.normal_p_value(accuracy.difference)
-    return Difference(results.MACRO, sum(d.problems for d in tasks), None, accuracy, length, p_value)
+    return Difference(results.MACRO, sum(d.problems for d in tasks), None, accuracy, length)
 
 
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def _p(p: float | None) -> str:
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _cells(sides: Sides | None, scale: int, form: str) -> list[str]:

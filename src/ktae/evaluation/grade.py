@@ -50,7 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("outputs", type=Path, help=f"{outputs} with answers")
     add("--out", type=Path, help="the folder for the results (default: OUTPUTS-graded)")
     add("--workers", type=int, default=2, help="processes of the grader (default: %(default)s)")
-    add("--strict", action="store_true", help="stop at the first malformed row")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -62,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     require("rich", extra="train")
     outputs = arguments.outputs if arguments.outputs.name.strip(".") else arguments.outputs.resolve()  # "." and ".."
     out = arguments.out or outputs.with_name(stem(outputs) + "-graded")
-    rows, malformed = read_saved(outputs, strict=arguments.strict)
+    rows, malformed = read_saved(outputs)
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; give another --out")
     graded = grade_rows(rows, workers=arguments.workers)

@@ -32,7 +32,7 @@ _KNOWN = "; ".join(f"{name} has {', '.join(needed.split())}" for name, (needed, 
 _OURS = ("sample", "prompt", "length", "truncated")
 
 
-def read_saved(path: Path, *, strict: bool = False) -> tuple[list[Output], list[Malformed]]:
+def read_saved(path: Path) -> tuple[list[Output], list[Malformed]]:
     """Reads saved outputs.
 
     A row that holds several samples gives several outputs; without a verdict each, they have none. Rows of lm-eval that
@@ -40,10 +40,10 @@ def read_saved(path: Path, *, strict: bool = False) -> tuple[list[Output], list[
 
     Args:
         path: see `ktae.files.rows.read_rows`; of one of `_FORMATS`, or rollouts with a column of references.
-        strict: a row that is of no known format, or has no accepted answer, raises a ValueError.
 
     Returns:
-        The outputs in the file's order, and the rows that are left out, which stderr names.
+        The outputs in the file's order, and the rows that are left out, which stderr names: those of no known format or
+        without an accepted answer.
 
     Raises:
         FileNotFoundError, ValueError: those of `read_rows`; or no row can be graded.
@@ -72,7 +72,7 @@ def read_saved(path: Path, *, strict: bool = False) -> tuple[list[Output], list[
             except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
                 yield Malformed(row.path, row.row, f"{type(error).__name__} {error}")
 
-    for _ in without_malformed(kept(), path, strict=strict, found=malformed):
+    for _ in without_malformed(kept(), path, strict=False, found=malformed):
         pass
     return list(outputs.values()), malformed
 

@@ -146,18 +146,6 @@ def paired_p_value(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> float:
     return min(float(chance[np.abs(sums) >= abs(int(difference_P.sum()))].sum()), 1.0)
 
 
-def normal_p_value(difference: Estimate) -> float:
-    """Two-sided p-value that goes with an interval: below 0.05 where it leaves out zero.
-
-    >>> round(normal_p_value(Estimate(0.1, 0.0, 0.3)), 3)
-    0.05
-    """
-    if difference.value == 0:
-        return 1.0
-    towards_zero = difference.value - (difference.low if difference.value > 0 else difference.high)
-    return math.erfc(abs(Z95 * difference.value / towards_zero) / math.sqrt(2)) if towards_zero else 0.0
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for their number (Holm, Scandinavian Journal of Statistics 6, 1979).
 

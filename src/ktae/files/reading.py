@@ -14,20 +14,19 @@ from ktae.files.rows import GENERATED, Malformed, Row, read_rows, without_malfor
 _AHEAD = 100  # rows from which the columns are recognised
 
 
-def load_groups(path: Path, *, strict: bool = False, **given: Any) -> tuple[dict[str, list[Rollout]], list[Malformed]]:
+def load_groups(path: Path, **given: Any) -> tuple[dict[str, list[Rollout]], list[Malformed]]:
     """All rollouts by group, in the order in which the groups begin, and the malformed rows, which stderr names.
 
     Args:
         path: see `ktae.files.rows.read_rows`.
-        strict: a malformed row raises a ValueError. So does, strict or not, a file without any rollout.
         **given: arguments of `columns_of`. The columns are recognised in the first rows, and named on stderr.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: those of `read_rows`, and of `columns_of`.
+        FileNotFoundError, ImportError, ValueError: those of `read_rows`, and of `columns_of`; or no row is a rollout.
     """
     groups: dict[str, list[Rollout]] = {}
     malformed: list[Malformed] = []
-    for rollout in without_malformed(read_rollouts(path, **given), path, strict=strict, found=malformed):
+    for rollout in without_malformed(read_rollouts(path, **given), path, strict=False, found=malformed):
         groups.setdefault(rollout.group, []).append(rollout)
     return groups, malformed
 

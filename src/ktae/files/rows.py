@@ -1,6 +1,6 @@
 """Rows of files as other programs leave them: JSON lines, JSON and Parquet, damaged or not.
 
-What a file is follows from its bytes. A row that cannot be read becomes a `Malformed`, with its place and the reason,
+A row that cannot be read becomes a `Malformed`, with its place and the reason,
 and the rows around it are still read.
 """
 
@@ -30,7 +30,6 @@ _OF_ROWS = ("rows", "data", "samples", "rollouts", *GENERATED)  # columns that m
 _OF_MESSAGES = {"role", "content", "from"}
 _BATCH_ROWS = 256
 _SHOWN = 10  # malformed rows
-_GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"  # how they begin
 # Half of a surrogate pair, escaped, or a byte that is no UTF-8, as `surrogateescape` reads it.
 _NO_TEXT = re.compile(r"\\u[dD]|[\ud800-\udfff]")
 _T = TypeVar("_T")
@@ -75,10 +74,7 @@ def read_rows(path: Path) -> Iterator[Row | Malformed]:
         ImportError: the file is Parquet, which needs pyarrow (extra `report`), and it is not installed.
     """
     for file in files_of(path):
-        with file.open("rb") as source:
-            head = source.read(4)
-        rows = _parquet(file) if file.suffix == ".parquet" or head == _PARQUET else _json(file, head)
-        for number, data in rows:
+        for number, data in _parquet(file) if file.suffix == ".parquet" else _json(file):
             if isinstance(data, ValueError):
                 yield Malformed(file, number, str(data))
             else:
@@ -142,8 +138,8 @@ def _parts(data: dict[str, Any]) -> list[dict[str, Any]]:
     return [data]
 
 
-def _json(file: Path, head: bytes) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
-    number, is_gzip = 0, head.startswith(_GZIP)
+def _json(file: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
+    number, is_gzip = 0, file.suffix == ".gz"
     try:
         with (
             gzip.open(file) if is_gzip else file.open("rb") as opened,

@@ -20,8 +20,10 @@ _CUT = (
 )
 
 
-def load_tokenizer(name: str) -> Tokenizer:
+def load_tokenizer(name: str | None) -> Tokenizer | None:
     """`words`, or a tokenizer by its name on the Hugging Face hub or its folder; a ValueError if there is none."""
+    if name is None:
+        return None
     if name == "words":
         return Words()
     try:

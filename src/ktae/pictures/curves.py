@@ -28,12 +28,12 @@ SMOOTHED = "Faint: every logged update. Strong: mean over a tenth of them."
 Curves = dict[str, dict[str, tuple[list[int], list[float]]]]
 
 
-def read_curves(path: Path, metrics: Sequence[str] | None = None) -> Curves:
-    """{metric: {algorithm: (steps, values)}} of a run's metrics.jsonl, algorithms in the order of the file.
+def read_curves(path: Path) -> Curves:
+    """{metric: {algorithm: (steps, values)}} of those of METRICS that a run's metrics.jsonl has, in the file's order.
 
-    Values that are no finite numbers are left out, and so is a last line without an end, since it is being written. The
-    path is the run's folder or the file. Without `metrics`, their names, it is those of METRICS that are there. Raises
-    a FileNotFoundError if there is no such file, a ValueError if a metric is not there or a line is no row of metrics.
+    The path is the run's folder or the file. Values that are no finite numbers are left out, and so is a last line
+    without an end, since it is being written. Raises a FileNotFoundError if there is no such file, and a ValueError if
+    a line is no row of metrics.
     """
     path = path / "metrics.jsonl" if path.is_dir() else path
     if not path.exists():
@@ -48,10 +48,7 @@ def read_curves(path: Path, metrics: Sequence[str] | None = None) -> Curves:
                 steps, values = of_metric.setdefault(str(row.get("algorithm", "")), ([], []))
                 steps.append(row["step"])
                 values.append(value)
-    chosen = [name for name in METRICS if name in found] if metrics is None else metrics
-    if missing := [name for name in chosen if name not in found]:
-        raise ValueError(f"metrics must be among {', '.join(found)}, got {', '.join(missing)}")
-    return {name: found[name] for name in chosen}
+    return {name: found[name] for name in METRICS if name in found}
 
 
 def algorithms(curves: Curves) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ktae.pictures.curves import METRICS, algorithms, draw_curves, read_curves
+from ktae.pictures.curves import algorithms, draw_curves, read_curves
 from ktae.pictures.style import SUFFIXES, save
 from ktae.pictures.tokens import TokenRow, draw_heatmap
 from ktae.report.options import add_rollout_arguments
@@ -25,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     heatmap.add_argument("--lines", type=int, default=12, metavar="N", help="of each rollout (default: 12)")
     curves = kinds.add_parser("curves", help="metrics of a run over its updates", **how)
     curves.add_argument("run", type=Path, help="a run's folder, or its metrics.jsonl")
-    curves.add_argument("--metrics", nargs="+", metavar="NAME", help=f"by default those of {', '.join(METRICS)}")
     for kind in (heatmap, curves):
         kind.add_argument("--out", type=Path, required=True, help=", ".join(SUFFIXES))
 
@@ -40,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ktae.train.recipe import label_of
 
     if arguments.kind == "curves":
-        curves = read_curves(arguments.run, arguments.metrics)
+        curves = read_curves(arguments.run)
         picture = draw_curves(curves, {name: label_of(name) for name in algorithms(curves)})
     else:
         group = load_group(arguments, permutations=0)

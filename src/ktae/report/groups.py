@@ -20,8 +20,8 @@ from ktae.advantages import key_token_values
 from ktae.config import KTAEConfig
 from ktae.explanation import KeyTokenTable, explain
 from ktae.files.columns import TOKEN_TEXTS, Rollout
-from ktae.files.tokens import Tokenizer
-from ktae.report.options import config_of, groups_of, tokenizer_of
+from ktae.files.tokens import Tokenizer, load_tokenizer
+from ktae.report.options import config_of, groups_of
 from ktae.rollout import grpo
 
 
@@ -144,7 +144,7 @@ def load_group(arguments: argparse.Namespace, *, permutations: int) -> Group:
         expected = f"the label of a group in {arguments.rollouts}, or a number in the list that `ktae explain` shows"
         raise ValueError(f"--group must be {expected} without --group, got {wanted!r}")
     rollouts = sorted(found, key=lambda r: (r.reward != r.reward, not r.reward > config.correct_above))
-    return group_of(rollouts, config, tokenizer_of(arguments), permutations=permutations)
+    return group_of(rollouts, config, load_tokenizer(arguments.tokenizer), permutations=permutations)
 
 
 def group_of(
@@ -181,8 +181,8 @@ def apart(prompts: Sequence[str]) -> list[str]:
     return ["\n".join(own[shared:]) or prompt for own, prompt in zip(lines, prompts, strict=True)]
 
 
-def remarks(group: Group, scale: float) -> list[str]:
-    """What the reader of a group's table should know about it. `scale` is the largest value that it can have."""
+def remarks(group: Group) -> list[str]:
+    """What the reader of a group's table should know about it."""
     table, n_T, n_F = group.table, group.correct.count(True), group.correct.count(False)
     if not n_T + n_F:
         return ["No rollout is scored, so every key-token value is 0."]
@@ -197,10 +197,4 @@ def remarks(group: Group, scale: float) -> list[str]:
     if not np.isnan(table.adjusted_p).any():
         beyond = (table.adjusted_p <= 0.05).sum()
         found[0] += f" {beyond:,} of {len(table):,} different tokens have an adjusted p of at most 0.05."
-    if lone := ((np.abs(table.value) > 0.99 * scale) & (table.fisher_p == 1)).sum():
-        found.append(
-            f"A Fisher p of 1 beside a value of ±{scale:g} ({lone:,} tokens here) is no mistake: a token that only "
-            "correct or only incorrect rollouts hold has this value even if a single rollout holds it, and p says that "
-            "chance alone would do as much."
-        )
     return found

@@ -13,7 +13,6 @@ from ktae.extras import require
 from ktae.files.columns import Rollout
 from ktae.files.reading import load_groups
 from ktae.files.rows import SUFFIXES, Malformed
-from ktae.files.tokens import Tokenizer, load_tokenizer
 
 _COLUMNS = {
     "reward": "a number, true, false, or null for unscored",
@@ -36,7 +35,6 @@ def add_rollout_arguments(parser: argparse.ArgumentParser, *, permutations: bool
         columns.add_argument(f"--{name}-column", metavar="NAME", help=what)
     what = f"a setting of the estimator: {', '.join(field.name for field in fields(KTAEConfig))}"
     parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help=what)
-    parser.add_argument("--strict", action="store_true", help="stop at the first malformed row")
     if permutations:
         what = "labellings for the p-value against chance (default: 20,000; 0 leaves it out)"
         parser.add_argument("--permutations", type=int, default=20_000, metavar="N", help=what)
@@ -49,16 +47,10 @@ def groups_of(
     names = {name: getattr(arguments, f"{name}_column") for name in _COLUMNS}
     return load_groups(
         arguments.rollouts,
-        strict=arguments.strict,
         words=arguments.tokenizer == "words",
         group=tuple(arguments.group_columns or ()),
         **names | {"reward": names["reward"] or reward},
     )
-
-
-def tokenizer_of(arguments: argparse.Namespace) -> Tokenizer | None:
-    """The tokenizer, if one is named."""
-    return load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
 
 
 def config_of(arguments: argparse.Namespace) -> KTAEConfig:

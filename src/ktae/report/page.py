@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     tokenizer = arguments.tokenizer or (str(saved[0].parent) if recipe and saved else None)
     if tokenizer == "words":
         notes.append("The tokens here are words and punctuation marks, not those of a model.")
-    loaded = load_tokenizer(tokenizer) if tokenizer else None
+    loaded = load_tokenizer(tokenizer)
     packed = []
     with progress() as bar:
         for name, rollouts in bar.track(groups.items(), description="prompts"):
@@ -150,7 +150,7 @@ def pack(
         "scale": config.scale * (2 if config.centered else 1),
         "n_correct": n_correct,
         "n_incorrect": n_incorrect,
-        "remarks": remarks(group, config.scale),
+        "remarks": remarks(group),
         "texts": list(strings),
         # Of the token ids the texts: JavaScript's integers end at 2^53.
         "units": {name: list(map(_number, values.tolist())) for name, values in units.items()},

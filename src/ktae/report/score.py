@@ -18,8 +18,8 @@ from ktae.files import columns, json_lines
 from ktae.files.columns import Rollout
 from ktae.files.locks import unfinished
 from ktae.files.rows import stem
-from ktae.files.tokens import Tokenizer
-from ktae.report.options import add_rollout_arguments, config_of, groups_of, progress, tokenizer_of
+from ktae.files.tokens import Tokenizer, load_tokenizer
+from ktae.report.options import add_rollout_arguments, config_of, groups_of, progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--out must end in .jsonl, got {out.name}")
     if out.exists():
         raise ValueError(f"{out} exists: delete it, or give another --out")
-    config, tokenizer = config_of(arguments), tokenizer_of(arguments)
+    config, tokenizer = config_of(arguments), load_tokenizer(arguments.tokenizer)
     groups, malformed = groups_of(arguments)
     with progress() as bar, unfinished(out) as temporary:
         with temporary.open("w") as sink:

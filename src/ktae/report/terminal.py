@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     group = load_group(arguments, permutations=arguments.permutations)
     _show_rollouts(console, group)
-    notes = remarks(group, config.scale)
+    notes = remarks(group)
     if {True, False} <= set(group.correct):  # without both there are no statistics to show
         _show_table(console, group.table.rows(), arguments.top)
         notes += [_SHUFFLED] if arguments.permutations else []

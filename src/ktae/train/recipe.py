@@ -106,7 +106,7 @@ class Data:
     """Problems with known answers.
 
     Attributes:
-        source: a `.jsonl`, `.json` (also `.gz`, `.zst`) or `.parquet` file (`ktae data prepare` writes them), a
+        source: a `.jsonl`, `.json` (also `.gz`) or `.parquet` file (`ktae data prepare` writes them), a
             Hugging Face dataset id, or `modchain` (the quickstart task, made on the fly). Paths are relative to the
             working directory.
         prompt: template of the prompt; `{Column}` is replaced by the row's value. Without it the row's column
