@@ -48,12 +48,6 @@ def coverage(draw, truth):
     return sum(one.low <= truth <= one.high for one in found) / SIMULATIONS
 
 
-def bootstrap(generator, value_P):
-    """The percentile interval."""
-    means = value_P[generator.integers(0, len(value_P), (400, len(value_P)))].mean(axis=1)
-    return Estimate(value_P.mean(), *np.quantile(means, (0.025, 0.975)))
-
-
 @pytest.mark.parametrize(("correct", "problems"), [(0, 1), (1, 1), (0, 10), (3, 10), (10, 10), (430, 1000)])
 def test_one_sample_a_problem_is_wilsons_interval(correct, problems):
     found = share_interval(np.arange(problems) < correct)
@@ -70,16 +64,6 @@ def test_coverage_of_an_accuracy(ab, problems, samples):
         return share_interval(sampled(generator, beta(generator, ab, problems), samples).mean(axis=1))
 
     assert coverage(draw, ab[0] / sum(ab)) >= 0.93
-
-
-def test_coverage_where_the_bootstrap_fails():
-    """Three problems in a hundred are never solved, the others always; most samples of 30 problems have one or none."""
-
-    def shares(generator):
-        return (generator.random(30) < 0.97).astype(float)
-
-    assert coverage(lambda generator: share_interval(shares(generator)), 0.97) >= 0.92
-    assert coverage(lambda generator: bootstrap(generator, shares(generator)), 0.97) <= 0.65
 
 
 @given(outcomes(), st.randoms())

@@ -54,13 +54,8 @@ class Comparison:
 def compare(path_a: Path, path_b: Path) -> Comparison:
     """Compares two evaluations of `ktae eval` or `ktae grade`, A being the baseline, on the tasks that both have.
 
-    Args:
-        path_a, path_b: their folders, or a file in each.
-
-    Raises:
-        FileNotFoundError: a folder has no samples.jsonl.
-        ValueError: they have no task in common, the problems of one or their accepted answers differ (the message names
-            them), or the samples are not as they should be, see `by_task`.
+    The paths are their folders, or a file in each. Raises a FileNotFoundError if a folder has no samples.jsonl, and a
+    ValueError if they have no task in common, the problems of one or their accepted answers differ, or see `by_task`.
     """
     a, b = (path.parent if path.is_file() else path for path in (path_a, path_b))
     tasks_a, tasks_b = _read(a), _read(b)

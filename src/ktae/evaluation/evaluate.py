@@ -48,11 +48,7 @@ def run(arguments: argparse.Namespace) -> Callable[[], dict[str, Any]]:
     Returns the evaluation, to be called. It returns what results.json holds, and writes to the folder:
     generations.jsonl (completions as they come; it goes in the end), samples.jsonl (with verdicts), results.json and
     summary.md. A seed of its own, made of the command's, the problem and the number of the sample, goes with every
-    completion.
-
-    Raises:
-        ValueError: an argument or a task is wrong, or the folder is not empty.
-        OSError: the model or a task cannot be found.
+    completion. Raises a ValueError if an argument or a task is wrong, an OSError if the model or a task is not there.
     """
     from ktae.models.generate import Sampling, choose_backend
     from ktae.models.load import check_available

@@ -38,15 +38,9 @@ def read_saved(path: Path) -> tuple[list[Output], list[Malformed]]:
     A row that holds several samples gives several outputs; without a verdict each, they have none. Rows of lm-eval that
     differ in the filter only are one output, whose stored verdict is the best of theirs.
 
-    Args:
-        path: see `ktae.files.rows.read_rows`; of one of `_FORMATS`, or rollouts with a column of references.
-
-    Returns:
-        The outputs in the file's order, and the rows that are left out, which stderr names: those of no known format or
-        without an accepted answer.
-
-    Raises:
-        FileNotFoundError, ValueError: those of `read_rows`; or no row can be graded.
+    The path is that of `ktae.files.rows.read_rows`; rows are of one of `_FORMATS`, or rollouts with a column of
+    references. Returns the outputs in the file's order, and the rows that are left out, which stderr names: those of no
+    known format or without an accepted answer. Raises the errors of `read_rows`, and a ValueError if all rows are such.
     """
     malformed: list[Malformed] = []
     outputs: dict[tuple[str, str, int], Output] = {}

@@ -34,14 +34,8 @@ def share_interval(share_P: np.ndarray) -> Estimate:
     problems. For q and v alone, two imaginary problems are added, one never solved and one always: they keep n at P
     when all problems have the same outcome. The price is an interval that is too wide if all problems are equally hard.
 
-    Args:
-        share_P: (P,) values in [0, 1], such as the share of a problem's samples that are correct.
-
-    Returns:
-        The mean and its interval, within [0, 1] and never without width.
-
-    Raises:
-        ValueError: there are no problems, or a value is outside [0, 1].
+    Takes (P,) values, such as the share of a problem's samples that are correct. The interval is within [0, 1] and
+    never without width. Raises a ValueError if there are no problems, or a value is outside [0, 1].
 
     >>> share_interval(np.array([1, 1, 0, 1]))
     Estimate(value=0.75, low=0.300..., high=0.954...)
@@ -101,14 +95,8 @@ def paired_difference(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> Estima
     Price (Journal of Educational and Behavioral Statistics 37, 2012). It always has a width, but it knows nothing of
     kinds of problem too rare for the sample.
 
-    Args:
-        correct_PS, baseline_PS: (P, S) and (P, S') of 0 and 1, the same problems.
-
-    Returns:
-        The difference and its interval, within [-1, 1].
-
-    Raises:
-        ValueError: an array is empty or holds other values, or the numbers of problems differ.
+    Takes (P, S) and (P, S') of 0 and 1 for the same problems. Raises a ValueError if an array is empty or holds other
+    values, or the numbers of problems differ.
 
     >>> paired_difference(np.array([[1], [1], [0]]), np.array([[1], [0], [0]]))
     Estimate(value=0.333..., low=-0.455..., high=0.855...)

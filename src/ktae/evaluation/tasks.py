@@ -68,10 +68,8 @@ def load_problems(task: Task, data_dir: Path | None = None) -> list[Problem]:
     A file's columns are recognised as in `ktae data prepare`, which also writes such files. No problem is skipped:
     figures would not be comparable.
 
-    Raises:
-        FileNotFoundError, OSError: the file does not exist, or the hub cannot be reached.
-        ValueError: a row is malformed or has no problem or no answer, two rows have one id, or a local copy has another
-            number of problems.
+    Raises an OSError if the file does not exist or the hub cannot be reached, and a ValueError if a row is malformed or
+    has no problem or no answer, two rows have one id, or a local copy has another number of problems.
     """
     source = task.source
     is_local = data_dir is not None and task.size is not None

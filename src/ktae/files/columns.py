@@ -64,7 +64,7 @@ class Columns:
 class Rollout:
     """One row."""
 
-    row: int  # its line in JSON lines, else its number in the file, from 1; counted on through a folder
+    row: int  # its line in JSON lines, else its number in the file, from 1
     group: str  # the group's label, such as "grpo/10/3"; see `label`
     prompt: str  # messages one after the other; "" if unknown
     parts: tuple[tuple[str, bool], ...] | None  # pieces of text, each with whether it is the policy's; None if unknown
@@ -80,13 +80,9 @@ def columns_of(data: Mapping[str, Any], *, words: bool = False, **given: Any) ->
     Besides the group's own column, every step-like one (`STEPS`) tells groups apart. The reward of a table with
     `completion` and `advantage` but no `reward`, TRL's, is the column of numbers between those two.
 
-    Args:
-        data: a row, or several in one: for each column a value.
-        words: take the text rather than the token ids, where there is one.
-        **given: fields of `Columns` that need not be recognised; None counts as not given.
-
-    Raises:
-        ValueError: a column is not found, or several may be the reward or the completion.
+    `data` is a row, or several in one: for each column a value. `words` takes the text rather than the token ids, where
+    there is one. `given` are fields of `Columns` that need not be recognised; None counts as not given. Raises a
+    ValueError if a column is not found, or several may be the reward or the completion.
 
     >>> print(columns_of({"step": 3, "question": "6 * 7", "solution": "42", "is_correct": True}))
     completion from solution, reward from is_correct, prompt from question; groups by step, question
@@ -121,11 +117,7 @@ def columns_of(data: Mapping[str, Any], *, words: bool = False, **given: Any) ->
 
 
 def parse_row(data: dict[str, Any], columns: Columns, row: int) -> Rollout:
-    """One row as a rollout.
-
-    Raises:
-        ValueError: a column is missing or holds something else than `Columns` says; the message names it.
-    """
+    """One row as a rollout; a ValueError names a column that is missing or holds something else than `Columns` says."""
     used = (*columns.group, columns.reward, columns.tokens, columns.mask, columns.text, columns.prompt)
     values = {name: name and value_of(data, name, _ABSENT) for name in used}
     if absent := [name for name, value in values.items() if value is _ABSENT]:

@@ -17,12 +17,8 @@ _AHEAD = 100  # rows from which the columns are recognised
 def load_groups(path: Path, **given: Any) -> tuple[dict[str, list[Rollout]], list[Malformed]]:
     """All rollouts by group, in the order in which the groups begin, and the malformed rows, which stderr names.
 
-    Args:
-        path: see `ktae.files.rows.read_rows`.
-        **given: arguments of `columns_of`. The columns are recognised in the first rows, and named on stderr.
-
-    Raises:
-        FileNotFoundError, ImportError, ValueError: those of `read_rows`, and of `columns_of`; or no row is a rollout.
+    The path is that of `ktae.files.rows.read_rows`; `given` are arguments of `columns_of`. The columns are recognised
+    in the first rows, and named on stderr. Raises the errors of both, and a ValueError if no row is a rollout.
     """
     groups: dict[str, list[Rollout]] = {}
     malformed: list[Malformed] = []
@@ -45,17 +41,13 @@ def read_rollouts(path: Path, **given: Any) -> Iterator[Rollout | Malformed]:
     if any(isinstance(row, Row) for row in ahead):
         columns = columns_of(merged, **given)
         print(f"columns: {columns}", file=sys.stderr)
-    file, before, last = None, 0, 0
     for row in chain(ahead, rows):
-        if row.path != file:
-            file, before = row.path, before + last
-        last = row.row
         if isinstance(row, Malformed):
             yield row
             continue
         assert columns is not None
         try:
-            yield parse_row(row.data, columns, before + row.row)
+            yield parse_row(row.data, columns, row.row)
         except ValueError as error:
             yield Malformed(row.path, row.row, str(error))
 

@@ -64,14 +64,10 @@ def read_rows(path: Path) -> Iterator[Row | Malformed]:
     `samples`, `rollouts` or of GENERATED, objects other than chat messages, stands for those, each with the object's
     other columns.
 
-    Args:
-        path: a file with one of SUFFIXES; a run's folder, which stands for its samples.jsonl; or a folder whose files
-            are all read, in the order of the numbers in their names.
-
-    Raises:
-        FileNotFoundError: there is no such file, or none in the folder.
-        ValueError: the suffix is none of SUFFIXES, or Parquet cannot be opened.
-        ImportError: the file is Parquet, which needs pyarrow (extra `report`), and it is not installed.
+    The path is a file with one of SUFFIXES; a run's folder, which stands for its samples.jsonl; or a folder whose files
+    are all read, in the order of the numbers in their names. Raises a FileNotFoundError if there is no such file, a
+    ValueError if the suffix is another or Parquet cannot be opened, and an ImportError if Parquet needs pyarrow (extra
+    `report`) and it is not installed.
     """
     for file in files_of(path):
         for number, data in _parquet(file) if file.suffix == ".parquet" else _json(file):
@@ -86,8 +82,7 @@ def without_malformed(
 ) -> Iterator[_T]:
     """The good rows of `path`. The bad ones are added to `found`, named on stderr, ten at most, and counted.
 
-    Raises:
-        ValueError: no row is good; or, if `strict`, one is bad.
+    Raises a ValueError if no row is good; or, if `strict`, one is bad.
     """
     found = [] if found is None else found
     good = 0

@@ -34,12 +34,9 @@ class TokenRow:
 def draw_heatmap(rollouts: Sequence[TokenRow], *, shown: int, lines: int) -> Any:
     """A matplotlib Figure: rollouts as text on coloured grounds, correct ones on the left and other ones on the right.
 
-    It is as wide as the longest lines need. Where all are correct, or none is, there is one column.
-
-    Args:
-        rollouts: all of a group.
-        shown: rollouts at most, as many correct as other ones where there are both.
-        lines: of each rollout at most; how many tokens were cut is said.
+    It is as wide as the longest lines need. Where all are correct, or none is, there is one column. Of all `rollouts`
+    of a group at most `shown` are, as many correct as other ones where there are both, and at most so many `lines` of
+    each; how many tokens were cut is said.
     """
     colors = require("matplotlib.colors", extra="report")
     rectangle = require("matplotlib.patches", extra="report").Rectangle

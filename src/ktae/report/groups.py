@@ -48,10 +48,8 @@ class Group:
 def tokenised(rollout: Rollout, tokenizer: Tokenizer | None) -> tuple[Rollout, list[str] | None]:
     """The rollout with token ids, from its text where it has none, and the text of each token.
 
-    Without a tokenizer these are the texts that `ktae score` wrote, None if it did not.
-
-    Raises:
-        ValueError: there is text and no tokenizer, or token ids are given that cannot be the tokenizer's.
+    Without a tokenizer these are the texts that `ktae score` wrote, None if it did not. Raises a ValueError if there is
+    text and no tokenizer, or token ids are given that cannot be the tokenizer's.
     """
     ids, row = rollout.token_ids, f"row {rollout.row}"
     if ids is None:

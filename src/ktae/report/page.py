@@ -112,9 +112,8 @@ def pack(
 ) -> Packed:
     """A group as the page holds it. Rollout advantages are those saved with the rollouts, or else GRPO's.
 
-    Raises:
-        ValueError: the rollouts have no token texts and there is no tokenizer, or one that does not go with them; or
-            they were saved with other key-token values.
+    Raises a ValueError if the rollouts have no token texts and there is no tokenizer, or one that does not go with
+    them, or if they were saved with other key-token values.
     """
     from ktae.report.groups import group_of, remarks  # torch
 
