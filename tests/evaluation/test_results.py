@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pytest
 from graded import row, rows
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ktae.evaluation.results import VERDICTS, answer_key, by_task, summarize, table, write_results
 from ktae.evaluation.statistics import share_interval
@@ -75,19 +73,6 @@ def test_agreement_with_the_verdicts_that_samples_came_with():
     verdicts = [("correct", True), ("incorrect", True), ("timeout", False), ("correct", None)]
     task = only(summarize([row(id=str(i), status=s, stored=stored) for i, (s, stored) in enumerate(verdicts)]))
     assert (task["compared"], task["disagreements"], task["agreement"]) == (3, 1, pytest.approx(2 / 3))
-
-
-@given(st.lists(st.tuples(*[st.sampled_from(VERDICTS)] * 2), min_size=1, max_size=6), st.randoms())
-def test_the_order_of_the_rows_does_not_matter(verdicts, random):
-    samples = [
-        row(id=str(i), sample=s, status=verdict) for i, pair in enumerate(verdicts) for s, verdict in enumerate(pair)
-    ]
-    task, shuffled = (only(summarize(given)) for given in (samples, random.sample(samples, len(samples))))
-    assert 0 <= task["low"] <= task["accuracy"] <= task["high"] <= 1
-    for key in ("accuracy", "low", "high", "verdicts"):
-        assert shuffled[key] == pytest.approx(task[key])
-    for k, found in task["maj_at_k"].items():
-        assert shuffled["maj_at_k"][k]["value"] == pytest.approx(found["value"])
 
 
 def test_spellings_of_one_answer_are_one_vote():
