@@ -39,6 +39,7 @@ SETTINGS = {
         **{"updates": 60, "evaluate_every": 60, "final_evaluations": 1, "final_rows": 200},
     },
 }
+SMALL = ("chain", "legs", "words", "chain_hard")
 SVAMP = ("grpo", "grpo+ktae", "grpo+context", "grpo+positive")
 TUNED = (
     *("grpo", "grpo+ktae", "grpo+context", "grpo+positive", "grpo+surprise"),
@@ -64,18 +65,14 @@ def missing(done: dict[str, dict[str, Any]]) -> Iterator[Run]:
         *(run for method in TUNED for run in _tuning_runs(method, done)),
     ]
     if chosen := tuned(done):
-        wanted += [_run("chain", method, seed, **chosen.get(method, {})) for seed in SEEDS for method in METHODS]
+        wanted += [
+            _run(task, method, seed, **chosen.get(method, {})) for seed in SEEDS for task in SMALL for method in METHODS
+        ]
         wanted += [
             _run("chain", method, seed, prompts=prompts, group_size=group_size)
             for seed in SHAPE_SEEDS
             for prompts, group_size in SHAPES
             for method in ("grpo", "grpo+context", "grpo+oracle")
-        ]
-        wanted += [
-            _run(task, method, seed, **chosen.get(method, {}))
-            for task in ("words", "legs", "chain_hard")
-            for seed in SEEDS
-            for method in METHODS
         ]
     return (run for run in wanted if run.key not in done)
 
