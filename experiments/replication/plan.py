@@ -46,6 +46,12 @@ TUNED = (
     *("grpo+context_in_share", "grpo+surprise_context", "grpo+strongest"),
 )
 METHODS = ("grpo", "grpo+x3", *TUNED[1:], "grpo+oracle")
+# More estimators, with GRPO's learning rate and untuned, for `predicts.py` alone.
+EXTRA = (
+    *("grpo+back_off", "grpo+back_off_8", "grpo+prefix_tree", "grpo+prefix_set", "grpo+conflict_tokens"),
+    *("grpo+ktae_no_tf", "grpo+context_4", "grpo+own_outcome", "grpo+position"),
+)
+PREDICTED, EXTRA_SEEDS = ("chain", "legs"), range(40, 43)
 LEARNING_RATES, SCALES = (2e-4, 1e-4, 4e-4, 8e-4), (1.0, 0.5, 2.0)
 TUNING_SEEDS, SEEDS, SHAPE_SEEDS = range(100, 102), range(40, 50), range(60, 64)
 # Prompts by rollouts of a group.
@@ -73,6 +79,12 @@ def missing(done: dict[str, dict[str, Any]]) -> Iterator[Run]:
             for seed in SHAPE_SEEDS
             for prompts, group_size in SHAPES
             for method in ("grpo", "grpo+context", "grpo+oracle")
+        ]
+        wanted += [
+            _run(task, method, seed, **chosen["grpo+oracle"])
+            for seed in EXTRA_SEEDS
+            for task in PREDICTED
+            for method in EXTRA
         ]
         wanted += [_run("svamp", method, seed) for seed in range(2, 4) for method in SVAMP]
     return (run for run in wanted if run.key not in done)
