@@ -83,12 +83,10 @@ def measure(task_name: str, scales: dict[str, float]) -> Iterator[dict[str, obje
         found = {
             "cosine": float(torch.cosine_similarity(gradient_bP, reference, dim=-1).mean()),
             "snr": (mean_square - noise / BATCHES) / noise,  # freed of the noise that is left in the mean
-            **{
-                m: float(hits / tries) if tries else None
-                for m, (hits, tries) in sums[name].items()
-                if m in LOCALISATION
-            },
         }
+        for m in LOCALISATION:
+            hits, tries = sums[name][m]
+            found[m] = hits / tries if tries else None
         row = {"task": task_name, "method": name, "scale": scales[name]}
         yield row | {m: number if number is None else round(number, 4) for m, number in found.items()}
 
