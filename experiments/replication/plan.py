@@ -44,6 +44,7 @@ SVAMP = ("grpo", "grpo+ktae", "grpo+context", "grpo+positive")
 TUNED = (
     *("grpo", "grpo+ktae", "grpo+context", "grpo+positive", "grpo+surprise"),
     *("grpo+context_in_share", "grpo+surprise_context", "grpo+strongest"),
+    "grpo+calculation",
 )
 METHODS = ("grpo", "grpo+x3", *TUNED[1:], "grpo+oracle")
 # More estimators, with GRPO's learning rate and untuned, for `predicts.py` alone.

@@ -34,7 +34,7 @@ MEASURES = {
     "length": ("length", 1),
     "entropy": ("entropy", 3),
 }
-CANDIDATES = ("grpo+context_in_share", "grpo+surprise_context", "grpo+strongest")
+CANDIDATES = ("grpo+context_in_share", "grpo+surprise_context", "grpo+strongest", "grpo+calculation")
 RIVALS = ("grpo+ktae", "grpo+context", "grpo+positive")
 
 Runs = dict[str, dict[int, dict[str, Any]]]  # method -> seed -> the run

@@ -380,4 +380,4 @@ def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
             tokens = tokenizer.tokenize(trace)
             correct = extract_answer(trace) == problem.answer
             rollouts.append(WordRollout(group, correct, tokens, label_tokens(problem, tokens)))
-    return assemble(rollouts)
+    return assemble(rollouts, separator="")
