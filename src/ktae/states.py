@@ -15,13 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 TERMS = 6
-_NUMBER_OR_SIGN = re.compile(
-    r"(?P<number>\d+(?:\.\d+)?)|\\(?:times|cdot|div|d?frac)(?![A-Za-z])|[-+*/=^\xd7\xb7\xf7\u2212]"
-)
-_SAME = {"\\times": "*", "\\cdot": "*", "\xd7": "*", "\xb7": "*", "\\div": "/", "\xf7": "/"} | {
-    "\\dfrac": "\\frac",
-    "\u2212": "-",
-}
+_NUMBER_OR_SIGN = re.compile(r"(?P<number>\d+(?:\.\d+)?)|\\(?:times|cdot|div|d?frac)|[-+*/=^\xd7\xb7\xf7\u2212]")
+_SAME = {"\\times": "*", "\\cdot": "*", "\xd7": "*", "\xb7": "*", "\\div": "/", "\xf7": "/", "\u2212": "-"}
 
 
 def calculation(texts: Sequence[str], terms: int = TERMS) -> list[int]:
