@@ -33,7 +33,7 @@ SETTINGS = {
     "chain": MANY_PROMPTS,
     "chain_hard": MANY_PROMPTS,
     "legs": MANY_PROMPTS,
-    "words": MANY_PROMPTS,
+    "words": MANY_PROMPTS | {"updates": 60},
     "svamp": {
         **{"prompts": 8, "group_size": 8, "parts": 1},
         **{"updates": 60, "evaluate_every": 60, "final_evaluations": 1, "final_rows": 200},
