@@ -75,15 +75,15 @@ def missing(done: dict[str, dict[str, Any]]) -> Iterator[Run]:
         *(_words_run(rate) for rate in WORDS_RATES),
     ]
     if chosen := tuned(done):
+        cells = dict.fromkeys(SMALL, chosen)
+        if words := words_rate(done):
+            cells["words"] = {method: chosen.get(method, {}) | {"learning_rate": words} for method in METHODS}
+        else:
+            del cells["words"]
         wanted += [
-            _run(
-                task,
-                method,
-                seed,
-                **(chosen.get(method, {}) | ({"learning_rate": words_rate(done)} if task == "words" else {})),
-            )
+            _run(task, method, seed, **cells[task].get(method, {}))
             for seed in SEEDS
-            for task in SMALL
+            for task in cells
             for method in METHODS
         ]
         wanted += [
@@ -111,13 +111,12 @@ def tuned(done: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     return chosen | {"grpo+x3": of_grpo, "grpo+oracle": of_grpo}
 
 
-def words_rate(done: dict[str, dict[str, Any]]) -> float:
-    """The learning rate on word problems, the best for GRPO in greedy accuracy; the first where none has been tried."""
-
-    def greedy(rate: float) -> float:
-        return done.get(_words_run(rate).key, {"final": {"greedy_accuracy": 0.0}})["final"]["greedy_accuracy"]
-
-    return max(WORDS_RATES, key=greedy)
+def words_rate(done: dict[str, dict[str, Any]]) -> float | None:
+    """The learning rate on word problems, GRPO's best in greedy accuracy; None until all have been tried."""
+    keys = {rate: _words_run(rate).key for rate in WORDS_RATES}
+    if any(key not in done for key in keys.values()):
+        return None
+    return max(WORDS_RATES, key=lambda rate: done[keys[rate]]["final"]["greedy_accuracy"])
 
 
 def _words_run(rate: float) -> Run:
