@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _LARGE = 30_000_000  # bytes that a browser may be slow with
 _SCRIPTS = ("dom.js", "curves.js", "prompts.js", "group.js", "tokens.js", "main.js")  # in the order of their running
+Packed = tuple[dict[str, Any], str]  # a group in the list of prompts; all else about it, as base64 of gzipped JSON
 _DIGITS = 6  # significant ones of every number in the page
 _SHOWN = 300  # characters of a prompt in the list of prompts; the chosen prompt is shown in full
 _ADVANTAGES = (ROLLOUT_ADVANTAGE, "advantage")  # columns of `ktae score`, and of TRL and samples.jsonl
@@ -87,24 +88,17 @@ def run(arguments: argparse.Namespace) -> None:
         print("A browser may be slow with a page of this size: make one of fewer rollouts")
 
 
-class Packed(NamedTuple):
-    """A group's entry in the list of prompts, and all else about it as base64 of gzipped JSON."""
-
-    entry: dict[str, Any]
-    data: str
-
-
 def write_page(out: Path, groups: Sequence[Packed], *, title: str, notes: list[str], **shown: Any) -> None:
     """Writes the page. Its head has the title, the notes, a `source`, and what `of_run` says about a training run."""
     from ktae.report.groups import apart  # torch
 
     head = {"source": "", "curves": None, "evaluation": None, "summary": [], "title": title, "notes": notes, **shown}
-    head["summary"] = head["summary"] + _summary([group.entry for group in groups])
-    prompts = apart([group.entry["prompt"] for group in groups])
-    entries = [{**group.entry, "prompt": prompt[:_SHOWN]} for group, prompt in zip(groups, prompts, strict=True)]
+    entries = [entry for entry, _ in groups]
+    head["summary"] = head["summary"] + _summary(entries)
+    prompts = apart([entry["prompt"] for entry in entries])
+    head["prompts"] = [{**entry, "prompt": prompt[:_SHOWN]} for entry, prompt in zip(entries, prompts, strict=True)]
     with unfinished(out) as temporary:
-        page = _html({**head, "prompts": entries}, [group.data for group in groups])
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(_html(head, [data for _, data in groups]), encoding="utf-8")
 
 
 def pack(
@@ -167,7 +161,7 @@ def pack(
         "tokens": sum(len(texts) for texts in group.texts),
     }
     data = gzip.compress(json.dumps(payload, separators=(",", ":")).encode(), mtime=0)
-    return Packed(entry, base64.b64encode(data).decode())
+    return entry, base64.b64encode(data).decode()
 
 
 def _number(value: Any) -> Any:
