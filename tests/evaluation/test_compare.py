@@ -94,7 +94,9 @@ def test_different_numbers_of_samples(pair):
     (task,) = compare(*folders).tasks
     assert task.samples == (1, 8)
     assert (task.p_value, task.adjusted) == (None, None)
-    assert "| a    | 30 x 1, 8 |" in as_markdown(compare(*folders))
+    shown = as_markdown(compare(*folders))
+    assert "| a    | 30 x 1, 8 |" in shown
+    assert "no exact p where A and B have different numbers of samples" in shown
 
 
 def test_one_problem_and_a_folder_with_itself(pair):

@@ -66,7 +66,10 @@ def compare(path_a: Path, path_b: Path) -> Comparison:
     p_values = [d.p_value for d in found if d.p_value is not None]
     if len(p_values) == len(found):
         found = [replace(d, adjusted=p) for d, p in zip(found, statistics.holm(p_values), strict=True)]
-    notes = [f"{results.INTERVALS} Where one holds 0, the data cannot tell A and B apart, nor say that they are equal."]
+    notes = ["There is no exact p where A and B have different numbers of samples."] * (len(p_values) < len(found))
+    notes += [
+        f"{results.INTERVALS} Where one holds 0, the data cannot tell A and B apart, nor say that they are equal."
+    ]
     notes += [f"Left out, as only {side} has it: {task}." for side, task in _only(tasks_a, tasks_b)]
     if (family := len(found)) > 1:
         notes.append(
