@@ -80,7 +80,7 @@ def test_several_tasks_are_averaged_and_corrected(pair, capsys):
     assert found.macro.accuracy.difference == average([task.accuracy.difference for task in found.tasks])
     assert found.macro.length.difference.value == 0
     assert p_values[1] < 0.05 < found.tasks[1].adjusted
-    assert "at least one of 3 intervals would leave out 0 in 14% of all" in found.notes[1]
+    assert "at least one of 3 intervals would leave out 0 in 14% of all" in found.notes[2]
     capsys.readouterr()
     assert main(["compare", *map(str, folders)]) == 0
     shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]

@@ -11,7 +11,7 @@ from typing import Any
 
 from ktae.evaluation import results, statistics
 from ktae.evaluation.results import Problems
-from ktae.evaluation.statistics import Estimate
+from ktae.evaluation.statistics import Estimate, share_interval
 from ktae.files import json_lines
 
 _SAMPLES = "samples.jsonl"
@@ -67,9 +67,7 @@ def compare(path_a: Path, path_b: Path) -> Comparison:
     if len(p_values) == len(found):
         found = [replace(d, adjusted=p) for d, p in zip(found, statistics.holm(p_values), strict=True)]
     notes = ["There is no exact p where A and B have different numbers of samples."] * (len(p_values) < len(found))
-    notes += [
-        f"{results.INTERVALS} Where one holds 0, the data cannot tell A and B apart, nor say that they are equal."
-    ]
+    notes += [results.INTERVALS, "Where one holds 0, the data cannot tell A and B apart, nor say that they are equal."]
     notes += [f"Left out, as only {side} has it: {task}." for side, task in _only(tasks_a, tasks_b)]
     if (family := len(found)) > 1:
         notes.append(
@@ -128,7 +126,7 @@ def _difference(task: str, problems_a: Problems, problems_b: Problems, folders: 
         task=task,
         problems=len(a_PS),
         samples=(a_PS.shape[1], b_PS.shape[1]),
-        accuracy=Sides(*(statistics.share_interval(x_PS.mean(axis=1)) for x_PS in (a_PS, b_PS)), difference),
+        accuracy=Sides(share_interval(a_PS.mean(axis=1)), share_interval(b_PS.mean(axis=1)), difference),
         length=length,
         p_value=statistics.paired_p_value(b_PS, a_PS) if a_PS.shape == b_PS.shape else None,
     )

@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> Callable[[], dict[str, Any]]:
     return evaluate
 
 
-def _engine(model: str, dtype: str, backend: str) -> Any:
+def _engine(model: str, dtype: Any, backend: str) -> Any:
     import torch
 
     from ktae.models.generate import TransformersBackend, VllmBackend

@@ -98,7 +98,7 @@ def _fields(row: dict[str, Any], name: str) -> tuple[Any, Any, Any, Any, Any]:
         stored = stored == "correct"
     elif name == "lighteval":
         gold = row["doc"]["gold_index"]
-        answers = [answers[index] for index in (gold if isinstance(gold, list) else [gold])]
+        answers = [row["doc"]["choices"][index] for index in (gold if isinstance(gold, list) else [gold])]
         metrics = [value for value in (stored or {}).values() if isinstance(value, int | float)]
         stored = metrics[0] if len(metrics) == 1 else None
     return task, id, samples, answers, stored

@@ -119,7 +119,7 @@ def columns_of(data: Mapping[str, Any], *, words: bool = False, **given: Any) ->
 def parse_row(data: dict[str, Any], columns: Columns, row: int) -> Rollout:
     """One row as a rollout; a ValueError names a column that is missing or holds something else than `Columns` says."""
     used = (*columns.group, columns.reward, columns.tokens, columns.mask, columns.text, columns.prompt)
-    values = {name: name and value_of(data, name, _ABSENT) for name in used}
+    values: dict[Any, Any] = {name: name and value_of(data, name, _ABSENT) for name in used}
     if absent := [name for name, value in values.items() if value is _ABSENT]:
         raise ValueError(f"there is no {absent[0]}")
     text, ids, prompt = values[columns.text], values[columns.tokens], values[columns.prompt]

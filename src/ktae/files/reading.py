@@ -57,7 +57,9 @@ def one_by_one(row: Row | Malformed) -> list[Row | Malformed]:
 
     Then every list of that length holds one value a rollout: the rewards, and in ms-swift's tables of steps all.
     """
-    for name in GENERATED if isinstance(row, Row) else ():
+    if isinstance(row, Malformed):
+        return [row]
+    for name in GENERATED:
         held = row.data.get(name)
         if isinstance(held, list) and set(map(type, held)) in ({str}, {list}):
             return [
