@@ -129,10 +129,10 @@ def parse_row(data: dict[str, Any], columns: Columns, row: int) -> Rollout:
     if ids is not None:
         _check_integers(ids, columns.tokens, 2**63)
         mask = _whole_mask(values[columns.mask], len(ids), data.get("response_length"))
-    if mask is not None:
-        _check_integers(mask, columns.mask, 2)
-        if len(mask) != len(ids):
-            raise ValueError(f"{columns.mask} must be as long as {columns.tokens}, {len(ids)}, got {len(mask)}")
+        if mask is not None:
+            _check_integers(mask, columns.mask, 2)
+            if len(mask) != len(ids):
+                raise ValueError(f"{columns.mask} must be as long as {columns.tokens}, {len(ids)}, got {len(mask)}")
     return Rollout(
         row=row,
         group="/".join(label(values[name], name) for name in columns.group),
