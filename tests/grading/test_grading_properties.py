@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 pytest.importorskip("math_verify")
 pytest.importorskip("pebble")
 
-from ktae.grading.equivalence import compare_plainly, is_equivalent
+from ktae.grading.equivalence import GradingOptions, compare_plainly, is_equivalent
 from ktae.grading.extraction import extract_answer
 from ktae.grading.grader import Grader
-from ktae.grading.options import GradingOptions
 
 STATUSES = {"correct", "incorrect", "no_answer", "timeout", "error"}
 # Statements in words, of which only the boxed form can be told from prose.

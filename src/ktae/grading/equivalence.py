@@ -6,8 +6,8 @@ parser and sympy.
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from ktae.grading.options import GradingOptions
 from ktae.grading.rules.names import align, base_name, letters, rename, same_name, with_parameter_of
 from ktae.grading.rules.notation import clean, spelling
 from ktae.grading.rules.numerals import parse_number, same_number
@@ -16,6 +16,27 @@ from ktae.grading.rules.relations import as_set, assignment, is_consistent, same
 from ktae.grading.rules.structure import Bracketed, bracketed, items, relation, split, without_braces
 from ktae.grading.rules.symbolic import constant, same_formula
 from ktae.grading.rules.words import same_choice, same_text, unwrapped
+
+
+@dataclass(frozen=True)
+class GradingOptions:
+    """How answers are compared.
+
+    Attributes:
+        relative_tolerance: how far a number may be off if it or the answer is a decimal, as a share of the answer,
+            for tasks whose answers are measured or rounded; then it may also be rounded to the two or more digits
+            that the answer states. None for exact answers.
+
+    Raises:
+        ValueError: a tolerance outside [0, 1).
+    """
+
+    relative_tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.relative_tolerance is not None and not 0 <= self.relative_tolerance < 1:
+            raise ValueError(f"relative_tolerance must be at least 0 and below 1, got {self.relative_tolerance}")
+
 
 # Longer answers are equal to their own spelling only.
 _MAX_LENGTH = 10_000

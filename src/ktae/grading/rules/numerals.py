@@ -53,6 +53,10 @@ class Number:
     digits: int = 0
     scientific: bool = False
 
+    def times(self, factor: Fraction) -> "Number":
+        """The number in another unit, of which the factor makes it."""
+        return Number(self.value * factor, self.place * factor, self.digits, self.scientific)
+
 
 def parse_number(text: str) -> Number | None:
     r"""Read a cleaned answer as a number, None if it is anything else or too long.

@@ -22,6 +22,7 @@ SCALES = {
     **{"thousandth": Fraction(1, 1000), "万": Fraction(10**4), "萬": Fraction(10**4), "亿": Fraction(10**8)},
 }
 
+TEXT = r"\\text\{(?:[^{}]|\{[^{}]*\})*\}"
 _TEXT = re.compile(r"\\text\{((?:[^{}]|\{[^{}]*\})*)\}")
 _WORD = re.compile(r"(?<![\\a-zA-Z])[A-Za-z]{4,}|[^\W\d_a-zA-Z]+")
 _SHORT_WORDS = re.compile("yes|no|odd|on|off|all|any|tie|red|dne", re.IGNORECASE)
