@@ -126,7 +126,7 @@ class _Comparison:
             answer = _INTEGER.sub("", answer)
             others = set(letters(answer)) - set(letters(prediction))
             if len(others) == 1 and others <= set("klmn"):
-                prediction = rename(prediction, {declared[1]: others.pop()})
+                prediction = rename(prediction, declared[1], others.pop())
         if not prediction or not answer:
             return False
         if spelling(prediction) == spelling(answer):
