@@ -1,5 +1,6 @@
 """What is left out and counted, and that the order of the problems does not matter."""
 
+import itertools
 import json
 
 import pytest
@@ -138,16 +139,14 @@ def test_normalise(text, expected):
     assert normalise(expected) == expected
 
 
-@pytest.mark.parametrize(("shared", "expected"), [(12, ""), (13, "in bench by 13 words"), (14, "in bench by 13 words")])
-@pytest.mark.parametrize("at", [0, 3])
-def test_a_run_of_13_words(tmp_path, shared, expected, at):
-    benchmarks = read_benchmarks(write(tmp_path, bench=[" ".join(WORDS)]))
-    assert overlap(" ".join(["before", *WORDS[at : at + shared], "after"]), benchmarks) == expected
-    assert overlap(" ".join(WORDS[at : at + shared]), benchmarks) == expected
-
-
-def test_the_run_has_to_be_unbroken_and_within_one_problem(tmp_path):
-    benchmarks = read_benchmarks(write(tmp_path, bench=[" ".join(WORDS[:10]), " ".join(WORDS[10:])]))
+def test_a_run_of_13_words_unbroken_and_within_one_problem(tmp_path):
+    benchmarks = read_benchmarks(write(tmp_path / "whole", bench=[" ".join(WORDS)]))
+    expected = {12: "", 13: "in bench by 13 words", 14: "in bench by 13 words"}
+    for at, shared in itertools.product((0, 3), expected):
+        words = WORDS[at : at + shared]
+        assert overlap(" ".join(words), benchmarks) == expected[shared]
+        assert overlap(" ".join(["before", *words, "after"]), benchmarks) == expected[shared]
+    benchmarks = read_benchmarks(write(tmp_path / "halves", bench=[" ".join(WORDS[:10]), " ".join(WORDS[10:])]))
     assert not overlap(" ".join(WORDS), benchmarks)
     assert not overlap(" ".join([*WORDS[:9], "between", *WORDS[9:]]), benchmarks)
 

@@ -122,8 +122,7 @@ class _Comparison:
     def same(self, prediction: str, answer: str) -> bool:
         prediction, answer = (_SET_BUILDER.sub(r"\2", unwrapped(without_braces(text))) for text in (prediction, answer))
         if declared := _INTEGER.search(prediction):
-            prediction = prediction[: declared.start()]
-            answer = _INTEGER.sub("", answer)
+            prediction, answer = prediction[: declared.start()], _INTEGER.sub("", answer)
             others = set(letters(answer)) - set(letters(prediction))
             if len(others) == 1 and others <= set("klmn"):
                 prediction = rename(prediction, declared[1], others.pop())
@@ -141,11 +140,11 @@ class _Comparison:
         if expected and expected.place and (match := _DECIMAL_COMMA.fullmatch(prediction)):
             return self.same(f"{re.sub('[. ]', '', match[1])}.{match[2]}", answer)
         # 12 (twelve)
-        if match := re.fullmatch(r"(.*\S) ?\(([a-z -]+)\)", prediction):
-            number, again = parse_number(match[1]), parse_number(match[2])
-            if number:
-                return again is not None and again.value == number.value and self.same(match[1], answer)
-        return None
+        match = re.fullmatch(r"(.*\S) ?\(([a-z -]+)\)", prediction)
+        if match is None or (number := parse_number(match[1])) is None:
+            return None
+        again = parse_number(match[2])
+        return again is not None and again.value == number.value and self.same(match[1], answer)
 
     def _matrices(self, prediction: str, answer: str) -> bool | None:
         """Compare with a matrix what is written as rows in brackets, or as a column; None without a matrix."""
@@ -153,10 +152,8 @@ class _Comparison:
             return None
         if match := re.fullmatch(r"\\binom\{([^{}]*)\}\{([^{}]*)\}", prediction):
             prediction = rf"\begin{{pmatrix}}{match[1]}\\{match[2]}\end{{pmatrix}}"
-        outer = bracketed(prediction)
-        rows = [bracketed(row) for row in (outer.items if outer else ())]
-        if len(rows) > 1 and all(row and row.opening == "[" for row in rows):
-            lines = r"\\".join("&".join(row.items) for row in rows if row)
+        if match := re.fullmatch(r"\[\s*\[(.*)\]\s*\]", prediction):
+            lines = re.sub(r"\]\s*,\s*\[", r"\\\\", match[1]).replace(",", "&")
             prediction = rf"\begin{{pmatrix}}{lines}\end{{pmatrix}}"
         return True if spelling(prediction) == spelling(answer) else self._groups(prediction, answer)
 

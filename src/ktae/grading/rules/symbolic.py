@@ -43,10 +43,15 @@ _CIS = re.compile(r"\\cis\s*(\([^()]*\)|[0-9.]*(?:\^\{\\circ\}|\s*\\?[a-z]+)?|\\
 _ANGLE = re.compile(r"([0-9.]+)\s*\^\{\\circ\}")
 
 
+def _variable(derivative: re.Match[str]) -> str:
+    name = re.sub(r"[^a-zA-Z0-9]", "", derivative[0].replace("'", "p"))
+    return f"D_{{{name}}}"
+
+
 @lru_cache(maxsize=64)
 def parse(latex: str) -> Any:
     """The sympy object that a cleaned formula stands for, None if it cannot be read. Derivatives are variables."""
-    latex = _DERIVATIVE.sub(lambda match: f"D_{{{re.sub(r'[^a-zA-Z0-9]', '', match[0].replace(chr(39), 'p'))}}}", latex)
+    latex = _DERIVATIVE.sub(_variable, latex)
     if _UNREADABLE.search(latex):
         return None
     parser = require("latex2sympy2_extended.latex2sympy2", "train")
