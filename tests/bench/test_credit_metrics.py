@@ -13,7 +13,7 @@ from ktae.bench.controls import ESTIMATORS
 from ktae.bench.labelled import LabelledRollouts
 from ktae.bench.metrics import METRICS
 from ktae.chain.labels import Label
-from ktae.estimators import NEEDS, token_values
+from ktae.estimators import token_values
 
 OTHER, RIGHT, SLIP, PROPAGATED = Label
 
@@ -33,6 +33,7 @@ def make(labels, values, rewards, groups, true=None, mask=None):
         group_ids=torch.tensor(groups),
         entropies=torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)),
         labels=torch.tensor(pad(labels, int(SLIP)), dtype=torch.int8),
+        calculations=torch.zeros(mask.shape, dtype=torch.int64),
         true_advantages=None if true is None else torch.tensor(pad(true, 9.0), dtype=torch.float32),
     )
     return rollouts, torch.tensor(pad(values, -9.0))
@@ -193,7 +194,7 @@ def test_controls_by_hand():
     assert values["position"] == [[0, 0.5, 1], [0, 0, 0]]
 
 
-@pytest.mark.parametrize("name", [name for name in ESTIMATORS if NEEDS.get(name) != "states"])
+@pytest.mark.parametrize("name", ESTIMATORS)
 @settings(max_examples=10)
 @given(batch=judged(), random=st.randoms(use_true_random=False))
 def test_estimators_give_every_row_the_same_whatever_the_order(name, batch, random):

@@ -13,7 +13,7 @@ from ktae.bench.labelled import LabelledRollouts
 from ktae.chain.labels import Label
 from ktae.config import KTAEConfig
 from ktae.estimators import ESTIMATORS as PUBLISHED
-from ktae.estimators import Estimator, Rollouts, load_estimator
+from ktae.estimators import NEEDS, Estimator, Rollouts, load_estimator
 from ktae.estimators.back_off import back_off
 from ktae.estimators.key_tokens import key_tokens
 from ktae.seeds import derived_seed
@@ -43,10 +43,24 @@ def own_outcome(rollouts: Rollouts) -> Tensor:
 
 def oracle(rollouts: Rollouts) -> Tensor:
     """An upper bound that reads the labels: +1 at right results and -1 at slips, in groups with both outcomes."""
-    if not isinstance(rollouts, LabelledRollouts):
-        raise TypeError(f"oracle needs LabelledRollouts, got {type(rollouts).__name__}")
-    value_BT = (rollouts.labels == Label.RIGHT).float() - (rollouts.labels == Label.SLIP).float()
+    labels = _labelled("oracle", rollouts).labels
+    value_BT = (labels == Label.RIGHT).float() - (labels == Label.SLIP).float()
     return value_BT * (rollouts.counted_BT & rollouts.mixed_B[:, None])
+
+
+def in_calculations(estimator: Estimator) -> Estimator:
+    """The estimator with what was calculated before a token as its state (`ktae.states`)."""
+
+    def in_calculations(rollouts: Rollouts) -> Tensor:
+        return estimator(replace(rollouts, states=_labelled(estimator.__name__, rollouts).calculations))
+
+    return in_calculations
+
+
+def _labelled(name: str, rollouts: Rollouts) -> LabelledRollouts:
+    if not isinstance(rollouts, LabelledRollouts):
+        raise TypeError(f"{name} needs LabelledRollouts, got {type(rollouts).__name__}")
+    return rollouts
 
 
 NO_TERM_FREQUENCY = KTAEConfig(term_frequency_weight=0.0)
@@ -54,6 +68,7 @@ REFERENCE = "surprise"  # the others are compared with it: who is below knows no
 CONTROLS = (REFERENCE, "own_outcome")  # in every table
 ESTIMATORS: dict[str, Estimator] = {
     **{name: load_estimator(name) for name in PUBLISHED},
+    **{name: in_calculations(load_estimator(name)) for name in PUBLISHED if NEEDS.get(name) == "states"},
     "ktae_no_tf": key_tokens(NO_TERM_FREQUENCY),
     "ngrams_3": key_tokens(replace(NO_TERM_FREQUENCY, ngram=3)),
     **{f"context_{length}": key_tokens(replace(NO_TERM_FREQUENCY, context=length)) for length in (1, 3, 4)},
