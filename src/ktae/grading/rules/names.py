@@ -1,4 +1,4 @@
-r"""What authors call things: the name in an answer such as `x = 5`, indices, constants.
+r"""What authors call things: the name in an answer such as `x = 5`, derivatives, indices, constants.
 
 Each rule rewrites only what cannot mean something else within the two answers: a name is changed to one that the other
 answer uses, and only if its own author does not use that name for anything.
@@ -29,6 +29,22 @@ _APPLIED = re.compile(r"^(.*?)\s*\(\s*([a-z]|\\[a-z]+)\s*\)$")
 _INDEX = re.compile(r"_\{\s*[0-9]+\s*\}")
 _LETTER = re.compile(r"\\text\{[^{}]*\}|_\{[a-z]{2,}\}|\\[a-zA-Z]+|[A-Za-z]")
 _MAX_LENGTH = 100
+_FUNCTIONS = r"sin|cos|tan|arc[a-z]+|sinh|cosh|tanh|exp|ln|log|sqrt|frac"
+_VARIABLE = rf"(?:\\(?!(?:{_FUNCTIONS})(?![a-z]))[a-zA-Z]+|[a-zA-Z])(?:_\{{[^{{}}]*\}})?"
+_DERIVATIVES = (
+    re.compile(  # Leibniz
+        r"\\frac\s*\{\s*(?:d|\\partial)\s*(?:\^\{(?P<order>[0-9])\})?\s*"
+        rf"(?P<function>{_VARIABLE})(?:\s*\(\s*[a-z]\s*\))?\s*\}}\s*"
+        rf"\{{\s*(?:d|\\partial)\s*(?P<variable>{_VARIABLE})\s*(?(order)\^\{{(?P=order)\}})\s*\}}"
+    ),
+    re.compile(  # Newton; an accent with an index, as in \dot{x}_{0}, is an initial value
+        rf"\\(?P<marks>d?dot)\s*\{{\s*(?P<function>{_VARIABLE})\s*\}}(?!\s*_|\s*\(\s*0)(?:\s*\(\s*[a-z]\s*\))?"
+    ),
+    re.compile(  # Lagrange
+        rf"(?P<function>{_VARIABLE})(?P<marks>'+|\s*\^\{{\s*(?:\\prime\s*)+\}})(?:\s*\(\s*[a-z]\s*\))?"
+    ),
+)
+_OF_TIME = re.compile(rf"({_VARIABLE})\s*\(\s*[tx]\s*\)")
 _WORDY_INDEX = re.compile(r"(?P<base>\\[a-zA-Z]+|[a-zA-Z])_\{(?P<index>[a-zA-Z]{2,})\}")
 _INITIAL = re.compile(r"(?P<name>\\d?dot\{\s*[a-z]\s*\}|[a-zA-Z])\s*\(\s*0\s*\)")
 
@@ -95,15 +111,39 @@ def _only_difference(text: str, model: str, allowed: str) -> tuple[str, str] | N
 
 
 def align(prediction: str, answer: str) -> tuple[str, str]:
-    """Rewrite two cleaned answers so that they write indices, initial values and constants alike.
+    r"""Rewrite two cleaned answers so that they write derivatives, indices, initial values and constants alike.
 
-    >>> align("I_{0} e^{-x} + C", "I(0) e^{-x} + c")
-    ('I_{0} e^{-x} + c', 'I_{0} e^{-x} + c')
+    Derivatives become variables D_{1x}, since the parser would take dx/dt as a fraction, or as 0. Their names have the
+    variable only if both answers state one everywhere.
+
+    >>> align(r"\frac{d x}{d t} = I_{0} x", r"x' = I(0) x")
+    ('D_{1x} = I_{0} x', 'D_{1x} = I_{0} x')
     """
     for rule in (_without_wordy_index, _with_initial_value):
         prediction = rule(prediction, answer)
         answer = rule(answer, prediction)
+    states_variables = not any(pattern.search(text) for pattern in _DERIVATIVES[1:] for text in (prediction, answer))
+    prediction, answer = (_with_derivatives(text, states_variables) for text in (prediction, answer))
     return _with_constant_of(prediction, answer), answer
+
+
+def derivatives(text: str) -> set[str]:
+    """The functions that an aligned equation has derivatives of, and the variables taken for in them."""
+    return {match[1] for match in re.finditer(r"D_\{[0-9]([a-zA-Z]+)\}", text)}
+
+
+def _with_derivatives(text: str, states_variables: bool) -> str:
+    def symbol(match: re.Match[str]) -> str:
+        found = match.groupdict("")
+        marks = found.get("marks", "")
+        order = found.get("order") or sum(marks.count(mark) for mark in ("d", "'", "prime")) or 1
+        variable = found.get("variable", "") if states_variables else ""
+        return f"D_{{{order}{re.sub(r'[^a-zA-Z0-9]', '', found['function'] + variable)}}}"
+
+    for pattern in _DERIVATIVES:
+        text = pattern.sub(symbol, text)
+    # In a differential equation x is x(t).
+    return _OF_TIME.sub(r"\1", text) if "D_{" in text and "=" in text else text
 
 
 def _without_wordy_index(text: str, model: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from ktae.grading.rules.names import (
     align,
+    derivatives,
     is_name,
     letters,
     same_name,
@@ -12,7 +13,7 @@ from ktae.grading.rules.names import (
     with_parameter_of,
 )
 from ktae.grading.rules.structure import FLIPPED, items, relation
-from ktae.grading.rules.symbolic import constant, same_up_to_factor
+from ktae.grading.rules.symbolic import constant, same_scaled_equation, same_up_to_factor
 
 _ASSIGNS = {"=", r"\in", r"\approx", r"\equiv"}
 # |x - 3|, as in inequalities.
@@ -127,4 +128,8 @@ def same_relation(prediction: str, answer: str, compare: Callable[[str, str], bo
         return True
     if len(sides) > 2 or signs[0] not in FLIPPED:
         return False
-    return same_up_to_factor(sides, expected, positive=signs[0] not in ("=", r"\ne"))
+    if same_up_to_factor(sides, expected, positive=signs[0] not in ("=", r"\ne")):
+        return True
+    unknowns = derivatives(prediction)
+    is_differential = signs == ["="] and unknowns and unknowns == derivatives(answer)
+    return bool(is_differential) and same_scaled_equation(sides, expected, unknowns)

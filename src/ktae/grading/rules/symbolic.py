@@ -28,11 +28,6 @@ _INTEGER_NAMES = frozenset("klmnKMN")
 _UNREADABLE = re.compile(
     r"\\(?:text|coth|csch|sech|[lcv]?dots|lim|begin\s*\{cases)(?![a-z])|\\[bp]?mod|['?]|\.\.|(?<![\w\\{,.])[0-9.]+\s+[0-9]|[0-9]\s*_"
 )
-# Derivatives, each in the notation of its author; the parser would take dx/dt as a fraction, or as 0.
-_DERIVATIVE = re.compile(
-    r"\\frac\s*\{\s*(?:d|\\partial)((?:[^{}]|\{[^{}]*\})*)\}\s*\{\s*(?:d|\\partial)((?:[^{}]|\{[^{}]*\})*)\}"
-    r"|\\(d?dot)\s*\{\s*([a-z])\s*\}|(?<![a-zA-Z\\])([a-z])('+)"
-)
 # Products that it would read as mixed numbers: 2(3) is 6.
 _PRODUCT = re.compile(
     r"((?:[0-9]|\)|\\frac\{[^{}]*\}\{[^{}]*\}(?=\s*[0-9(])))\s*(?=\()|(\)|\\frac\{[^{}]*\}\{[^{}]*\})\s*(?=[0-9])"
@@ -43,15 +38,9 @@ _CIS = re.compile(r"\\cis\s*(\([^()]*\)|[0-9.]*(?:\^\{\\circ\}|\s*\\?[a-z]+)?|\\
 _ANGLE = re.compile(r"([0-9.]+)\s*\^\{\\circ\}")
 
 
-def _variable(derivative: re.Match[str]) -> str:
-    name = re.sub(r"[^a-zA-Z0-9]", "", derivative[0].replace("'", "p"))
-    return f"D_{{{name}}}"
-
-
 @lru_cache(maxsize=64)
 def parse(latex: str) -> Any:
-    """The sympy object that a cleaned formula stands for, None if it cannot be read. Derivatives are variables."""
-    latex = _DERIVATIVE.sub(_variable, latex)
+    """The sympy object that a cleaned formula stands for, None if it cannot be read."""
     if _UNREADABLE.search(latex):
         return None
     parser = require("latex2sympy2_extended.latex2sympy2", "train")
@@ -117,6 +106,18 @@ def same_up_to_factor(prediction: Sequence[str], answer: Sequence[str], positive
     first = factors[0]
     is_constant = all(_size(one - first) <= 10.0**-_DIGITS * _size(one) for one in factors)
     return is_constant and bool(first.is_real and first > 0 if positive else first != 0)
+
+
+def same_scaled_equation(prediction: Sequence[str], answer: Sequence[str], unknowns: set[str]) -> bool:
+    """Whether two differential equations differ by a factor that is a product of other variables than these."""
+    sides = [parse(side) for side in (*prediction, *answer)]
+    if not all(isinstance(side, sympy.Expr) for side in sides):
+        return False
+    factor = sympy.cancel((_exact(sides[0]) - _exact(sides[1])) / (_exact(sides[2]) - _exact(sides[3])))
+    if factor == 0 or not all(base.is_Symbol or base.is_Number for base in factor.as_powers_dict()):
+        return False
+    names = {re.sub(r"[\W_]", "", symbol.name) for symbol in factor.free_symbols}
+    return not any(unknown.startswith(name) or unknown.endswith(name) for name in names for unknown in unknowns)
 
 
 def _same_expression(
