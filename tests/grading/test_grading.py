@@ -1,6 +1,5 @@
 """The grader: its verdicts, and that nothing an answer does can harm the rest."""
 
-import dataclasses
 import json
 import multiprocessing
 import os
@@ -15,11 +14,9 @@ import pytest
 pytest.importorskip("math_verify")
 pytest.importorskip("pebble")
 
-from ktae.extras import require
 from ktae.grading import grader as grading
-from ktae.grading.equivalence import is_equivalent
-from ktae.grading.grader import Grader, Verdict
-from ktae.grading.options import GradingOptions
+from ktae.grading.equivalence import GradingOptions, is_equivalent
+from ktae.grading.grader import Grader
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +44,6 @@ def test_strings_and_plain_numbers_need_no_worker():
         assert idle._pool is None
 
 
-def test_accepted_answers_are_strings_numbers_or_lists_of_them(grader):
-    predictions = [r"\boxed{142}", r"\boxed{0.50}", r"\boxed{3}", r"\boxed{20\%}", r"\boxed{x}"]
-    solution = r"Thus $x = \boxed{20}$ percent."
-    verdicts = grader.grade(predictions, [142.0, 0.5, [["1\n", 2], [3]], solution, (1, ["y"])])
-    assert [verdict.status for verdict in verdicts] == ["correct"] * 4 + ["incorrect"]
-
-
 def test_reasons_name_the_accepted_answer(grader):
     verdicts = grader.grade([r"\boxed{2x}", r"\boxed{2x}", "So $x$."], [["x", "x+x"], ["x", "3x", "4x"], "y" * 100])
     assert [verdict.reason for verdict in verdicts] == [
@@ -71,15 +61,8 @@ def test_options_reach_the_workers():
             verdicts[tolerance] = [verdict.status == "correct" for verdict in grader.grade(predictions, answers)]
     # 1.57 is 1.6 to the digits of the answer; integers stay exact.
     assert verdicts == {None: [False] * 4, 0.01: [True, True, False, False]}
-    with Grader(options=GradingOptions(extraction=("number",))) as grader:
-        assert grader.grade([r"\boxed{1} 2"], ["2"])[0].extracted == "2"
     with pytest.raises(ValueError, match="relative_tolerance must be at least 0 and below 1, got 1"):
         GradingOptions(relative_tolerance=1)
-
-
-def test_a_verdict_cannot_be_changed():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        Verdict("correct", "1", "").status = "incorrect"
 
 
 def test_grades_off_the_main_thread(grader):
@@ -95,8 +78,6 @@ def test_bad_arguments():
         Grader(workers=0)
     with pytest.raises(ValueError, match=r"timeout must be above 0 seconds, got -1"):
         Grader(timeout=-1)
-    with pytest.raises(TypeError, match=r"equivalent must be a function of a module, got <function"):
-        Grader(equivalent=lambda prediction, answer: True)
     grader = Grader()
     with pytest.raises(ValueError, match=r"got 1 predictions but 2 answers"):
         grader.grade(["1"], ["1", "2"])
@@ -113,13 +94,6 @@ def test_a_missing_dependency_says_how_to_install_it(module, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     with pytest.raises(ImportError, match=rf'{module} is not installed.*pip install "ktae\[train\]"'):
         Grader()
-
-
-def test_a_broken_dependency_is_not_reported_as_missing(tmp_path, monkeypatch):
-    (tmp_path / "broken_dependency.py").write_text("import not_installed_anywhere")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
-        require("broken_dependency", "train")
 
 
 # Hostile answers
@@ -149,6 +123,10 @@ def hostile(prediction, answer, options):
     return is_equivalent(prediction, answer, options)
 
 
+class _Hostile(Grader):
+    _equivalent = staticmethod(hostile)
+
+
 def test_an_answer_that_harms_its_worker_costs_itself_only():
     kinds = {"die(1)": "error"} | dict.fromkeys(["exit(1)", "hang(1)", "eat(1)", "raise(1)"], "timeout")
     extracted, expected = [], []
@@ -158,7 +136,7 @@ def test_an_answer_that_harms_its_worker_costs_itself_only():
             expected += ["correct", "incorrect"]
         extracted.append(kind)
         expected.append(status)
-    with Grader(timeout=3, equivalent=hostile) as grader:
+    with _Hostile(timeout=3) as grader:
         predictions = [rf"\boxed{{{answer}}}" for answer in extracted]
         answers = [f"x+{answer[0]}" for answer in extracted]
         verdicts = grader.grade(predictions, answers)

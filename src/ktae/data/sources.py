@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -17,11 +17,13 @@ from ktae.files.rows import SUFFIXES, read_rows, without_malformed
 from ktae.grading.extraction import reference_answers
 
 SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."
-COLUMNS = ("problem", "answer", "level", "id")  # what a column can be named for, and its name by default
 REFERENCES = (
     *("answers", "answer", "ground_truth", "gts", "gt", "label", "target", "final_answer", "expected_answer"),
     *("reward_model.ground_truth", "env_extras.reward_model.ground_truth", "extra_info.answer"),
 )
+# The last are of MATH-500 and SVAMP, and of copies of MATH.
+_IDS = ("id", "unique_id", "ID")
+_LEVELS = ("level", "difficulty")
 _AHEAD = 100  # rows from which the columns are recognised
 _MARKED = re.compile(r"\\(boxed|fbox)|####")
 _LEVEL = re.compile(r"(?:level\s*)?([0-9]+)(?:\.0+)?", re.IGNORECASE)
@@ -71,7 +73,7 @@ def _stated(value: Any, column: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Source:
-    """A collection of problems.
+    """A collection of problems. Its rows may have a level and an id of their own (`_LEVELS`, `_IDS`).
 
     Attributes:
         name: what its rows say in `source`.
@@ -79,8 +81,6 @@ class Source:
         config: name of the hub's configuration.
         problem: the columns that make up a problem's text, joined by a space; none: recognised by their usual names.
         answers: columns that may hold the answer; the first that gives one counts; none: recognised; None: not read.
-        levels, id: the same for the level and the source's own id. Rows may lack them.
-        required: columns that rows may not lack, beside those of the problem and one of the answers.
         numbers: the answers are numbers, written without thousands separators.
     """
 
@@ -89,9 +89,6 @@ class Source:
     config: str | None = None
     problem: tuple[str, ...] = ("problem",)
     answers: tuple[str, ...] | None = ("answer",)
-    levels: tuple[str, ...] = ("level",)
-    id: str | None = "id"
-    required: tuple[str, ...] = ()
     numbers: bool = False
 
     def read(self, row: Mapping[str, Any]) -> Problem:
@@ -106,11 +103,10 @@ class Source:
         parts = [self._text(row, column) for column in self.problem]
         text = " ".join(parts) if all(parts) else ""
         answers = next(filter(None, (self._answers(row, column) for column in self.answers or ())), [])
-        levels = (level_of(row.get(column)) for column in self.levels)
-        own = row.get(self.id) if self.id else None
-        name = "" if own is None else str(own).strip()
-        name = name or f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-        return Problem(text, tuple(answers), name, next((level for level in levels if level is not None), None))
+        levels = (level_of(row.get(column)) for column in _LEVELS)
+        own = next((str(row[column]).strip() for column in _IDS if row.get(column) is not None), "")
+        own = own or f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        return Problem(text, tuple(answers), own, next((level for level in levels if level is not None), None))
 
     def _text(self, row: Mapping[str, Any], column: str) -> str:
         value = value_of(row, column)
@@ -119,16 +115,17 @@ class Source:
         try:
             return "" if value is None else "".join(text for text, _ in messages_of(value, column)).strip()
         except ValueError:
-            what = "a problem's text"
-            raise ValueError(f"the column {column!r} of {self.name} must hold {what}, got {value!r:.80}") from None
+            raise self._wrong(column, "a problem's text", value) from None
 
     def _answers(self, row: Mapping[str, Any], column: str) -> list[str]:
         value = value_of(row, column)
         if any(isinstance(item, dict) for item in (value if isinstance(value, list) else [value])):
-            what = "an answer, a text or a number, or a list of them"
-            raise ValueError(f"the column {column!r} of {self.name} must hold {what}, got {value!r:.80}")
+            raise self._wrong(column, "an answer, a text or a number, or a list of them", value)
         answers = _stated(value, column)
         return [re.sub(r"(?<=\d),(?=\d)|\.0+$", "", answer) for answer in answers] if self.numbers else answers
+
+    def _wrong(self, column: str, what: str, value: Any) -> ValueError:
+        return ValueError(f"the column {column!r} of {self.name} must hold {what}, got {value!r:.80}")
 
     def recognised(self, rows: Iterable[Mapping[str, Any]]) -> Source:
         """The same with the columns that the first rows have.
@@ -148,62 +145,49 @@ class Source:
         for what, new, old in (("problem", problem, self.problem), ("answer", answers, self.answers)):
             if new and not old and new[0] not in (what, f"{what}s"):
                 print(f"{what} from {new[0]}", file=sys.stderr)
-        for wanted in ((name,) for name in (*problem, *self.required)):
-            self._check(wanted, held, {*problem, *(answers or ()), *self.levels, self.id})
-        if answers:
-            self._check(answers, held, {*problem, *self.levels, self.id})
-        return replace(self, problem=problem, answers=answers, levels=tuple(c for c in self.levels if c in held))
-
-    def _check(self, wanted: tuple[str, ...], held: Collection[str], taken: Collection[str | None]) -> None:
-        """That one of the wanted columns is there; the hint is the nearest of those with no other use, or the only."""
-        if any(name in held or name.partition(".")[0] in held for name in wanted):
-            return
-        left = sorted({*held} - {*taken})
-        only = f"; did you mean {left[0]!r}?" if len(left) == 1 else ""
-        hint = next(filter(None, (did_you_mean(name, left) for name in wanted)), only)
-        if self.name not in SOURCES and wanted[0] in COLUMNS:
-            hint += f" (ktae data prepare --{wanted[0]}-column names it)"
-        raise ValueError(f"{self.name} needs the column {' or '.join(map(repr, wanted))}, got {sorted(held)}{hint}")
+        left = sorted({*held} - {*problem, *(answers or ()), *_LEVELS, *_IDS})
+        for what, wanted in (*(("problem", (name,)) for name in problem), ("answer", answers or ())):
+            if not wanted or any(name in held or name.partition(".")[0] in held for name in wanted):
+                continue
+            # The nearest of those with no other use may be meant, or the only one.
+            only = f"; did you mean {left[0]!r}?" if len(left) == 1 else ""
+            hint = next(filter(None, (did_you_mean(name, left) for name in wanted)), only)
+            if self.name not in SOURCES:
+                hint += f" (ktae data prepare --{what}-column names it)"
+            raise ValueError(f"{self.name} needs the column {' or '.join(map(repr, wanted))}, got {sorted(held)}{hint}")
+        return replace(self, problem=problem, answers=answers)
 
 
-_MATH_LEVELS = ("level", "difficulty")  # of the hub, and of copies
 SOURCES = {
     source.name: source
     for source in (
-        Source("math", "DigitalLearningGmbH/MATH-lighteval", None, ("problem",), ("answer", "solution"), _MATH_LEVELS),
-        Source("gsm8k", "openai/gsm8k", "main", ("question",), levels=(), numbers=True),
-        Source("svamp", "ChilleD/SVAMP", None, ("Body", "Question"), ("Answer",), (), "ID", numbers=True),
+        Source("math", "DigitalLearningGmbH/MATH-lighteval", answers=("answer", "solution")),
+        Source("gsm8k", "openai/gsm8k", "main", ("question",), numbers=True),
+        Source("svamp", "ChilleD/SVAMP", None, ("Body", "Question"), ("Answer",), numbers=True),
     )
 }
 
 
-def load(
-    source: Source, split: str = "train", file: Path | None = None, *, strict: bool = False
-) -> tuple[Source, Iterator[Problem]]:
-    """A source's problems.
+def load(source: Source, split: str = "train", *, strict: bool = False) -> Iterator[Problem]:
+    """A source's problems, to be gone through once.
 
     Args:
         source: what to load.
         split: of a hub id or a folder; a file has only one.
-        file: read this file instead of what is at `source.path`.
         strict: a malformed row of a file raises a ValueError; else it is left out, named and counted.
-
-    Returns:
-        The source with the columns it has, and the problems, to be gone through once.
 
     Raises:
         FileNotFoundError: there is no such file.
         OSError: the hub cannot be reached or has no such data set.
         ValueError: the file cannot be read, there is no such split, or a column is missing or holds something else.
     """
-    path = Path(file or source.path)
+    path = Path(source.path)
     if path.name.endswith(SUFFIXES) or path.is_file():
         rows = (row.data for row in without_malformed(read_rows(path), path, strict=strict))
     else:
         rows = iter(_from_hub(source, split))
     ahead = list(islice(rows, _AHEAD))
-    source = source.recognised(ahead)
-    return source, map(source.read, chain(ahead, rows))
+    return map(source.recognised(ahead).read, chain(ahead, rows))
 
 
 def _from_hub(source: Source, split: str) -> Any:

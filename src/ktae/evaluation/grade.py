@@ -13,8 +13,8 @@ from ktae.evaluation.tasks import TASKS
 from ktae.extras import require
 from ktae.files import json_lines
 from ktae.files.rows import stem
+from ktae.grading.equivalence import GradingOptions
 from ktae.grading.grader import Grader
-from ktae.grading.options import GradingOptions
 
 _TOGETHER = 512  # rows from one step of the progress bar to the next
 

@@ -32,7 +32,7 @@ TASKS = {
         Task(Source("aime24", "HuggingFaceH4/aime_2024"), 30, "train"),
         Task(Source("aime25", "math-ai/aime25"), 30),
         Task(Source("amc23", "AI-MO/aimo-validation-amc"), 83, "train"),
-        Task(Source("math500", "HuggingFaceH4/MATH-500", id="unique_id"), 500),
+        Task(Source("math500", "HuggingFaceH4/MATH-500"), 500),
         # 30 accept the answer of the part before, which they quote. They stay in: figures of others have them, too.
         Task(Source("minerva", "math-ai/minervamath", None, _QUESTION), 272, "test", 0.01),
         Task(Source("olympiadbench", *_OLYMPIAD, _QUESTION, ("final_answer",)), 675, "train"),
@@ -75,7 +75,7 @@ def load_problems(task: Task, data_dir: Path | None = None) -> list[Problem]:
     is_local = data_dir is not None and task.size is not None
     if is_local:
         source = Source(task.name, f"{data_dir}/{task.name}.jsonl", problem=(), answers=())
-    problems = list(load(source, task.split, strict=True)[1])
+    problems = list(load(source, task.split, strict=True))
     if is_local and len(problems) != task.size:
         raise ValueError(f"{source.path} has {len(problems)} problems, but {task.name} {task.size}")
     seen = set()

@@ -6,8 +6,8 @@ parser and sympy.
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from ktae.grading.options import GradingOptions
 from ktae.grading.rules.names import align, base_name, letters, rename, same_name, with_parameter_of
 from ktae.grading.rules.notation import clean, spelling
 from ktae.grading.rules.numerals import parse_number, same_number
@@ -16,6 +16,27 @@ from ktae.grading.rules.relations import as_set, assignment, is_consistent, same
 from ktae.grading.rules.structure import Bracketed, bracketed, items, relation, split, without_braces
 from ktae.grading.rules.symbolic import constant, same_formula
 from ktae.grading.rules.words import same_choice, same_text, unwrapped
+
+
+@dataclass(frozen=True)
+class GradingOptions:
+    """How answers are compared.
+
+    Attributes:
+        relative_tolerance: how far a number may be off if it or the answer is a decimal, as a share of the answer,
+            for tasks whose answers are measured or rounded; then it may also be rounded to the two or more digits
+            that the answer states. None for exact answers.
+
+    Raises:
+        ValueError: a tolerance outside [0, 1).
+    """
+
+    relative_tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.relative_tolerance is not None and not 0 <= self.relative_tolerance < 1:
+            raise ValueError(f"relative_tolerance must be at least 0 and below 1, got {self.relative_tolerance}")
+
 
 # Longer answers are equal to their own spelling only.
 _MAX_LENGTH = 10_000
@@ -101,11 +122,10 @@ class _Comparison:
     def same(self, prediction: str, answer: str) -> bool:
         prediction, answer = (_SET_BUILDER.sub(r"\2", unwrapped(without_braces(text))) for text in (prediction, answer))
         if declared := _INTEGER.search(prediction):
-            prediction = prediction[: declared.start()]
-            answer = _INTEGER.sub("", answer)
+            prediction, answer = prediction[: declared.start()], _INTEGER.sub("", answer)
             others = set(letters(answer)) - set(letters(prediction))
             if len(others) == 1 and others <= set("klmn"):
-                prediction = rename(prediction, {declared[1]: others.pop()})
+                prediction = rename(prediction, declared[1], others.pop())
         if not prediction or not answer:
             return False
         if spelling(prediction) == spelling(answer):
@@ -120,11 +140,11 @@ class _Comparison:
         if expected and expected.place and (match := _DECIMAL_COMMA.fullmatch(prediction)):
             return self.same(f"{re.sub('[. ]', '', match[1])}.{match[2]}", answer)
         # 12 (twelve)
-        if match := re.fullmatch(r"(.*\S) ?\(([a-z -]+)\)", prediction):
-            number, again = parse_number(match[1]), parse_number(match[2])
-            if number:
-                return again is not None and again.value == number.value and self.same(match[1], answer)
-        return None
+        match = re.fullmatch(r"(.*\S) ?\(([a-z -]+)\)", prediction)
+        if match is None or (number := parse_number(match[1])) is None:
+            return None
+        again = parse_number(match[2])
+        return again is not None and again.value == number.value and self.same(match[1], answer)
 
     def _matrices(self, prediction: str, answer: str) -> bool | None:
         """Compare with a matrix what is written as rows in brackets, or as a column; None without a matrix."""
@@ -132,10 +152,8 @@ class _Comparison:
             return None
         if match := re.fullmatch(r"\\binom\{([^{}]*)\}\{([^{}]*)\}", prediction):
             prediction = rf"\begin{{pmatrix}}{match[1]}\\{match[2]}\end{{pmatrix}}"
-        outer = bracketed(prediction)
-        rows = [bracketed(row) for row in (outer.items if outer else ())]
-        if len(rows) > 1 and all(row and row.opening == "[" for row in rows):
-            lines = r"\\".join("&".join(row.items) for row in rows if row)
+        if match := re.fullmatch(r"\[\s*\[(.*)\]\s*\]", prediction):
+            lines = re.sub(r"\]\s*,\s*\[", r"\\\\", match[1]).replace(",", "&")
             prediction = rf"\begin{{pmatrix}}{lines}\end{{pmatrix}}"
         return True if spelling(prediction) == spelling(answer) else self._groups(prediction, answer)
 

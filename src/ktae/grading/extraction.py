@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Sequence
 
 from ktae.grading.formulas import formulas, is_formula
-from ktae.grading.options import EXTRACTION
 from ktae.grading.rules.notation import repair
 
+# Where an answer is looked for, in this order; docs/grading.md says what each finds.
+EXTRACTION = ("tag", "final", "box", "phrase", "whole", "expression")
 # What is given as the accepted answer, or as several.
 Reference = str | float | Sequence["Reference"]
 
@@ -41,10 +42,11 @@ _NEGATED = re.compile(
 )
 _LEAD = re.compile(rf"(?:\\text\s*\{{\s*)?(?:the\s+)?(?:final\s+|correct\s+)?{_ANSWER}\s*{_IS}\s*(\}}?)", re.IGNORECASE)
 _FINAL = re.compile(r"\bfinal\s+answer\s+is\b:?", re.IGNORECASE)
-_MARKUP = re.compile(r"(?:[\s*_\"'`:]|\\\")*")
-_FILLER = re.compile(
-    r"(?:(?:simply|just|exactly|therefore|thus|clearly|equal to|given by|indeed)[\s:]+)*", re.IGNORECASE
+_OPENING = re.compile(
+    r"^(?:[\s*_\"'`:]|\\\")*(?:(?:simply|just|exactly|therefore|thus|clearly|equal to|given by|indeed)[\s:]+)*",
+    re.IGNORECASE,
 )
+_MARKS = " *\"'`$,"
 # What may follow an answer in its sentence: a reason, and what it is not.
 _REASON = re.compile(
     r",?\s+(?:because|since|as)\b.*|,\s*(?:and )?not\b.*|\s+(?:in total|in all|altogether)$", re.DOTALL
@@ -101,28 +103,23 @@ def extract_answer(text: str, order: Sequence[str] = EXTRACTION) -> str | None:
 
     Args:
         text: a model's whole output.
-        order: where to look, as `GradingOptions.extraction`.
+        order: where to look, of `EXTRACTION`.
 
     Returns:
         The first answer that one of these places has; None when there is none, or when the only box is cut off: what it
         shows is the beginning of an answer.
 
-    >>> extract_answer(r"So \boxed{\frac{1}{2}}, not 3."), extract_answer(r"either \boxed{1} or \boxed{2}")
-    ('\\frac{1}{2}', '1, 2')
-    >>> extract_answer("She pays -$1,234.50."), extract_answer("Hence $x < 3$ in all 5 cases.", ["expression"])
-    ('-1234.50', '5')
+    >>> extract_answer(r"So \boxed{\frac{1}{2}}, not 3."), extract_answer("She pays -$1,234.50.")
+    ('\\frac{1}{2}', '-1234.50')
     """
     marks = deque(_REASONING.finditer(text), maxlen=1)
     if marks and not marks[0][1]:
         return None  # still thinking
     text = _NEGATED.sub("", repair(text[marks[0].end() :] if marks else text))
     for place in order:
-        if place == "box":
-            answer, cut_off = _box(text)
-        else:
-            answer, cut_off = _PLACES[place](text), False
-        if answer is not None or cut_off:
-            return answer
+        answer = _PLACES[place](text)
+        if answer is not None:
+            return answer or None
     return None
 
 
@@ -158,45 +155,48 @@ def reference_answers(reference: Reference) -> tuple[str, ...]:
         with contextlib.suppress(json.JSONDecodeError):
             return reference_answers(json.loads(reference))
     text = repair(reference)
-    answer, cut_off = _box(text)
-    if answer is None and cut_off:
+    answer = _box(text)
+    if answer == "":
         answer = re.split(r"\\(?:boxed|fbox)\s*\{", text)[-1]
     if answer is None:
-        answer = _tag(text) or text.rpartition("####")[2]
-        lead = _LEAD.match(answer.strip())
-        answer = answer.strip()[lead.end() :] if lead and not lead[0].startswith("\\") else answer
+        answer = (_tag(text) or text.rpartition("####")[2]).strip()
+        lead = _LEAD.match(answer)
+        answer = answer[lead.end() :] if lead and not lead[0].startswith("\\") else answer
     if not answer.strip():
         raise ValueError(f"a reference must hold an answer, got {reference!r:.80}")
     return (answer.strip(),)
 
 
-def _box(text: str) -> tuple[str | None, bool]:
-    """What is boxed last, and whether a box is cut off."""
+def _box(text: str) -> str | None:
+    """What is boxed last; empty if all there is of a box is cut off, None without any."""
     text = _BARE_BOX.sub(r"\1{\2}", text)
-    boxes, cut_off = _boxes(text)
+    # Complete boxes that are in no other one: where each begins, its content's span, where it ends.
+    boxes: list[tuple[int, tuple[int, int], int]] = []
+    # Of each open brace: where its box and its content begin, None if it belongs to no box.
+    stack: list[tuple[int, int] | None] = []
+    for token in _BOX_OR_BRACE.finditer(text):
+        if token["box"]:
+            stack.append((token.start(), token.end()))
+        elif token[0] == "{":
+            stack.append(None)
+        elif token[0] == "}" and stack and (opened := stack.pop()):
+            content, inner = (opened[1], token.start()), []
+            while boxes and boxes[-1][0] > opened[0]:
+                inner.append(boxes.pop())
+            # Of nested boxes the outer one is the answer, unless the inner one is all it holds.
+            if len(inner) == 1 and not (text[content[0] : inner[0][0]] + text[inner[0][2] : content[1]]).strip():
+                content = inner[0][1]
+            boxes.append((opened[0], content, token.end()))
     answers: list[str] = []
     following = None  # where the box after this one begins
-    while boxes:
-        first, (start, end) = boxes.popitem()  # the last to close
-        if following is not None and not _are_joint(text[end + 1 : following]):
+    for start, content, end in reversed(boxes):
+        if following is not None and not _are_joint(text[end:following]):
             break
-        # Of nested boxes the outer one is the answer, unless the inner one is all it holds.
-        while True:
-            while start < end and text[start].isspace():
-                start += 1
-            while end > start and text[end - 1].isspace():
-                end -= 1
-            if start not in boxes or boxes[start][1] + 1 != end:
-                break
-            start, end = boxes.pop(start)
-        while boxes and next(reversed(boxes)) > first:
-            boxes.popitem()
-        answer = _without_lead(text[start:end])
+        answer = _without_lead(text[slice(*content)].strip())
         if not _PLACEHOLDER.fullmatch(answer):
-            if answer not in answers:
-                answers.append(answer)
-            following = first
-    return ", ".join(reversed(answers)) or None, cut_off
+            answers += [answer] if answer not in answers else []
+            following = start
+    return ", ".join(reversed(answers)) or ("" if any(stack) else None)
 
 
 def _without_lead(answer: str) -> str:
@@ -212,21 +212,6 @@ def _are_joint(between: str) -> bool:
     if len(between) > _MAX_JOINT or not _JOINT.fullmatch(between):
         return False
     return "\n" not in between or bool(re.search(r"[,;]|\band\b|\bor\b", between))
-
-
-def _boxes(text: str) -> tuple[dict[int, tuple[int, int]], bool]:
-    """Of each complete box, in the order they close: where it begins -> its content's span. And: is one cut off?"""
-    boxes = {}
-    # Of each open brace: where its box and its content begin, None if it belongs to no box.
-    stack: list[tuple[int, int] | None] = []
-    for token in _BOX_OR_BRACE.finditer(text):
-        if token["box"]:
-            stack.append((token.start(), token.end()))
-        elif token[0] == "{":
-            stack.append(None)
-        elif token[0] == "}" and stack and (box := stack.pop()):
-            boxes[box[0]] = (box[1], token.start())
-    return boxes, any(stack)
 
 
 def _tag(text: str) -> str | None:
@@ -257,16 +242,13 @@ def _phrase(text: str) -> str | None:
 
 def _announced(text: str, start: int) -> str | None:
     """What follows "the answer is" up to the end of its sentence, but for a reason."""
-    announced = text[start : start + _MAX_PHRASE]
-    announced = announced[_MARKUP.match(announced).end() :]  # pyright: ignore[reportOptionalMemberAccess]
-    announced = announced[_FILLER.match(announced).end() :]  # pyright: ignore[reportOptionalMemberAccess]
+    announced = _OPENING.sub("", text[start : start + _MAX_PHRASE], count=1)
     found = formulas(announced, commas_enumerate=True)
-    if found and not found[0].start:
-        rest = _SENTENCE.match(announced, found[0].end)[0]  # pyright: ignore[reportOptionalSubscript]
-        rest = _REASON.sub("", rest).strip(" *\"'`$,\\")
-        return f"{found[0].content} {rest}".strip()
-    sentence = _SENTENCE.match(announced)[0]  # pyright: ignore[reportOptionalSubscript]
-    sentence = _REASON.sub("", sentence).strip(" *\"'`$,")
+    begun = found[0].end if found and not found[0].start else 0
+    end = _SENTENCE.match(announced, begun).end()  # pyright: ignore[reportOptionalMemberAccess]
+    sentence = _REASON.sub("", announced[begun:end]).strip(_MARKS + "\\" * bool(begun))
+    if begun:
+        return f"{found[0].content} {sentence}".strip()
     if is_formula(sentence):
         return sentence
     # Of a computation the result, of "the number of boys is 5" what it is.
@@ -286,25 +268,28 @@ def _whole(text: str) -> str | None:
 def _expression(text: str) -> str | None:
     every = formulas(text)
     found = [formula for formula in every if formula.says_something]
-    last = deque(_NUMBER.finditer(text, found[-1].end if found else 0), maxlen=1)
-    if found and not last:
+    if found and not _NUMBER.search(text, found[-1].end):
         return found[-1].content
-    return _number(text) or (every[-1].content if every else None)
-
-
-def _number(text: str) -> str | None:
     last = deque(_NUMBER.finditer(_LATEX_COMMA.sub(",", text)), maxlen=1)
-    return _written(last[0]) if last else None
+    return _written(last[0]) if last else (every[-1].content if every else None)
 
 
 def _written(match: re.Match[str]) -> str:
-    minus, number = "-" if match["minus"] else "", match["number"].rstrip(",")
+    """A number with the words that change it."""
+    number = match["number"].rstrip(",")
     if _THOUSANDS.fullmatch(number):
         number = re.sub("[, ]", "", number)
-    rest = re.sub(r"\s", "", match["rest"] or "")
     hedge = _HEDGE.search(match.string, max(0, match.start() - _MAX_HEDGE), match.start())
-    written = (hedge[0] if hedge else "") + minus + number + rest + ("%" if match["percent"] else "")
+    written = (hedge[0] if hedge else "") + ("-" if match["minus"] else "") + number
+    written += re.sub(r"\s", "", match["rest"] or "") + ("%" if match["percent"] else "")
     return written + (f" {match['scale'].strip()}" if match["scale"] else "")
 
 
-_PLACES = {place.__name__[1:]: place for place in (_final, _tag, _phrase, _whole, _expression, _number)}
+_PLACES = {
+    "tag": _tag,
+    "final": _final,
+    "box": _box,
+    "phrase": _phrase,
+    "whole": _whole,
+    "expression": _expression,
+}

@@ -1,6 +1,5 @@
 """Finding formulas in prose, and telling the two apart."""
 
-import itertools
 import re
 from dataclasses import dataclass
 
@@ -71,10 +70,8 @@ def _is_prose(word: str) -> bool:
 def formulas(text: str, commas_enumerate: bool = False) -> list[Formula]:
     """The formulas between delimiters, in order; an enumeration of several counts as one.
 
-    In prose commas alone enumerate nothing, unless told otherwise.
-
-    A dollar may be a currency. It delimits a formula only together with another one on its line that no digit follows
-    and without prose between.
+    In prose commas alone enumerate nothing, unless told otherwise. A dollar may be a currency: it delimits a formula
+    only together with another one on its line that no digit follows and without prose between.
     """
     found: list[Formula] = []
     opened: re.Match[str] | None = None
@@ -98,20 +95,19 @@ def formulas(text: str, commas_enumerate: bool = False) -> list[Formula]:
 
 def _enumerations(text: str, found: list[Formula], commas_enumerate: bool) -> list[Formula]:
     """Join formulas such as $1$, $2$ and $3$."""
+    runs: list[list[Formula]] = []
     joined: list[Formula] = []
-    run: list[Formula] = []
-    for index, formula in enumerate(found):
-        run.append(formula)
-        if index + 1 < len(found):
-            following = found[index + 1].start
-            between = text[formula.end : following]
-            is_display = text.startswith((r"\[", "$$"), following)
-            if len(between) <= _MAX_JOINT and _JOINT.fullmatch(between) and not is_display:
-                continue
-        connectives = [text[one.end : other.start] for one, other in itertools.pairwise(run)]
-        if connectives and (commas_enumerate or re.search("and|or", connectives[-1])):
+    for formula in found:
+        before = text[runs[-1][-1].end : formula.start] if runs else ""
+        is_display = text.startswith((r"\[", "$$"), formula.start)
+        if runs and len(before) <= _MAX_JOINT and _JOINT.fullmatch(before) and not is_display:
+            runs[-1].append(formula)
+        else:
+            runs.append([formula])
+    for run in runs:
+        between = text[run[-2].end : run[-1].start] if len(run) > 1 else ""
+        if len(run) > 1 and (commas_enumerate or re.search("and|or", between)):
             joined.append(Formula(run[0].start, run[-1].end, ", ".join(one.content for one in run)))
         else:
             joined += run
-        run = []
     return joined

@@ -1,8 +1,5 @@
 """Grading of free-text answers: find the final answer in a text, compare it with the accepted answers.
 
-    with Grader() as grader:
-        verdicts = grader.grade([r"Hence \\boxed{1/2}.", "It costs $1,234."], [r"\\frac12", ["1233", 1235]])
-
 The symbolic comparison runs in worker processes, each item with its own deadline: a model's answer can hang it or
 exhaust the memory (power towers, factorials), and only a process can be stopped from outside. What cannot hang, the
 extraction and the comparison of strings and plain numbers, is decided without a worker. `docs/grading.md` says which
@@ -11,20 +8,18 @@ answers are equal, and how that was measured.
 
 import multiprocessing.context
 import os
-import pickle
 import queue
 import signal
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from ktae.extras import require
-from ktae.grading.equivalence import compare_plainly, is_equivalent
+from ktae.grading.equivalence import GradingOptions, compare_plainly, is_equivalent
 from ktae.grading.extraction import Reference, extract_answer, reference_answers
-from ktae.grading.options import GradingOptions
 
 # Bytes of address space a worker may add to what it has at its start.
 WORKER_MEMORY = 1 << 30
@@ -56,11 +51,10 @@ class _WorkerProcess(multiprocessing.context.SpawnProcess):
     """A spawned process that does not import the script that was started.
 
     By default it would, and without an ``if __name__ == "__main__"`` guard a training script would start to train in
-    every worker. Forking is no way out: the threads torch keeps in the parent can hold locks.
+    every worker. Forking is no way out: the threads torch keeps in the parent can hold locks. multiprocessing has no
+    option for it, but looks the script up in `sys.modules`.
     """
 
-    # multiprocessing has no option for it, but looks the script up in `sys.modules`. For the milliseconds of a
-    # start other threads see the empty module too; nothing but pickling a function of the script looks there.
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
         main = sys.modules["__main__"]
@@ -90,18 +84,8 @@ def _start_worker(memory: int) -> None:
     is_equivalent(r"2x\text{ cm}", "x + x")
 
 
-# Decides on an extracted answer and an accepted one.
-Equivalence = Callable[[str, str, GradingOptions], bool]
 # An extracted answer and its accepted answers.
 _Job = tuple[str, tuple[str, ...]]
-
-
-def _judge(equivalent: Equivalence, prediction: str, answers: tuple[str, ...], options: GradingOptions) -> int | str:
-    """Which of the answers the prediction is equivalent to, -1 for none, or why that could not be decided."""
-    try:
-        return next((index for index, answer in enumerate(answers) if equivalent(prediction, answer, options)), -1)
-    except BaseException as error:  # not passed on: some of sympy's cannot be pickled, which would end the worker
-        return f"{type(error).__name__}: {error}"[:200]
 
 
 class Grader:
@@ -110,38 +94,25 @@ class Grader:
     Args:
         workers: the number of processes, at least 1.
         timeout: seconds a comparison may take once a worker has begun with it, above 0.
-        options: how answers are found and compared.
-        equivalent: decides on (prediction, answer, options) where strings and plain numbers do not; a function of an
-            importable module other than `__main__`.
+        options: how answers are compared.
 
     Raises:
         ImportError: math-verify, pint or pebble is not installed.
         ValueError: workers or timeout is out of range.
-        TypeError: workers could not import `equivalent`.
     """
 
-    def __init__(
-        self,
-        workers: int = 2,
-        timeout: float = 5.0,
-        options: GradingOptions | None = None,
-        equivalent: Equivalence = is_equivalent,
-    ) -> None:
+    # Decides on (prediction, answer, options) in a worker.
+    _equivalent = staticmethod(is_equivalent)
+
+    def __init__(self, workers: int = 2, timeout: float = 5.0, options: GradingOptions | None = None) -> None:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
         if not timeout > 0:
             raise ValueError(f"timeout must be above 0 seconds, got {timeout}")
-        try:
-            pickle.dumps(equivalent)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise TypeError(f"equivalent must be a function of a module, got {equivalent!r}") from error
-        if equivalent.__module__ == "__main__":
-            raise TypeError(f"equivalent must be importable, got {equivalent!r} of the script that runs")
         for module in ("math_verify", "pint"):
             require(module, "train")
         self._pebble = require("pebble", "train")
-        self.workers, self.timeout, self.equivalent = workers, timeout, equivalent
-        self.options = options or GradingOptions()
+        self.workers, self.timeout, self.options = workers, timeout, options or GradingOptions()
         self._pool: Any = None
 
     def __enter__(self) -> Self:
@@ -175,10 +146,15 @@ class Grader:
         """
         if len(predictions) != len(answers):
             raise ValueError(f"got {len(predictions)} predictions but {len(answers)} answers")
-        items = [
-            self._decide_plainly(index, prediction, _accepted(answer, index))
-            for index, (prediction, answer) in enumerate(zip(predictions, answers, strict=True))
-        ]
+        items: list[Verdict | _Job] = []
+        for index, (prediction, reference) in enumerate(zip(predictions, answers, strict=True)):
+            if not isinstance(prediction, str):
+                raise TypeError(f"predictions must be strings, got {prediction!r} at index {index}")
+            try:
+                accepted = reference_answers(reference)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"answers: {error} at index {index}") from None
+            items.append(_decide_plainly(extract_answer(prediction), accepted))
         # The rollouts of a group often share an answer: each job is done once.
         judged = self._judge_in_workers({item for item in items if not isinstance(item, Verdict)})
         return [item if isinstance(item, Verdict) else judged[item] for item in items]
@@ -195,14 +171,16 @@ class Grader:
             try:
                 pool = self._running_pool()
                 for job in waiting:
-                    future = pool.schedule(_judge, args=(self.equivalent, *job, self.options), timeout=self.timeout)
+                    future = pool.schedule(_judge, args=(self._equivalent, *job, self.options), timeout=self.timeout)
                     job_of[future] = job
                     future.add_done_callback(finished.put)
                 for _ in waiting:
                     future = finished.get(timeout=self.timeout + _GRACE)
-                    verdict = self._verdict(job_of[future], future)
-                    if verdict is not None:
-                        verdicts[job_of[future]] = verdict
+                    # Not result(), which would raise whatever ended the job.
+                    error = future.exception()
+                    if not isinstance(error, BrokenProcessPool):
+                        job = job_of[future]
+                        verdicts[job] = self._failed(job, error) if error else _decided(future.result(), job)
             except (queue.Empty, RuntimeError):  # nothing comes any more, or the pool takes no more jobs
                 self.close()
         for job in jobs - verdicts.keys():
@@ -221,52 +199,43 @@ class Grader:
             )
         return self._pool
 
-    def _decide_plainly(self, index: int, prediction: str, accepted: tuple[str, ...]) -> Verdict | _Job:
-        """The verdict where it needs no worker, otherwise the job for one."""
-        if not isinstance(prediction, str):
-            raise TypeError(f"predictions must be strings, got {prediction!r} at index {index}")
-        extracted = extract_answer(prediction, self.options.extraction)
-        if extracted is None:
-            return Verdict("no_answer", None, "no complete answer in the text")
-        matches = [compare_plainly(extracted, candidate) for candidate in accepted]
-        if True in matches:
-            return _decided(matches.index(True), (extracted, accepted))
-        return (extracted, accepted) if None in matches else _decided(-1, (extracted, accepted))
-
-    def _verdict(self, job: _Job, future: Any) -> Verdict | None:
-        """The verdict of a finished job, None if it was not its own fault that it failed."""
-        extracted = job[0]
-        # Not result(), which would raise whatever ended the job.
-        error = future.exception()
-        if error is None:
-            outcome = future.result()
-            if isinstance(outcome, str):
-                return Verdict("timeout", extracted, outcome)
-            return _decided(outcome, job)
-        if isinstance(error, BrokenProcessPool):
-            return None
+    def _failed(self, job: _Job, error: BaseException) -> Verdict:
         if isinstance(error, TimeoutError):
-            return Verdict("timeout", extracted, f"no decision within {self.timeout:g} s")
+            return Verdict("timeout", job[0], f"no decision within {self.timeout:g} s")
         # The worker died (an exit code of -9 means it was killed), or the pool could not pass the job on.
         code = getattr(error, "exitcode", None)
         reason = f"{type(error).__name__}: {error}" if code is None else f"the worker died, exit code {code}"
-        return Verdict("error", extracted, reason)
+        return Verdict("error", job[0], reason)
 
 
-def _accepted(reference: Reference, index: int) -> tuple[str, ...]:
+def _judge(equivalent: Any, prediction: str, answers: tuple[str, ...], options: GradingOptions) -> int | str:
+    """Which of the answers the prediction is equivalent to, -1 for none, or why that could not be decided."""
     try:
-        return reference_answers(reference)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"answers: {error} at index {index}") from None
+        return next((index for index, answer in enumerate(answers) if equivalent(prediction, answer, options)), -1)
+    except BaseException as error:  # not passed on: some of sympy's cannot be pickled, which would end the worker
+        return f"{type(error).__name__}: {error}"[:200]
 
 
-def _decided(which: int, job: _Job) -> Verdict:
+def _decide_plainly(extracted: str | None, accepted: tuple[str, ...]) -> Verdict | _Job:
+    """The verdict where it needs no worker, otherwise the job for one."""
+    if extracted is None:
+        return Verdict("no_answer", None, "no complete answer in the text")
+    job = (extracted, accepted)
+    matches = [compare_plainly(extracted, candidate) for candidate in accepted]
+    if True in matches:
+        return _decided(matches.index(True), job)
+    return job if None in matches else _decided(-1, job)
+
+
+def _decided(outcome: int | str, job: _Job) -> Verdict:
+    """The verdict that `_judge` comes to."""
     extracted, accepted = job
-    if which >= 0:
-        return Verdict("correct", extracted, f"equivalent to {_short(accepted[which])}")
-    first, *others = accepted
-    more = f" and {len(others)} more" if others else ""
-    return Verdict("incorrect", extracted, f"not equivalent to {_short(first)}{more}")
+    if isinstance(outcome, str):
+        return Verdict("timeout", extracted, outcome)
+    if outcome >= 0:
+        return Verdict("correct", extracted, f"equivalent to {_short(accepted[outcome])}")
+    more = f" and {len(accepted) - 1} more" if len(accepted) > 1 else ""
+    return Verdict("incorrect", extracted, f"not equivalent to {_short(accepted[0])}{more}")
 
 
 def _short(answer: str) -> str:

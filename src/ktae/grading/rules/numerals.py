@@ -53,12 +53,14 @@ class Number:
     digits: int = 0
     scientific: bool = False
 
+    def times(self, factor: Fraction) -> "Number":
+        """The number in another unit, of which the factor makes it."""
+        return Number(self.value * factor, self.place * factor, self.digits, self.scientific)
+
 
 def parse_number(text: str) -> Number | None:
-    r"""Read a cleaned answer as a number, None if it is anything else or too long.
+    """Read a cleaned answer as a number, None if it is anything else or too long.
 
-    >>> parse_number(r"-1.50 \times 10^{3}")
-    Number(value=Fraction(-1500, 1), place=Fraction(10, 1), digits=3, scientific=True)
     >>> [str(parse_number(text).value) for text in ("1 1/2", "1,234", "0.1(6)", "-5 million", "half")]
     ['3/2', '1234', '1/6', '-5000000', '1/2']
     """
@@ -70,8 +72,7 @@ def parse_number(text: str) -> Number | None:
         return number and Number(number.value * scale, number.place * scale, number.digits)
     if text[:1].isalpha() and (value := number_in_words(text.replace(" ; ", " and "))) is not None:
         return Number(value)
-    if match := re.fullmatch(r"(?:minus|negative) ([0-9.].*)", text):
-        return parse_number(f"-{match[1]}")
+    text = re.sub(r"^(?:minus|negative) (?=[0-9.])", "-", text)
     if match := _DECIMAL.fullmatch(text):
         exponent = int(match["e"] or match["power"] or match["round"] or match["alone"] or 0)
         if abs(exponent) > _MAX_EXPONENT:
@@ -106,11 +107,8 @@ def same_number(prediction: Number, answer: Number, relative_tolerance: float | 
     0.333333 is 1/3, and 0.33 is not. And an answer in scientific notation states its significant digits (at least 2):
     4.57e-24 is 4.6e-24, which was rounded, and 4.5e-24 or 5e-24 is not. An integer is no rounding of anything.
 
-    Args:
-        prediction: a number.
-        answer: the accepted number.
-        relative_tolerance: if set, and unless both are exact, the prediction may be off by this share of the answer,
-            or round to the digits of an answer that states two or more.
+    With a relative tolerance, and unless both are exact, the prediction may be off by this share of the answer, or
+    round to the digits of an answer that states two or more.
     """
     difference = abs(prediction.value - answer.value)
     if not difference:

@@ -18,6 +18,7 @@ from ktae.grading.rules.symbolic import constant, same_scaled_equation, same_up_
 _ASSIGNS = {"=", r"\in", r"\approx", r"\equiv"}
 # |x - 3|, as in inequalities.
 _DISTANCE = re.compile(r"\|\s*([a-z])\s*([+-][^|a-z]*)?\|")
+_LESS = {"<": "()", r"\le": "[]"}  # the brackets of an interval
 # What an exact value and its approximation may differ by, as a share.
 _APPROXIMATION = 0.02
 _EXACT = 1e-30
@@ -66,33 +67,34 @@ def as_set(text: str) -> str | None:
     ('(-\\infty,1)\\cup[2,3]', '(-\\infty,0)\\cup(0,\\infty)', '(0,1)', None)
     """
     ranges = [_range(statement) for statement in items(text)]
-    if len({found[0] if found else None for found in ranges}) != 1 or None in ranges:
+    sets = [found[1] for found in ranges if found]
+    if len(sets) < len(ranges) or len({found[0] for found in ranges if found}) != 1:
         return None
-    sets = [found[1:] for found in ranges if found]
     if len(sets) == 2 and r"\lor" not in text:
-        (lower, upper) = sorted(sets, key=lambda ends: ends[1] == r"-\infty")
-        if lower[2:] == (r"\infty", ")") and upper[:2] == ("(", r"-\infty"):
-            low, high = constant(lower[1]), constant(upper[2])
-            if low is not None and high is not None and low < high:
-                sets = [(*lower[:2], *upper[2:])]
-    return r"\cup".join(f"{opening}{low},{high}{closing}" for opening, low, high, closing in sets)
+        upper, lower = sorted(sets, key=lambda one: not one.startswith(r"(-\infty,"))
+        low, high = lower.removesuffix(r",\infty)"), upper.removeprefix(r"(-\infty,")
+        ends = constant(low[1:]), constant(high[:-1])
+        if low != lower and high != upper and None not in ends and ends[0] < ends[1]:
+            return f"{low},{high}"
+    return r"\cup".join(sets)
 
 
-def _range(statement: str) -> tuple[str, str, str, str, str] | None:
-    """Of an inequality the name, and the interval that it confines it to: opening bracket, ends, closing bracket."""
+def _range(statement: str) -> tuple[str, str] | None:
+    """Of an inequality the name, and the interval that it confines it to."""
     sides, signs = relation(statement)
-    if signs and signs[0] in (">", r"\ge") and not _DISTANCE.fullmatch(sides[0]):
+    distance = _DISTANCE.fullmatch(sides[0])
+    if signs and signs[0] in (">", r"\ge") and not distance:
         sides, signs = sides[::-1], [FLIPPED.get(sign, sign) for sign in signs[::-1]]
-    if len(signs) == 1 and (match := _DISTANCE.fullmatch(sides[0])):
-        low, high = (f"{sign}({sides[1]})-({match[2] or 0})" for sign in "-+")
-        if signs[0] in ("<", r"\le"):
-            return match[1], "(["[signs[0] != "<"], low, high, ")]"[signs[0] != "<"]
-        if signs[0] in (">", r"\ge"):
-            brackets = ")(" if signs[0] == ">" else "]["
-            return match[1], "(", r"-\infty", rf"{low}{brackets[0]}\cup{brackets[1]}{high},\infty", ")"
+    if len(signs) == 1 and distance:
+        low, high = (f"{sign}({sides[1]})-({distance[2] or 0})" for sign in "-+")
+        if signs[0] in _LESS:
+            return distance[1], f"{low},{high}".join(_LESS[signs[0]])
+        if FLIPPED.get(signs[0]) in _LESS:
+            opening, closing = _LESS[FLIPPED[signs[0]]]
+            return distance[1], rf"(-\infty,{low}{closing}\cup{opening}{high},\infty)"
     if signs == [r"\ne"] and is_name(sides[0]):
-        return sides[0], "(", r"-\infty", rf"{sides[1]})\cup({sides[1]},\infty", ")"
-    if not signs or not {"<", r"\le"}.issuperset(signs):
+        return sides[0], rf"(-\infty,{sides[1]})\cup({sides[1]},\infty)"
+    if not signs or not _LESS.keys() >= {*signs}:
         return None
     if len(sides) == 2 and is_name(sides[0]):
         sides, signs = [r"-\infty", *sides], ["<", *signs]
@@ -100,7 +102,7 @@ def _range(statement: str) -> tuple[str, str, str, str, str] | None:
         sides, signs = [*sides, r"\infty"], [*signs, "<"]
     if len(sides) != 3 or not is_name(sides[1]):
         return None
-    return sides[1], "(["[signs[0] != "<"], sides[0], sides[2], ")]"[signs[1] != "<"]
+    return sides[1], f"{_LESS[signs[0]][0]}{sides[0]},{sides[2]}{_LESS[signs[1]][1]}"
 
 
 def same_relation(prediction: str, answer: str, compare: Callable[[str, str], bool]) -> bool:
@@ -124,13 +126,10 @@ def same_relation(prediction: str, answer: str, compare: Callable[[str, str], bo
         return False
     if all(compare(one, other) for one, other in zip(sides, expected, strict=True)):
         return True
-    if len(sides) > 2:
+    if len(sides) > 2 or signs[0] not in FLIPPED:
         return False
-    pair, expected_pair = (sides[0], sides[1]), (expected[0], expected[1])
-    if signs[0] not in FLIPPED:
-        return False
-    if same_up_to_factor(pair, expected_pair, positive=signs[0] not in ("=", r"\ne")):
+    if same_up_to_factor(sides, expected, positive=signs[0] not in ("=", r"\ne")):
         return True
     unknowns = derivatives(prediction)
     is_differential = signs == ["="] and unknowns and unknowns == derivatives(answer)
-    return bool(is_differential) and same_scaled_equation(pair, expected_pair, unknowns)
+    return bool(is_differential) and same_scaled_equation(sides, expected, unknowns)

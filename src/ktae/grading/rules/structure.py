@@ -7,6 +7,8 @@ _TOKEN = re.compile(r"\\begin\s*\{[a-z]*\*?\}|\\end\s*\{[a-z]*\*?\}|\\[a-zA-Z]+|
 _OPENING = {"(", "[", "{", r"\{", r"\lfloor", r"\lceil", r"\langle", r"\lbrack"}
 _CLOSING = {")", "]", "}", r"\}", r"\rfloor", r"\rceil", r"\rangle", r"\rbrack"}
 _RELATIONS = ("=", "<", ">", r"\le", r"\ge", r"\ne", r"\approx", r"\in", r"\equiv", r"\to", r"\subset", r"\subseteq")
+_THOUSANDS = re.compile(r"[-+]?(?:\\\$)?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+_BRACKETS = re.compile(r"(\\\{|[(\[])(.*?)(\\\}|[)\]])", re.DOTALL)
 FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", "=": "=", r"\ne": r"\ne"}
 
 
@@ -20,11 +22,7 @@ class Bracketed:
 
 
 def split(text: str, separators: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    r"""Split at the separators that are in no brackets: the parts, and the separators between them.
-
-    >>> split(r"(1,2), \{3,4\}", (",",))
-    (['(1,2)', '\\{3,4\\}'], [','])
-    """
+    """Split at the separators that are in no brackets: the parts, and the separators between them."""
     parts, found, depth, start = [], [], 0, 0
     for token in _TOKEN.finditer(text):
         depth += _step(token[0])
@@ -68,21 +66,15 @@ def items(text: str) -> list[str]:
 
 
 def bracketed(text: str) -> Bracketed | None:
-    r"""The content of a text that is one pair of brackets, None for any other text.
-
-    >>> bracketed(r"[0,\infty)")
-    Bracketed(opening='[', closing=')', items=('0', '\\infty'))
-    """
+    """The content of a text that is one pair of brackets, None for any other text."""
     if re.fullmatch(r"\][^()\[\]]*[\[\]]|[\[\]][^()\[\]]*\[", text):  # ]0,1[ for (0,1)
         text = ("(" if text[0] == "]" else "[") + text[1:-1] + (")" if text[-1] == "[" else "]")
-    opening = next((mark for mark in (r"\{", r"\langle", "(", "[") if text.startswith(mark)), None)
-    closing = next((mark for mark in (r"\}", r"\rangle", ")", "]") if text.endswith(mark)), None)
-    if opening is None or closing is None or not _closes_at_end(text):
+    text = re.sub(r"\\[lr]angle(?![a-z])", lambda mark: "()"[mark[0] == r"\rangle"], text)
+    match = _BRACKETS.fullmatch(text)
+    if match is None or not _closes_at_end(text):
         return None
-    inside = text[len(opening) : -len(closing)].strip()
-    if r"\langle" in (opening, closing):
-        opening, closing = "(", ")"
-    return Bracketed(opening, closing, tuple(items(inside)) if inside else ())
+    opening, inside, closing = match[1], match[2].strip(), match[3]
+    return Bracketed(opening, closing, tuple(items(inside)))
 
 
 def _closes_at_end(text: str) -> bool:
@@ -99,9 +91,6 @@ def _step(token: str) -> int:
     """How many levels of brackets a token opens or closes."""
     opens = token in _OPENING or token.startswith(r"\begin")
     return opens - (token in _CLOSING or token.startswith(r"\end"))
-
-
-_THOUSANDS = re.compile(r"[-+]?(?:\\\$)?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 
 
 def _at_commas(text: str) -> list[str]:

@@ -6,6 +6,7 @@ what simplification leaves open, and refutes a wrong formula fast.
 
 import random
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -87,20 +88,27 @@ def constant(latex: str) -> Fraction | None:
     return number.value if number else None
 
 
-def same_up_to_factor(prediction: tuple[str, str], answer: tuple[str, str], positive: bool) -> bool:
+def same_up_to_factor(prediction: Sequence[str], answer: Sequence[str], positive: bool) -> bool:
     """Whether the differences of two statements' two sides have a constant ratio, for inequalities a positive one."""
     sides = [parse(side) for side in (*prediction, *answer)]
     if not all(isinstance(side, sympy.Expr) for side in sides):
         return False
     above, below = (_exact(sides[k]) - _exact(sides[k + 1]) for k in (0, 2))
-    symbols = above.free_symbols | below.free_symbols
-    if not symbols or above.free_symbols != below.free_symbols:
+    symbols = above.free_symbols
+    if not symbols or symbols != below.free_symbols:
         return False
-    factor = _ratio(above, below, _points(symbols))
-    return factor is not None and bool(factor.is_real and factor > 0 if positive else factor != 0)
+    factors = []
+    for point in _points(symbols):
+        values = _value_at(above, point), _value_at(below, point)
+        if None in values or values[1] == 0:
+            return False
+        factors.append(sympy.N(values[0] / values[1], _DIGITS + _GUARD_DIGITS))
+    first = factors[0]
+    is_constant = all(_size(one - first) <= 10.0**-_DIGITS * _size(one) for one in factors)
+    return is_constant and bool(first.is_real and first > 0 if positive else first != 0)
 
 
-def same_scaled_equation(prediction: tuple[str, str], answer: tuple[str, str], unknowns: set[str]) -> bool:
+def same_scaled_equation(prediction: Sequence[str], answer: Sequence[str], unknowns: set[str]) -> bool:
     """Whether two differential equations differ by a factor that is a product of other variables than these."""
     sides = [parse(side) for side in (*prediction, *answer)]
     if not all(isinstance(side, sympy.Expr) for side in sides):
@@ -181,37 +189,23 @@ def _value_at(expression: Any, point: dict[Any, Any], digits: int = _DIGITS + _G
     return value if value.is_number and value.is_finite and not value.has(sympy.Function, sympy.Integral) else None
 
 
-def _ratio(above: Any, below: Any, points: list[dict[Any, Any]]) -> Any:
-    """The quotient of two sympy expressions if it is the same number at each point, otherwise None."""
-    found = []
-    for point in points:
-        values = _value_at(above, point), _value_at(below, point)
-        if None in values or values[1] == 0:
-            return None
-        found.append(sympy.N(values[0] / values[1], _DIGITS + _GUARD_DIGITS))
-    return found[0] if all(_size(one - found[0]) <= 10.0**-_DIGITS * _size(one) for one in found) else None
-
-
 def _points(symbols: set[Any], number: int = _POINTS, signed: bool = False) -> list[dict[Any, Any]]:
     """Random points, the same every time; the more there are, the further out they go."""
     generator = random.Random(0)
-    signs = (1, -1) if signed else (1,)
-
-    def coordinate(index: int) -> Any:
-        return sympy.Rational(generator.randint(300, 3000) * (1 + index // _POINTS) * generator.choice(signs), 1009)
-
-    return [{symbol: coordinate(index) for symbol in sorted(symbols, key=str)} for index in range(number)]
+    names, signs = sorted(symbols, key=str), (1, -1) if signed else (1,)
+    reach = [1009 // (1 + index // _POINTS) for index in range(number)]
+    return [
+        {name: sympy.Rational(generator.randint(300, 3000) * generator.choice(signs), below) for name in names}
+        for below in reach
+    ]
 
 
 def _integer_points(symbols: set[Any]) -> list[dict[Any, Any]]:
     """All small integers for one variable, random ones for several."""
-    if len(symbols) == 1:
-        return [{symbol: sympy.Integer(n) for symbol in symbols} for n in range(1, _INTEGERS)]
-    generator = random.Random(0)
-    return [
-        {symbol: sympy.Integer(generator.randrange(1, _INTEGERS)) for symbol in sorted(symbols, key=str)}
-        for _ in range(5 * _INTEGERS)
-    ]
+    generator, names = random.Random(0), sorted(symbols, key=str)
+    if len(names) == 1:
+        return [{names[0]: sympy.Integer(value)} for value in range(1, _INTEGERS)]
+    return [{name: sympy.Integer(generator.randrange(1, _INTEGERS)) for name in names} for _ in range(5 * _INTEGERS)]
 
 
 def _agree(one: Any, other: Any, point: dict[Any, Any], slack: float | None) -> bool:

@@ -14,17 +14,16 @@ _SMALL |= {word: 10 * tens for tens, word in enumerate(_TENS.split(), 2)}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _PARTS = "half third quarter fifth sixth seventh eighth ninth tenth"
 # What multiplies the number before it.
-SCALES = {
-    **{word: Fraction(scale) for word, scale in {**_SCALES, "lakh": 10**5, "crore": 10**7}.items()},
-    "ten": Fraction(10),
-    **{word: Fraction(1, part) for part, word in enumerate(_PARTS.split(), 2)},
-    **{"halve": Fraction(1, 2), "fourth": Fraction(1, 4), "hundredth": Fraction(1, 100)},
-    **{"thousandth": Fraction(1, 1000), "万": Fraction(10**4), "萬": Fraction(10**4), "亿": Fraction(10**8)},
-}
+_OTHERS = {"lakh": 10**5, "crore": 10**7, "ten": 10, "万": 10**4, "萬": 10**4, "亿": 10**8}
+SCALES = {word: Fraction(scale) for word, scale in (_SCALES | _OTHERS).items()}
+_BELOW = {word: part for part, word in enumerate(_PARTS.split(), 2)}
+_BELOW |= {"halve": 2, "fourth": 4, "hundredth": 100, "thousandth": 1000}
+SCALES |= {word: Fraction(1, part) for word, part in _BELOW.items()}
 
+TEXT = r"\\text\{(?:[^{}]|\{[^{}]*\})*\}"
 _TEXT = re.compile(r"\\text\{((?:[^{}]|\{[^{}]*\})*)\}")
 _WORD = re.compile(r"(?<![\\a-zA-Z])[A-Za-z]{4,}|[^\W\d_a-zA-Z]+")
-_SHORT_WORDS = re.compile("yes|no|odd|on|off|all|any|tie|red|dne", re.IGNORECASE)
+_SHORT_WORDS = re.compile("yes|no|odd|on|off|all|any|tie|red|dne")
 _NO_WORDS = re.compile(r"[0-9=<>+*^\\{|;,]|(?<![a-z])-")
 # Names of functions that plain text has without a backslash.
 _FUNCTIONS = frozenset(("sqrt", "pmatrix", "arcsin", "arccos", "arctan"))
@@ -64,7 +63,7 @@ def number_in_words(text: str) -> Fraction | None:
     if words[0] in ("minus", "negative"):
         value = number_in_words(" ".join(words[1:]))
         return None if value is None else -value
-    if words[-2:-1] == ["a"] and words[-1] == "half" and words[-3:-2] == ["and"]:
+    if words[-3:] == ["and", "a", "half"]:
         whole = _count(words[:-3])
         return None if whole is None else whole + Fraction(1, 2)
     if len(words) > 1 and words[0] in ("a", "an"):
@@ -95,14 +94,12 @@ def _count(words: list[str]) -> Fraction | None:
 
 
 def same_choice(prediction: str, answer: str) -> bool | None:
-    r"""Compare the letters of choices; None if the answer is no choice or the prediction is none.
+    """Compare the letters of choices; None if the answer is no choice or the prediction is none.
 
     The content of a choice may stand behind its letter, unless it names another choice or doubts this one.
 
-    >>> same_choice("(C) 5", "C"), same_choice(r"\text{Option C}", "C"), same_choice("(C) or (D)", "C")
-    (True, True, False)
-    >>> same_choice("A, C", "AC"), same_choice("x", "C"), same_choice("B: 12", "C")
-    (True, None, False)
+    >>> same_choice("(C) 5", "C"), same_choice("(C) or (D)", "C"), same_choice("x", "C"), same_choice("A, C", "AC")
+    (True, False, None, True)
     """
     given, accepted = plain(prediction), _choices(plain(answer))
     if not accepted:
@@ -122,36 +119,30 @@ def _choices(text: str) -> frozenset[str]:
         return frozenset() if _UNSURE.search(match[3]) else frozenset(match[1] or match[2])
     if re.fullmatch("[A-J]{2,5}", text) and list(text) == sorted(set(text)):
         return frozenset(text)
-    letters = [_CHOICE.fullmatch(part) for part in _JOINTS.split(text)]
-    found = [match[1] for match in letters if match]
-    is_choice = len(found) == len(letters) == len(set(found)) and "".join(found).isupper()
-    return frozenset(found) if is_choice else frozenset()
+    parts = _JOINTS.split(text)
+    found = {match[1] for match in map(_CHOICE.fullmatch, parts) if match and match[1].isupper()}
+    return frozenset(found) if len(found) == len(parts) else frozenset()
 
 
 def same_text(prediction: str, answer: str) -> bool | None:
-    r"""Compare two cleaned answers if the accepted one is in words; None if that is for others to decide.
+    """Compare two cleaned answers if the accepted one is in words; None if that is for others to decide.
 
     To a parser of formulas a word is a product of letters, and "east" the same as "seat".
 
     >>> same_text("Even.", "even"), same_text("east", "seat"), same_text("xy", "yx")
     (True, False, None)
-    >>> same_text(r"\text{Bob and Alice}", r"\text{Alice and Bob}"), same_text(r"\text{FT}", r"\text{TF}")
-    (True, False)
     """
-    if not is_text(answer):
-        return None
-    return _said(prediction) == _said(answer)
+    return _said(prediction) == _said(answer) if _is_text(answer) else None
 
 
-def is_text(text: str) -> bool:
+def _is_text(text: str) -> bool:
     """Whether words are what this answer is about: more than the unit of a number or an index."""
-    words = [*_WORD.findall(plain(text)), *(word for word in plain(text).split() if _SHORT_WORDS.fullmatch(word))]
-    outside = _TEXT.sub(" ", text)
-    if {word.casefold() for word in words} & _MONTHS:
-        return True
-    if _NO_WORDS.search(outside.replace(r"\lor", "").replace(" ; ", " ").replace(",", "")):
-        return False
-    return any(word.lower() not in _FUNCTIONS for word in words) or bool(_TEXT.search(text))
+    words = {word.casefold() for word in _WORD.findall(plain(text))}
+    words |= {word for word in plain(text).casefold().split() if _SHORT_WORDS.fullmatch(word)}
+    outside = _TEXT.sub(" ", text).replace(r"\lor", "").replace(" ; ", " ").replace(",", "")
+    if words & _MONTHS or _NO_WORDS.search(outside):
+        return bool(words & _MONTHS)
+    return bool(words - _FUNCTIONS) or bool(_TEXT.search(text))
 
 
 def _said(text: str) -> tuple[str, ...]:
