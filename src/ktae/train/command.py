@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import shutil
 import signal
 import sys
 import traceback
@@ -52,9 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     with open_folder(recipe, out, arguments.resume) if is_main() else nullcontext(), _stoppable():
         try:
             training.run()
-        except ThresholdError:
-            if not (out / "metrics.jsonl").exists():
-                shutil.rmtree(out)  # nothing to keep in it
+        except ThresholdError:  # of a setting: there is nothing to go on with
             raise
         except (Exception, Stopped) as error:
             says_it_all = isinstance(error, FloatingPointError | OSError | Stopped)

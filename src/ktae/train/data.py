@@ -57,7 +57,9 @@ def _read(data: Data) -> Any:
 def _rows(rows: Any, data: Data) -> Any:
     def prompt(row: dict[str, Any]) -> Any:
         if data.prompt is None:
-            return _checked_prompt(_column(row, "prompt", data), data)
+            if not _is_prompt(given := _column(row, "prompt", data)):
+                raise ValueError(f"{data.source}: prompt must be a text or a list of chat messages, got {given!r}")
+            return given
         text = _fill(data.prompt, row, "data.prompt")
         system = [{"role": "system", "content": data.system}] if data.system else []
         return [*system, {"role": "user", "content": text}] if data.chat else text
@@ -70,6 +72,12 @@ def _rows(rows: Any, data: Data) -> Any:
 
     converted = [{**row, "prompt": prompt(row), "answers": answers(row)} for row in rows]
     return datasets.Dataset.from_list(converted)
+
+
+def _is_prompt(given: Any) -> bool:
+    if isinstance(given, list) and given:
+        return all(isinstance(message, dict) and {"role", "content"} <= message.keys() for message in given)
+    return isinstance(given, str) and given != ""
 
 
 def _fill(template: str, row: dict[str, Any], key: str) -> str:
@@ -114,14 +122,3 @@ def _column(row: dict[str, Any], name: str, data: Data) -> Any:
             f"--data.{name.removesuffix('s')} '{{{usual}}}'"
         )
     return row[name]
-
-
-def _checked_prompt(prompt: Any, data: Data) -> Any:
-    is_chat = (
-        isinstance(prompt, list)
-        and len(prompt) > 0
-        and all(isinstance(message, dict) and {"role", "content"} <= message.keys() for message in prompt)
-    )
-    if not (is_chat or (isinstance(prompt, str) and prompt)):
-        raise ValueError(f"{data.source}: prompt must be a text or a list of chat messages, got {prompt!r}")
-    return prompt

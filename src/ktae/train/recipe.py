@@ -170,38 +170,6 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class DynamicSampling:
-    """DAPO's dynamic sampling (https://arxiv.org/abs/2503.14476): train on groups with reward variance only.
-
-    Attributes:
-        max_generation_rounds: generations at most to fill a batch.
-        when_short: what then happens to a batch that is not full: `fill` completes it with groups without
-            variance, as GRPO trains on, `stop` ends the run.
-    """
-
-    max_generation_rounds: int = 10
-    when_short: Literal["fill", "stop"] = "fill"
-
-    def __post_init__(self) -> None:
-        if self.max_generation_rounds < 1:
-            raise ValueError(f"max_generation_rounds must be at least 1, got {self.max_generation_rounds}")
-
-
-@dataclass(frozen=True)
-class Overlong:
-    """DAPO's soft punishment of completions that come near the length limit; a reward of its own.
-
-    Attributes:
-        buffer: over the last `buffer` tokens before `trl.max_completion_length` the punishment grows from 0 to
-            `factor`; null: the last quarter of them.
-        factor: the punishment at the limit.
-    """
-
-    buffer: int | None = None
-    factor: float = 1.0
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """What is measured on the held-out problems.
 
@@ -209,13 +177,11 @@ class Evaluation:
         samples: completions a problem at temperature 1, before and after training; 0 leaves sampling out.
         greedy: also one greedy completion a problem.
         batch_size: completions generated together.
-        every: updates between evaluations during training (sampled once, logged as `eval_*`); 0 for none.
     """
 
     samples: int = 1
     greedy: bool = True
     batch_size: int = 64
-    every: int = 0
 
 
 @dataclass(frozen=True)
@@ -237,8 +203,10 @@ class Recipe:
         samples_every: every so many updates all rollouts of the step are written to samples.jsonl; 0 for never.
         ktae: key-token values of the algorithms `+ktae`; by default the paper's formula.
         ktae_context: those of the algorithms `+ktae_context`; by default `KTAEConfig.recommended()`.
-        dynamic_sampling: DAPO's dynamic sampling, for the algorithms `dapo` only; null switches it off.
-        overlong: DAPO's punishment of overlong completions, for the algorithms `dapo` only; null switches it off.
+        dynamic_sampling: generations at most with which the algorithms `dapo` fill a batch with groups that have
+            reward variance; null switches DAPO's dynamic sampling off.
+        overlong: tokens before `trl.max_completion_length` over which DAPO's punishment of overlong completions, a
+            reward of its own for the algorithms `dapo`, grows from 0 to 1; null switches it off.
         lora: fields of PEFT's `LoraConfig`, whose adapters are trained, on all linear layers unless `target_modules`
             says otherwise; null trains all weights.
         evaluation: what is measured on the held-out problems.
@@ -257,8 +225,8 @@ class Recipe:
     samples_every: int = 10
     ktae: KTAEConfig = KTAEConfig()  # noqa: RUF009 (frozen)
     ktae_context: KTAEConfig = KTAEConfig.recommended()  # noqa: RUF009
-    dynamic_sampling: DynamicSampling | None = DynamicSampling()
-    overlong: Overlong | None = Overlong()
+    dynamic_sampling: int | None = 10
+    overlong: int | Literal["quarter"] | None = "quarter"
     lora: dict[str, Any] | None = None
     evaluation: Evaluation = Evaluation()
     trl: dict[str, Any] = field(default_factory=dict)
@@ -275,6 +243,8 @@ class Recipe:
             raise ValueError(f"correctness_reward must be one of {self.rewards}, got {self.correctness_reward!r}")
         if len(self.rewards) > 1 and self.correctness_reward is None:
             raise ValueError(f"correctness_reward must name one of {self.rewards}")
+        if self.dynamic_sampling is not None and self.dynamic_sampling < 1:
+            raise ValueError(f"dynamic_sampling must be at least 1, or null, got {self.dynamic_sampling}")
         for section in _OPEN:
             for name, value in (getattr(self, section) or {}).items():
                 convert(_types_in(section)[name], value, f"{section}.{name}")
@@ -314,9 +284,6 @@ _SET_BY_KTAE = {
     "trl.save_only_model": "a run could not go on from such checkpoints",
     "trl.load_best_model_at_end": "the model of the last update is kept; save_total_limit keeps earlier ones too",
     "trl.push_to_hub": "upload the finished folder ALGORITHM/model with `hf upload`",
-    "trl.eval_strategy": "set evaluation.every",
-    "trl.eval_steps": "set evaluation.every",
-    "trl.per_device_eval_batch_size": "set evaluation.batch_size",
     "trl.num_generations": "set batch.rollouts",
     "trl.per_device_train_batch_size": "set batch.per_device",
     "trl.gradient_accumulation_steps": "set batch.mini_batch",
