@@ -17,9 +17,6 @@ _SATURATED = 0.95
 # Mean absolute values outside of this range, in mean absolute rollout advantages, are named.
 _RATIOS = (0.01, 5.0)
 
-PATIENCE = {"groups of one": 1}
-"""Batches in a row that a trap must show in before it is named; 3 where nothing is said."""
-
 
 def measure(value_NT: Tensor, rollouts: Rollouts, scale: float | None = None) -> dict[str, float]:
     """A value for each name of docs/metrics.md; NaN where there is nothing to average.

@@ -3,7 +3,7 @@
 name: my_run
 algorithms: [grpo, grpo+ktae]        # each trained from the same model, data order and seed
 model: {path: Qwen/Qwen2.5-Math-1.5B}
-data: {source: problems.jsonl, prompt: "{question}", answer: "{answer}"}
+data: {source: problems.jsonl}      # columns prompt and answers
 rewards: [math_answer]
 batch: {prompts: 64, rollouts: 8, mini_batch: 16, per_device: 8}
 ktae: {term_frequency_weight: 0.0}   # any field of KTAEConfig
@@ -27,7 +27,6 @@ from typing import Any, Literal
 from ktae.config import KTAEConfig
 from ktae.estimators.interface import ESTIMATORS, Estimator, load_estimator
 from ktae.extras import did_you_mean, require
-from ktae.files.rows import SUFFIXES
 from ktae.models.load import Model
 from ktae.train.parse import build, convert, keys, load_yaml, parse_overrides, section_of
 
@@ -106,35 +105,17 @@ class Data:
     """Problems with known answers.
 
     Attributes:
-        source: a `.jsonl`, `.json` (also `.gz`, `.zst`) or `.parquet` file (`ktae data prepare` writes them), a
-            Hugging Face dataset id, or `modchain` (the quickstart task, made on the fly). Paths are relative to the
-            working directory.
-        prompt: template of the prompt; `{Column}` is replaced by the row's value. Without it the row's column
-            `prompt` is taken, a text or a list of chat messages.
-        answer: template of the accepted answer. Without it the row's column `answers` is taken, a list.
-        chat: with `prompt`: send it as a user message through the tokenizer's chat template.
-        system: system message, with `chat` only.
-        split: split of a Hugging Face dataset.
+        source: a `.jsonl`, `.json` (also `.gz`, `.zst`) or `.parquet` file, or a Hugging Face dataset id, with the
+            columns `prompt`, a text or a list of chat messages, and `answers`, a list (`ktae data prepare` makes such
+            files of others); or `modchain`, the quickstart task, made on the fly. Paths are relative to the working
+            directory.
         test_rows: rows held out for the evaluation, the same ones whatever the seed; never trained on.
         train_rows: rows to train on; null takes all that are left (required for `modchain`, which is endless).
     """
 
     source: str
-    prompt: str | None = None
-    answer: str | None = None
-    chat: bool = False
-    system: str | None = None
-    split: str = "train"
     test_rows: int = 200
     train_rows: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.chat and self.prompt is None:
-            raise ValueError("chat has no effect without data.prompt: the column `prompt` is taken as it is")
-        if self.system is not None and not self.chat:
-            raise ValueError("system has no effect without data.chat")
-        if self.split != "train" and (self.source == "modchain" or self.source.endswith(SUFFIXES)):
-            raise ValueError(f"split has no effect on {self.source}, which is no Hugging Face dataset")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ktae.models.load import check_model, load_model
 from ktae.train.data import load_data
 from ktae.train.folder import forget_later, newest
 from ktae.train.recipe import Recipe, parse_algorithm
-from ktae.train.rewards import check_threshold, finite, load_reward, split_of
+from ktae.train.rewards import ThresholdError, check_threshold, finite, load_reward, split_of
 from ktae.train.settings import grpo_config, is_main, overlong_buffer, processes
 
 BEFORE = "start"
@@ -158,11 +158,14 @@ class Run:
                 chat_template_kwargs=config.chat_template_kwargs,
             )
             rows = [dataclasses.asdict(answer) | {"reward": finite(answer.reward)} for answer in answers]
-            json_lines.write(files[mode], rows)
             rewards = [row["reward"] for row in rows]
+            advice = split_of(rewards, recipe.correct_above)
+            if who == BEFORE and "as correct" in advice:  # as incorrect: it may not give right answers yet
+                raise ThresholdError(f"{recipe.correctness}, before training: {advice}")
+            json_lines.write(files[mode], rows)
             correct = sum(reward is not None and reward > recipe.correct_above for reward in rewards) / len(rewards)
             self._say(f"{label:<10} {mode} accuracy {correct:.3f}  ({time.perf_counter() - begun:.0f} s)")
-            if advice := split_of(rewards, recipe.correct_above):
+            if advice:
                 self._say(f"{recipe.correctness}: {advice}")
         del policy
         torch.cuda.empty_cache()  # vLLM takes a share of what is free

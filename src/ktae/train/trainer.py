@@ -16,9 +16,7 @@ from transformers import TrainerCallback
 from ktae.files.json_lines import append
 from ktae.integrations.trl import CorrectnessTrainer
 from ktae.train.folder import COMPLETE
-from ktae.train.rewards import ThresholdError, split_of
 
-_TRIES = 3  # generations until all rollouts' being correct is a fault of the threshold
 _EVERY, _SILENCE = 10, 60.0  # updates, or seconds, until a run says something
 
 
@@ -38,13 +36,11 @@ class RunTrainer(CorrectnessTrainer):
 
     Raises:
         FloatingPointError: while training: a loss or gradient is not finite.
-        ThresholdError: while training: rewards differ, and all of the first three generations are above the threshold.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._generated = False
-        self._tries, self._first_rewards = 0, []
 
     def _calculate_rewards(self, *rollouts: Any) -> Tensor:
         rewards_NF = super()._calculate_rewards(*rollouts)
@@ -60,12 +56,6 @@ class RunTrainer(CorrectnessTrainer):
         correct_N = (rewards_N > self.correct_above).float()
         self._metrics[mode]["accuracy"].append(correct_N[~unscored_N].mean().item())
         self._generated = mode == "train"
-        if mode == "train" and self._tries < _TRIES:
-            self._tries += 1
-            self._first_rewards += rewards_N[~unscored_N].tolist()
-            advice = split_of(self._first_rewards, self.correct_above)
-            if advice and self._tries == _TRIES and min(self._first_rewards) > self.correct_above:
-                raise ThresholdError(advice)
         return batch
 
     def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
