@@ -1,6 +1,5 @@
 """Token advantages through TRL's own generation, scoring, loss and logging, on a tiny model."""
 
-import inspect
 import logging
 import math
 import sys
@@ -21,7 +20,6 @@ import tiny
 from datasets import Dataset
 from processes import ONE, start
 from tiny import IDS, RecordedGRPO, Recorder, build, has_a, key_values, quick, replay  # noqa: F401 (quick is a fixture)
-from trl import GRPOConfig, GRPOTrainer
 
 from ktae.estimators import Rollouts, load_estimator
 from ktae.integrations.metrics import measure
@@ -31,7 +29,6 @@ pytestmark = tiny.WARNINGS
 
 G = 6  # num_generations of `tiny.build`
 LOSSES = ("grpo", "dapo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo")
-UNIFORM_AT_SEQUENCE_LEVEL = ("grpo", "dapo", "dr_grpo", "bnpo", "luspo", "sapo")
 
 
 class RecordedToken(Recorder, TokenAdvantageTrainer):
@@ -230,7 +227,11 @@ def test_mistakes_are_told_before_the_model_is_loaded(tmp_path, monkeypatch, arg
     ("arguments", "message"),
     [
         ({"states": lambda rollout: [0]}, r"an integer for each of the rollout's \d+ tokens, got \[0\]"),
-        ({"settings": {"off_policy_mask_threshold": 0.5}}, r"off_policy_mask_threshold .* must be None, got 0\.5"),
+        ({"settings": {"off_policy_mask_threshold": 0.5}}, r"off_policy_mask_threshold must be None .* got 0\.5"),
+        (
+            {"settings": {"importance_sampling_level": "sequence"}},
+            "level must be token .* got 'sequence'",
+        ),
     ],
 )
 def test_what_is_refused_later(tmp_path, arguments, message):
@@ -364,17 +365,13 @@ def assert_stepped(trainer, loss, key):
     torch.testing.assert_close(weights(trainer) - start, step, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("loss", "level"),
-    [*((loss, "token") for loss in LOSSES), *((loss, "sequence") for loss in UNIFORM_AT_SEQUENCE_LEVEL)],
-)
-def test_the_gradient_weights_each_token_by_its_advantage(tmp_path, loss, level):
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_gradient_weights_each_token_by_its_advantage(tmp_path, loss):
     """One step of gradient descent is the one computed by hand from the advantages, for every loss type.
 
     epsilon_high is what TRL recommends for CISPO, whose ratios it would cut to 0.2 otherwise.
     """
-    settings = {"loss_type": loss, "importance_sampling_level": level, "learning_rate": 1.0, "epsilon_high": 5.0}
-    trainer = trained(build(tmp_path, settings=settings))
+    trainer = trained(build(tmp_path, settings={"loss_type": loss, "learning_rate": 1.0, "epsilon_high": 5.0}))
     key = check(trainer.rollouts[0])
     assert informative(key)
     assert_stepped(trainer, loss, key)
@@ -418,75 +415,6 @@ def test_microbatches_keep_each_completion_with_its_advantages(tmp_path):
             used = [row for batch in trainer.microbatches[start : start + 4] for row in rows(batch)]
             assert Counter(used) == Counter(scored)
             assert used != scored
-
-
-# Sequence-level importance ratios with token advantages (GSPO-token)
-
-
-@pytest.fixture(scope="module")
-def off_policy():
-    """A batch whose rollouts were sampled by another policy: some ratios are clipped."""
-    rows, width = 12, 8
-    seeded = torch.Generator().manual_seed(0)
-    lengths = torch.randint(2, width + 1, (rows,), generator=seeded)
-    mask = (torch.arange(width) < lengths[:, None]).long()
-    batch = {
-        "prompt_ids": torch.randint(3, 12, (rows, 3), generator=seeded),
-        "prompt_mask": torch.ones(rows, 3, dtype=torch.long),
-        "completion_ids": torch.randint(3, 12, (rows, width), generator=seeded) * mask,
-        "completion_mask": mask,
-        "num_items_in_batch": mask.sum(),
-    }
-    with torch.no_grad():
-        noise = 0.5 * torch.randn(rows, width, generator=seeded)
-        batch["old_per_token_logps"] = (log_probs_of(tiny.model(), batch) + noise) * mask
-    return batch
-
-
-def loss_gradient(folder, trainer, batch, loss, **kwargs):
-    """Of TRL's loss at the start weights."""
-    settings = {"loss_type": loss, "importance_sampling_level": "sequence", "delta": 1.5}
-    built = trained(build(folder, trainer, settings=settings, **kwargs))
-    built.model.load_state_dict(tiny.model().state_dict())
-    return flat(torch.autograd.grad(built._compute_loss(built.model, batch), list(built.model.parameters())))
-
-
-def ratio_losses(loss, ratio, advantages):
-    if loss == "sapo":
-        temperature = torch.where(advantages > 0, 1.0, 1.05)
-        return torch.sigmoid(temperature * (ratio - 1)) * 4 / temperature * advantages
-    return torch.minimum(ratio.clamp(max=1.5) * advantages, ratio.clamp(0.8, 1.2) * advantages)
-
-
-@pytest.mark.parametrize("loss", UNIFORM_AT_SEQUENCE_LEVEL)
-def test_gspo_token(tmp_path, off_policy, loss):
-    """By hand with advantages of single tokens; and GSPO, which is TRL's, where those of a rollout are equal."""
-    mask, model = off_policy["completion_mask"], tiny.model()
-    advantages = torch.randn(mask.shape, generator=torch.Generator().manual_seed(1))
-    log_probs = log_probs_of(model, off_policy)
-    log_ratios = ((log_probs - off_policy["old_per_token_logps"]) * mask).sum(dim=1, keepdim=True)
-    sequence = torch.exp(log_ratios / mask.sum(dim=1, keepdim=True)).detach()
-    assert ((sequence < 0.8) | (sequence > 1.2)).any()
-    ratio = sequence * torch.exp(log_probs - log_probs.detach())
-    by_hand = (token_weights(loss, mask) * ratio_losses(loss, ratio, advantages)).sum()
-    wanted = flat(torch.autograd.grad(-by_hand, list(model.parameters())))
-    token = loss_gradient(tmp_path, RecordedToken, off_policy | {"advantages": advantages}, loss, advantages=zero)
-    assert wanted.abs().max() > 0.01
-    torch.testing.assert_close(token, wanted, rtol=1e-4, atol=1e-6)
-
-    gspo = loss_gradient(tmp_path, RecordedGRPO, off_policy | {"advantages": advantages[:, 0]}, loss)
-    equal = off_policy | {"advantages": advantages[:, :1].expand(mask.shape)}
-    torch.testing.assert_close(
-        loss_gradient(tmp_path, RecordedToken, equal, loss, advantages=zero), gspo, rtol=1e-4, atol=1e-6
-    )
-    assert (gspo - token).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("loss", ["cispo", "vespo"])
-def test_sequence_level_is_trls_own_where_tokens_keep_their_credit(tmp_path, loss):
-    settings = {"loss_type": loss, "importance_sampling_level": "sequence", "learning_rate": 1.0}
-    nothing = trained(build(tmp_path, RecordedToken, advantages=zero, settings=settings))
-    assert (weights(nothing) - weights(trained(build(tmp_path, settings=settings)))).abs().max() > 0.01
 
 
 # Evaluation
@@ -703,13 +631,6 @@ def test_adapters_alone_are_trained_with_token_advantages(tmp_path):
     moved = {name for name, weight in trainer.model.named_parameters() if not torch.equal(weight, before[name])}
     assert moved
     assert all("lora_" in name for name in moved)
-
-
-def test_liger_replaces_layers_and_no_loss():
-    """Liger's fused GRPO loss takes one advantage a rollout; TRL 1.16 has no way to switch it on."""
-    assert "use_liger_kernel" in inspect.signature(GRPOConfig).parameters
-    assert "use_liger_loss" not in inspect.signature(GRPOConfig).parameters
-    assert "LigerFusedLinearGRPOLoss" not in inspect.getsource(inspect.getmodule(GRPOTrainer))
 
 
 @pytest.mark.slow

@@ -61,7 +61,8 @@ def test_decisions_and_metrics(trained):
 def test_the_command_line(tmp_path):
     """Both processes train, one writes."""
     command = ["-m", "ktae.cli", "train", "quickstart", "--out", "run", "--algorithms", "[dapo+ktae]"]
-    command += ["--data.train_rows", "40", "--data.test_rows", "10", "--evaluation.every", "2"]
+    command += ["--data.train_rows", "40", "--data.test_rows", "10"]
+    command += ["--trl.eval_strategy", "steps", "--trl.eval_steps", "2"]
     command += ["--batch.prompts", "4", "--batch.mini_batch", "2", "--batch.per_device", "8", "--trl.max_steps", "4"]
     command += ["--trl.save_steps", "2", "--samples_every", "2"]
     output = start([*TWO, *command], cwd=tmp_path)
