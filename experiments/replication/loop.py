@@ -28,6 +28,7 @@ from ktae.estimators import Estimator, token_values
 from ktae.evaluation.at_k import majority_at_k, pass_at_k
 from ktae.rollout import grpo
 from ktae.seeds import derived_seed
+from ktae.states import calculation
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,12 @@ def judged(
     problems = [problem for problem, texts in groups for _ in texts]
     texts = [text for _, texts in groups for text in texts]
     label_BT = torch.zeros(completions.mask.shape, dtype=torch.int8)
+    calculation_BT = torch.zeros(completions.mask.shape, dtype=torch.int64)
     for row, problem in enumerate(problems):
         ids = completions.token_ids[row, completions.mask[row]].tolist()
-        labels = task.labels(problem, tokenizer.convert_ids_to_tokens(ids))
+        tokens = tokenizer.convert_ids_to_tokens(ids)
+        labels = task.labels(problem, tokens)
+        calculation_BT[row, : len(ids)] = torch.tensor(calculation([task.separator + token for token in tokens]))
         label_BT[row, : len(labels)] = torch.tensor(labels, dtype=torch.int8)
     rewards_B = torch.tensor([task.reward(problem, text) for problem, text in zip(problems, texts, strict=True)])
     group_ids_B = torch.tensor([i for i, (_, texts) in enumerate(groups) for _ in texts])
@@ -181,6 +185,7 @@ def judged(
         log_probs=completions.log_probabilities,
         entropies=completions.entropies,
         labels=label_BT,
+        calculations=calculation_BT,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ktae.bench.controls import oracle
+from ktae.bench.controls import ESTIMATORS, ktae_calculation, oracle
 from ktae.config import KTAEConfig
 from ktae.estimators import Estimator, Rollouts, load_estimator
 from ktae.estimators.key_tokens import key_tokens
@@ -74,6 +74,7 @@ METHODS = {
     "x3": advantages_x3,
     "oracle": oracle,
     "context": load_estimator("ktae_context"),
+    "calculation": ktae_calculation,
     "context_in_share": in_share(load_estimator("ktae_context"), 1.0),
     "surprise_context": surprise_and_context,
     "strongest": strongest,
@@ -83,7 +84,7 @@ METHODS = {
 def method(name: str) -> Estimator:
     """Of "grpo", "dapo+context", "grpo+surprise", ...: what the estimator after the sign adds.
 
-    One of `METHODS`, a name of `ktae.estimators`, or an import path.
+    One of `METHODS`, an estimator of the benchmark, or an import path.
     """
-    after = name.partition("+")[2]
-    return METHODS[after] if after in METHODS else load_estimator(after)
+    known, after = ESTIMATORS | METHODS, name.partition("+")[2]
+    return known[after] if after in known else load_estimator(after)

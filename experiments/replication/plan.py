@@ -39,12 +39,20 @@ SETTINGS = {
         **{"updates": 60, "evaluate_every": 60, "final_evaluations": 1, "final_rows": 200},
     },
 }
+SMALL = ("chain", "legs", "words", "chain_hard")
 SVAMP = ("grpo", "grpo+ktae", "grpo+context", "grpo+positive")
 TUNED = (
     *("grpo", "grpo+ktae", "grpo+context", "grpo+positive", "grpo+surprise"),
     *("grpo+context_in_share", "grpo+surprise_context", "grpo+strongest"),
+    "grpo+calculation",
 )
 METHODS = ("grpo", "grpo+x3", *TUNED[1:], "grpo+oracle")
+# More estimators, with GRPO's learning rate and untuned, for `predicts.py` alone.
+EXTRA = (
+    *("grpo+back_off", "grpo+back_off_8", "grpo+prefix_tree", "grpo+prefix_set", "grpo+conflict_tokens"),
+    *("grpo+ktae_no_tf", "grpo+context_4", "grpo+own_outcome", "grpo+position"),
+)
+PREDICTED, EXTRA_SEEDS = ("chain", "legs"), range(40, 43)
 LEARNING_RATES, SCALES = (2e-4, 1e-4, 4e-4, 8e-4), (1.0, 0.5, 2.0)
 TUNING_SEEDS, SEEDS, SHAPE_SEEDS = range(100, 102), range(40, 50), range(60, 64)
 # Prompts by rollouts of a group.
@@ -60,11 +68,13 @@ def finished(path: Path = RUNS) -> dict[str, dict[str, Any]]:
 def missing(done: dict[str, dict[str, Any]]) -> Iterator[Run]:
     """The runs that are not done, in order; those that depend on others' results follow when these are there."""
     wanted = [
-        *(_run("svamp", method, seed) for seed in range(4) for method in SVAMP),
+        *(_run("svamp", method, seed) for seed in range(2) for method in SVAMP),
         *(run for method in TUNED for run in _tuning_runs(method, done)),
     ]
     if chosen := tuned(done):
-        wanted += [_run("chain", method, seed, **chosen.get(method, {})) for seed in SEEDS for method in METHODS]
+        wanted += [
+            _run(task, method, seed, **chosen.get(method, {})) for seed in SEEDS for task in SMALL for method in METHODS
+        ]
         wanted += [
             _run("chain", method, seed, prompts=prompts, group_size=group_size)
             for seed in SHAPE_SEEDS
@@ -72,11 +82,12 @@ def missing(done: dict[str, dict[str, Any]]) -> Iterator[Run]:
             for method in ("grpo", "grpo+context", "grpo+oracle")
         ]
         wanted += [
-            _run(task, method, seed, **chosen.get(method, {}))
-            for task in ("words", "legs", "chain_hard")
-            for seed in SEEDS
-            for method in METHODS
+            _run(task, method, seed, **chosen["grpo+oracle"])
+            for seed in EXTRA_SEEDS
+            for task in PREDICTED
+            for method in EXTRA
         ]
+        wanted += [_run("svamp", method, seed) for seed in range(2, 4) for method in SVAMP]
     return (run for run in wanted if run.key not in done)
 
 

@@ -1,6 +1,6 @@
 """Runs what is missing of the experiment's runs and appends each result as a line to runs.jsonl.
 
-python run.py [--jobs 2] [--task chain]        about a minute of one core a run
+python run.py [--jobs 2] [--task chain] [--methods grpo,grpo+context]        about a minute of one core a run
 python run.py --list
 """
 
@@ -48,14 +48,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--task", help="only the runs of this task")
+    parser.add_argument("--methods", help="only these, with commas between them")
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
+    methods = arguments.methods and arguments.methods.split(",")
+
+    def wanted() -> list[Run]:
+        runs = [run for run in missing(finished()) if arguments.task in (None, run.task)]
+        return [run for run in runs if methods is None or run.method in methods]
+
     if arguments.list:
-        print("\n".join(run.key for run in missing(finished()) if arguments.task in (None, run.task)))
+        print("\n".join(run.key for run in wanted()))
         return
     # A process a run: nothing of one can leak into the next.
     with multiprocessing.get_context("spawn").Pool(arguments.jobs, maxtasksperchild=1) as pool:
-        while runs := [run for run in missing(finished()) if arguments.task in (None, run.task)]:
+        while runs := wanted():
             for result in pool.imap(execute, runs):
                 with RUNS.open("a") as file:
                     file.write(json.dumps(result) + "\n")

@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from plan import LEARNING_RATES, METHODS, RUNS, SCALES, SHAPE_SEEDS, TUNED, TUNING_SEEDS, finished, tuned
+from plan import LEARNING_RATES, METHODS, RUNS, SCALES, SHAPE_SEEDS, SMALL, TUNED, TUNING_SEEDS, finished, tuned
 from scipy import stats
 
 from ktae.evaluation.statistics import Estimate, mean_interval
@@ -34,9 +34,8 @@ MEASURES = {
     "length": ("length", 1),
     "entropy": ("entropy", 3),
 }
-CANDIDATES = ("grpo+context_in_share", "grpo+surprise_context", "grpo+strongest")
+CANDIDATES = ("grpo+context_in_share", "grpo+surprise_context", "grpo+strongest", "grpo+calculation")
 RIVALS = ("grpo+ktae", "grpo+context", "grpo+positive")
-SMALL = ("chain", "legs", "words", "chain_hard")
 
 Runs = dict[str, dict[int, dict[str, Any]]]  # method -> seed -> the run
 

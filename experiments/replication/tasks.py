@@ -29,6 +29,7 @@ class Task:
         answer: the number that a completion's text ends with; None without one.
         labels: of a problem and a completion's tokens as in the vocabulary, one `Label` a token; for the oracle alone.
         max_completion: in tokens.
+        separator: what stands between two tokens in the text.
     """
 
     problems: Callable[[random.Random], Iterator[Any]]
@@ -38,6 +39,7 @@ class Task:
     answer: Callable[[str], int | None]
     labels: Callable[[Any, list[str]], list[Label]]
     max_completion: int
+    separator: str = " "
 
 
 CHAIN = Task(
@@ -94,6 +96,7 @@ WORDS = Task(
     answer=word_problems.extract_answer,
     labels=word_problems.label_tokens,
     max_completion=64,
+    separator="",
 )
 
 SMOLLM2 = Path(__file__).parents[2] / "runs" / "smollm2_svamp_start"
@@ -135,6 +138,7 @@ def svamp() -> Task:
         answer=_svamp_answer,
         labels=lambda row, tokens: [],
         max_completion=32,
+        separator="",
     )
 
 

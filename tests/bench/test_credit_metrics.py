@@ -33,6 +33,7 @@ def make(labels, values, rewards, groups, true=None, mask=None):
         group_ids=torch.tensor(groups),
         entropies=torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)),
         labels=torch.tensor(pad(labels, int(SLIP)), dtype=torch.int8),
+        calculations=torch.zeros(mask.shape, dtype=torch.int64),
         true_advantages=None if true is None else torch.tensor(pad(true, 9.0), dtype=torch.float32),
     )
     return rollouts, torch.tensor(pad(values, -9.0))

@@ -36,6 +36,12 @@ def position(rollouts: Rollouts) -> Tensor:
     return place_BT / (counted_BT.sum(dim=1, keepdim=True) - 1).clamp(min=1) * counted_BT
 
 
+def ktae_calculation(rollouts: Rollouts) -> Tensor:
+    """Tokens compared among the rollouts that calculated the same before them (`ktae.states`); scale 8."""
+    states_BT = _labelled("ktae_calculation", rollouts).calculations
+    return key_tokens(replace(KTAEConfig.recommended(), context=0))(replace(rollouts, states=states_BT))
+
+
 def own_outcome(rollouts: Rollouts) -> Tensor:
     """1 in correct rollouts and -1 in incorrect ones: no token information at all."""
     return torch.where(rollouts.correct_B, 1.0, -1.0)[:, None] * rollouts.counted_BT
@@ -43,10 +49,15 @@ def own_outcome(rollouts: Rollouts) -> Tensor:
 
 def oracle(rollouts: Rollouts) -> Tensor:
     """An upper bound that reads the labels: +1 at right results and -1 at slips, in groups with both outcomes."""
-    if not isinstance(rollouts, LabelledRollouts):
-        raise TypeError(f"oracle needs LabelledRollouts, got {type(rollouts).__name__}")
-    value_BT = (rollouts.labels == Label.RIGHT).float() - (rollouts.labels == Label.SLIP).float()
+    labels = _labelled("oracle", rollouts).labels
+    value_BT = (labels == Label.RIGHT).float() - (labels == Label.SLIP).float()
     return value_BT * (rollouts.counted_BT & rollouts.mixed_B[:, None])
+
+
+def _labelled(name: str, rollouts: Rollouts) -> LabelledRollouts:
+    if not isinstance(rollouts, LabelledRollouts):
+        raise TypeError(f"{name} needs LabelledRollouts, got {type(rollouts).__name__}")
+    return rollouts
 
 
 NO_TERM_FREQUENCY = KTAEConfig(term_frequency_weight=0.0)
@@ -58,6 +69,7 @@ ESTIMATORS: dict[str, Estimator] = {
     "ngrams_3": key_tokens(replace(NO_TERM_FREQUENCY, ngram=3)),
     **{f"context_{length}": key_tokens(replace(NO_TERM_FREQUENCY, context=length)) for length in (1, 3, 4)},
     "back_off_8": partial(back_off, orders=8),
+    "ktae_calculation": ktae_calculation,
     "own_outcome": own_outcome,
     "position": position,
     "random": random,

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ktae.chain.labels import Label
 from ktae.estimators import Rollouts
+from ktae.states import calculation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class LabelledRollouts(Rollouts):
 
     Attributes:
         labels: (N, T) int8, of `Label`.
+        calculations: (N, T) int64, the states of `ktae.states.calculation`.
         true_advantages: (N, T) float32, the probability of being correct after the token minus that before it, NaN
             where it was not measured; None if it was measured nowhere.
 
@@ -27,12 +29,16 @@ class LabelledRollouts(Rollouts):
     """
 
     labels: Tensor
+    calculations: Tensor
     true_advantages: Tensor | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         shape = self.token_ids.shape
-        for name, dtype in (("labels", torch.int8), ("true_advantages", torch.float32)):
+        for name, dtype in (
+            *(("labels", torch.int8), ("calculations", torch.int64)),
+            ("true_advantages", torch.float32),
+        ):
             value = getattr(self, name)
             if value is not None and (value.shape != shape or value.dtype != dtype):
                 expected, found = f"{dtype} of shape {tuple(shape)}", f"{value.dtype} of {tuple(value.shape)}"
@@ -71,8 +77,11 @@ class WordRollout:
         self.labels += [label] * len(words)
 
 
-def assemble(rollouts: Sequence[WordRollout]) -> LabelledRollouts:
-    """Tensors of the rollouts. Token ids number the sorted words from 1; a completion that ended ends in token 0."""
+def assemble(rollouts: Sequence[WordRollout], separator: str = " ") -> LabelledRollouts:
+    """Tensors of the rollouts. Token ids number the sorted words from 1; a completion that ended ends in token 0.
+
+    `separator` stands between two words in the text.
+    """
     ids = {word: 1 + i for i, word in enumerate(sorted({word for r in rollouts for word in r.words}))}
 
     def padded(rows: Iterable[Sequence[float]], dtype: torch.dtype) -> Tensor:
@@ -84,6 +93,9 @@ def assemble(rollouts: Sequence[WordRollout]) -> LabelledRollouts:
         mask=padded(([True] * (len(r.words) + r.ended) for r in rollouts), torch.bool),
         rewards=torch.tensor([float(r.correct) for r in rollouts]),
         group_ids=torch.tensor([r.group for r in rollouts], dtype=torch.int64),
+        calculations=padded(
+            (calculation([*(separator + word for word in r.words), *[""] * r.ended]) for r in rollouts), torch.int64
+        ),
         labels=padded((r.labels + [Label.OTHER] * r.ended for r in rollouts), torch.int8),
         entropies=padded((r.entropies for r in rollouts), torch.float32) if known else None,
     )

@@ -371,6 +371,11 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """The teacher's traces; a token is a piece of the byte-pair encoding."""
+    return assemble(traces(groups, group_size, seed), separator="")
+
+
+def traces(groups: int, group_size: int, seed: int) -> list[WordRollout]:
+    """Those that `words` is made of."""
     tokenizer, rollouts = build_tokenizer(), []
     for group in range(groups):
         rng = random.Random(derived_seed(seed, group))
@@ -380,4 +385,4 @@ def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
             tokens = tokenizer.tokenize(trace)
             correct = extract_answer(trace) == problem.answer
             rollouts.append(WordRollout(group, correct, tokens, label_tokens(problem, tokens)))
-    return assemble(rollouts)
+    return rollouts
