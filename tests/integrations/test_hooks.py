@@ -10,9 +10,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from hooks import CORRECT_ABOVE, GIVE_LOG_PROBS, HOOKS, Batch, slime_arguments, slime_data
+from hooks import CORRECT_ABOVE, GIVE_LOG_PROBS, HOOKS, Batch, normalised, slime_arguments, slime_data
 from processes import TWO, start
-from slime_worker import normalised
 
 from ktae.integrations import ms_swift, nemo_rl, openrlhf, prime_rl, slime
 from ktae.integrations.credit import TokenCredit
@@ -222,7 +221,7 @@ def test_slimes_process_group_is_megatrons():
 @pytest.mark.slow
 def test_slimes_groups_may_be_split_over_processes(tmp_path):
     """With its normalised rewards: correct is what is above the group's mean."""
-    start([*TWO, Path(__file__).with_name("slime_worker.py"), tmp_path])
+    start([*TWO, Path(__file__).with_name("hooks.py"), tmp_path])
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     assert {place // 4 for place in parts[0]["places"]} & {place // 4 for place in parts[1]["places"]}
     assert len(parts[0]["places"]) > len(parts[1]["places"])

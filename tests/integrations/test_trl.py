@@ -21,7 +21,7 @@ from datasets import Dataset
 from processes import ONE, start
 from tiny import IDS, RecordedGRPO, Recorder, build, has_a, key_values, quick, replay  # noqa: F401 (quick is a fixture)
 
-from ktae.estimators import Rollouts, load_estimator
+from ktae.estimators import Rollouts
 from ktae.integrations.metrics import measure
 from ktae.integrations.trl import TokenAdvantageTrainer
 
@@ -162,19 +162,6 @@ def test_an_estimator_by_import_path_gets_the_policys_own(tmp_path, settings):
     for prompt, row, states in zip(rollouts.prompts, rollouts.ids, given.states.tolist(), strict=True):
         assert states[: len(row)] == [100 * len(prompt) + place for place in range(len(row))]
     assert_same(batch["advantages"], expected(rollouts, entropies - log_probs + given.states * mask))
-
-
-@pytest.mark.parametrize("name", ["back_off", "prefix_tree", "entropy_weighting", "turn_groups"])
-def test_named_estimators_train(tmp_path, name):
-    """Through `KTAETrainer`'s base: what is added is the estimator's values of the same rollouts."""
-    trainer = build(tmp_path, RecordedToken, advantages=name, states=place)
-    given, trainer.credit.estimator = [], lambda rollouts: given.append(rollouts) or load_estimator(name)(rollouts)
-    (rollouts,) = trained(trainer).rollouts
-    value = load_estimator(name)(given[0])
-    assert value.any()
-    assert_same(rollouts.batch["advantages"], expected(rollouts, value))
-    assert (weights(trainer) - flat(tiny.model().parameters())).abs().max() > 0
-    assert (given[0].entropies is not None) == (name == "entropy_weighting")
 
 
 def test_key_tokens_within_states(tmp_path):

@@ -147,18 +147,6 @@ def test_killed_at_three_random_moments_and_resumed_is_the_same_as_uninterrupted
 
 
 @pytest.mark.slow
-def test_killed_between_the_last_checkpoint_and_the_model(finished, tmp_path):
-    """Update 4 of 4 is done: the resumed run must not make a fifth."""
-    killing = "import os; from ktae.train import run; run._card = lambda *a: os.kill(os.getpid(), 9)"
-    killed = [sys.executable, "-c", f"{killing}; import sys; from ktae.cli import main; main(sys.argv[1:])"]
-    assert subprocess.run([*killed, "train", "quickstart", *SMALL], cwd=tmp_path, timeout=600).returncode == -9
-    result = run(*SMALL, "--resume", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "GRPO       goes on from runs/quickstart/grpo/checkpoint-4" in result.stdout
-    assert_same(tmp_path / "runs" / "quickstart", finished[0])
-
-
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers")
 def test_a_resumed_run_says_from_where_and_drops_what_came_later(finished, tmp_path, monkeypatch, capsys):
     uninterrupted, _ = finished
@@ -180,7 +168,7 @@ def test_a_resumed_run_says_from_where_and_drops_what_came_later(finished, tmp_p
 
 
 @pytest.mark.slow
-def test_one_writer_at_a_time(finished, tmp_path):
+def test_one_writer_at_a_time(tmp_path):
     first = started(tmp_path, until=lambda out: (out / "metrics.jsonl").exists())
     first.send_signal(signal.SIGSTOP)
     second = run(*SMALL, "--resume", cwd=tmp_path)
@@ -190,7 +178,6 @@ def test_one_writer_at_a_time(finished, tmp_path):
     assert second.stderr.count("\n") == 1
     _, stderr = first.communicate(timeout=600)
     assert first.returncode == 0, stderr
-    assert_same(tmp_path / "runs" / "quickstart", finished[0])
 
 
 @pytest.mark.slow

@@ -33,12 +33,10 @@ class CorrectnessTrainer(GRPOTrainer):
 
     Args:
         model, reward_funcs, *args, **kwargs: those of `GRPOTrainer`.
-        correctness_reward: name of that reward function; may be omitted when there is only one. Its raw values are
-            used, before reward weights and normalisation.
+        correctness_reward: name of that reward function, whose raw values count; may be omitted when there is only one.
         correct_above: a rollout is correct when that reward is greater.
 
-    Raises:
-        ValueError: `correctness_reward` is missing or unknown; before the model is loaded.
+    Raises a ValueError before the model is loaded if `correctness_reward` is missing or unknown.
     """
 
     latest_rewards: Tensor

@@ -54,10 +54,8 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
         max_generation_rounds: generations at most for one batch, which is then filled up with groups without variance,
             as the log says. They count in the loss's denominator, and have the advantages that another reward gives.
 
-    Logs `dynamic_sampling/*` (docs/metrics.md). TRL's `completions/*` metrics are averages over the rounds.
-
-    Raises:
-        ValueError: an iterable dataset, images or environments.
+    Logs `dynamic_sampling/*` (docs/metrics.md); TRL's `completions/*` are averages over the rounds. Raises a ValueError
+    for an iterable dataset, images or environments.
     """
 
     def __init__(self, *args: Any, max_generation_rounds: int = 10, **kwargs: Any) -> None:

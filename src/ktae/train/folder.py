@@ -26,13 +26,7 @@ _PACKAGES = ("ktae", "torch", "transformers", "trl", "accelerate", "datasets", "
 def open_folder(recipe: Recipe, out: Path, resume: bool) -> Iterator[None]:
     """Creates the folder with config.yaml, or checks that it holds a run of this recipe, and notes the start.
 
-    Meanwhile no other process can open it.
-
-    Raises:
-        BlockingIOError: another process is at work in `out`.
-        FileExistsError: `out` is not empty and `resume` is False.
-        FileNotFoundError: `resume` is True and `out` holds no run.
-        ValueError: `resume` is True and the run in `out` has another recipe.
+    Meanwhile no other process can open it: a BlockingIOError.
     """
     config = require("yaml", extra="train").safe_dump(recipe.as_dict(), sort_keys=False)
     path = out / "config.yaml"

@@ -30,7 +30,7 @@ from ktae.extras import did_you_mean, require
 from ktae.models.load import Model
 from ktae.train.parse import build, convert, keys, load_yaml, parse_overrides, section_of
 
-SHIPPED = Path(__file__).parent / "assets"
+QUICKSTART = Path(__file__).parent / "assets" / "quickstart.yaml"
 ROLLOUT_ALGORITHMS: dict[str, dict[str, Any]] = {
     "grpo": {"loss_type": "grpo", "scale_rewards": "group", "epsilon": 0.2},
     "dapo": {"loss_type": "dapo", "scale_rewards": "group", "epsilon": 0.2, "epsilon_high": 0.28, "beta": 0.0},
@@ -70,16 +70,10 @@ class Algorithm:
 
 @cache
 def parse_algorithm(name: str) -> Algorithm:
-    """The algorithm that `grpo`, `dapo`, or one of them with `+ESTIMATOR` names.
+    """The algorithm that `grpo`, `dapo`, or one of them with `+ESTIMATOR` names, or a ValueError.
 
     ESTIMATOR is `ktae` or `ktae_context`, whose settings are the recipe's sections of these names, another of
-    `ktae.estimators`, or a function of your own, `package.module:function`.
-
-    Raises:
-        ValueError: there is no such algorithm. Whether a function of your own is there, `load_estimator` finds out.
-
-    >>> parse_algorithm("grpo+my_module:surprise").name
-    'grpo+my_module.surprise'
+    `ktae.estimators`, or a function of your own, `package.module:function`, which `load_estimator` looks for.
     """
     rollout, plus, estimator = name.replace(":", ".").partition("+")
     own = "." in estimator and all(part.isidentifier() for part in estimator.split("."))
@@ -136,17 +130,15 @@ class Batch:
     per_device: int
 
     def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            if getattr(self, f.name) < 1:
-                raise ValueError(f"{f.name} must be at least 1, got {getattr(self, f.name)}")
-        if self.rollouts < 2:
-            raise ValueError(f"rollouts must be at least 2 to have a baseline, got {self.rollouts}")
+        for name, least in {"prompts": 1, "rollouts": 2, "mini_batch": 1, "per_device": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.prompts % self.mini_batch:
             raise ValueError(f"prompts must be a multiple of mini_batch, got {self.prompts} and {self.mini_batch}")
 
     @property
     def updates(self) -> int:
-        """Updates of the weights after each generation (times `trl.num_iterations`)."""
+        """After each generation (times `trl.num_iterations`)."""
         return self.prompts // self.mini_batch
 
 
@@ -274,23 +266,19 @@ _SET_BY_KTAE = {
 
 
 def load_recipe(recipe: str, overrides: list[str] | None = None) -> Recipe:
-    """Reads a recipe and applies command-line overrides.
+    """Reads a recipe, a YAML file or the name of one that comes with the package, and applies command-line overrides.
 
-    Args:
-        recipe: path of a YAML file, or the name of a recipe that comes with the package (`quickstart`).
-        overrides: `["--trl.learning_rate", "1e-5", "--seed=1"]`. A text is taken as it is, "null" for none; other
-            values are YAML.
+    Those are `["--trl.learning_rate", "1e-5", "--seed=1"]`; a text is taken as it is, "null" for none, other values are
+    YAML.
 
     Raises:
         FileNotFoundError: no such file or shipped recipe.
         ValueError: a key is unknown (the nearest right one is named), missing, of the wrong type, or has no effect on
             the algorithms.
     """
-    shipped = SHIPPED / f"{recipe}.yaml"
-    path = shipped if "/" not in recipe and shipped.is_file() else Path(recipe)
+    path = QUICKSTART if recipe == "quickstart" else Path(recipe)
     if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
-        raise FileNotFoundError(f"no recipe {recipe!r}: not a file, and not one that comes with ktae ({names})")
+        raise FileNotFoundError(f"no recipe {recipe!r}: not a file, and not one that comes with ktae (quickstart)")
     values = load_yaml(path.read_text())
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping, got {type(values).__name__}")

@@ -38,17 +38,12 @@ def math_answer(
     Args:
         completions: one per rollout, a text or a list of chat messages, of which the last assistant message counts.
         answers: per rollout the accepted answer, or several of which any will do.
-        log_metric: TRL's; gets `ktae/answers_missing`, `ktae/grader_timeouts` and `ktae/grader_errors`, numbers of
-            rollouts of this call (docs/metrics.md).
+        log_metric: TRL's; gets `ktae/answers_missing`, `ktae/grader_timeouts`, `ktae/grader_errors` (docs/metrics.md).
         kwargs: the other dataset columns and what else TRL passes; not used.
 
     Returns:
         1.0 for a correct answer; 0.0 for an incorrect or missing one, and for one that could not be judged, or a policy
         could hide behind the deadline; None where a worker process died, which is no fault of the answer.
-
-    Raises:
-        ImportError: math-verify or pebble is not installed.
-        ValueError, TypeError: the columns do not have the form above.
 
     >>> math_answer(["It is 1,234.", r"\boxed{5}", "No idea."], ["1234", "6", "7"])
     [1.0, 0.0, 0.0]
@@ -98,15 +93,9 @@ def split_of(rewards: Iterable[float | None], correct_above: float) -> str:
 def check_threshold(reward: Callable[..., Any], rows: Any, correct_above: float) -> str:
     r"""Tries the reward that decides correctness on answers that are known to be right, and on completions without one.
 
-    Args:
-        reward: in TRL's form.
-        rows: a slice of the data set, columns `prompt` and `answers` among them.
-        correct_above: a rollout is correct when its reward is greater than this.
-
-    Returns:
-        What to say of each row's first accepted answer, put in \boxed{} and then bare: how many are correct; that the
-        function cannot be tried so; or that right answers get more than none and still count as incorrect, since the
-        threshold is too high or the function wants another form.
+    Returns what to say of each row's first accepted answer, put in \boxed{} and then bare: how many are correct; that
+    the function cannot be tried so; or that right answers get more than none and still count as incorrect, since the
+    threshold is too high or the function wants another form.
 
     Raises:
         ThresholdError: right answers get more than none, and both count as correct.

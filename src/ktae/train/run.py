@@ -35,11 +35,7 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
     """Reads the data and checks every setting, without loading weights or writing anything to the run's folder `out`.
 
     With `resume` the run there is to go on: finished parts are kept, an interrupted algorithm continues from its last
-    whole checkpoint.
-
-    Raises:
-        FileNotFoundError: a file that the recipe names is not there.
-        ValueError: a setting is wrong.
+    whole checkpoint. Raises a ValueError or OSError that names the setting.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for module in ("trl", "rich", "matplotlib"):

@@ -25,17 +25,12 @@ class RunTrainer(CorrectnessTrainer):
 
     * A rollout that any reward function could not score (None, NaN, infinite) is unscored as a whole: it has
       advantage 0, and neither the group's mean nor KTAE's tables see it. TRL alone would take the sum of the others.
-    * A loss or gradient that is not finite stops the run before the weights are touched.
+    * A loss or gradient that is not finite stops the run, with a FloatingPointError, before the weights are touched.
     * A checkpoint gets the file `complete` when everything else is on disk.
     * Resuming from a checkpoint of the last update trains nothing.
 
-    On the main process, `latest_rollouts` holds the latest rollouts trained on, of all processes, one dict each: group,
-    prompt, completion, each reward (None where unscored), other logged columns, rollout advantage.
-
-    Logs `accuracy` and `unscored` (docs/metrics.md).
-
-    Raises:
-        FloatingPointError: while training: a loss or gradient is not finite.
+    On the main process, `latest_rollouts` holds the latest rollouts trained on, of all processes, as docs/metrics.md
+    says of samples.jsonl. Logs `accuracy` and `unscored`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
