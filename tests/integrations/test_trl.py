@@ -462,20 +462,10 @@ def conversational(tokenizer):
     )
     end = "<eos>|<stop>|$"
     call = {"type": "function", "function": {"name": "look", "arguments": {}}}
-    tokenizer.response_template = {
-        "defaults": {"role": "assistant"},
-        "start_anchor": "<assistant>",
-        "fields": {
-            "content": {"close_pattern": end, "content": "text"},
-            "tool_calls": {
-                "open_pattern": "<call>",
-                "close_pattern": end,
-                "repeats": True,
-                "content": "text",
-                "transform": call,
-            },
-        },
-    }
+    calls = {"open_pattern": "<call>", "close_pattern": end, "repeats": True, "content": "text", "transform": call}
+    fields = {"content": {"close_pattern": end, "content": "text"}, "tool_calls": calls}
+    defaults = {"role": "assistant"}
+    tokenizer.response_template = {"defaults": defaults, "start_anchor": "<assistant>", "fields": fields}
     return tokenizer
 
 
@@ -603,18 +593,6 @@ def test_completions_table(tmp_path, capsys):
 
 
 # Other packages
-
-
-def test_adapters_alone_are_trained_with_token_advantages(tmp_path):
-    from peft import LoraConfig
-
-    adapters = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-    trainer = build(tmp_path, settings={"max_steps": 2, "learning_rate": 0.1}, peft_config=adapters)
-    before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
-    assert all(check(rollouts).any() for rollouts in trained(trainer).rollouts)
-    moved = {name for name, weight in trainer.model.named_parameters() if not torch.equal(weight, before[name])}
-    assert moved
-    assert all("lora_" in name for name in moved)
 
 
 @pytest.mark.slow

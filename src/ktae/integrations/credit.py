@@ -165,20 +165,18 @@ def needs(estimator: Estimator, correct_above: float) -> tuple[str, ...]:
     token_ids_NT, group_N = torch.tensor([[1, 2, 3], [1, 4, 2], [5, 2, 0], [5, 6, 6]]), torch.tensor([7, 7, 3, 3])
     margin_N = (1.0 + abs(correct_above)) * torch.tensor([1.0, -1.0, 1.0, torch.nan], dtype=torch.float64)
     rollouts = Rollouts(token_ids_NT, mask_NT, correct_above + margin_N, group_N, correct_above=correct_above, **given)
-    try:
-        token_values(estimator, rollouts)
-    except Exception as error:
-        name = getattr(estimator, "__name__", type(estimator).__name__)
-        raise ValueError(
-            f"estimator {name} fails on a batch of four small rollouts: {type(error).__name__}: {error}"
-        ) from error
-    needed = []
-    for name in given:
+
+    def error_of(rollouts: Rollouts) -> Exception | None:
         try:
-            token_values(estimator, replace(rollouts, **{name: None}))
-        except Exception:
-            needed.append(name)
-    return tuple(needed)
+            token_values(estimator, rollouts)
+        except Exception as error:
+            return error
+
+    if error := error_of(rollouts):
+        name = getattr(estimator, "__name__", type(estimator).__name__)
+        message = f"estimator {name} fails on a batch of four small rollouts: {type(error).__name__}: {error}"
+        raise ValueError(message) from error
+    return tuple(name for name in given if error_of(replace(rollouts, **{name: None})))
 
 
 def rollout_means(advantage_NT: Tensor, mask_NT: Tensor) -> Tensor:

@@ -83,25 +83,6 @@ def rollout(ids, reward, uid="a", **more):
     return row | more
 
 
-def test_tool_output_says_nothing():
-    """Token 8 is in the correct rollout only, but a tool wrote it."""
-    rows = [rollout([8, 7], 1.0, mask=[0, 1], final=[0, 1]), rollout([5, 7], 0.0)]
-    (correct, incorrect), _ = compute(rows)
-    assert correct == [0.0, 0.0]
-    assert incorrect[0] < -0.5
-
-
-def test_a_rejected_token_is_still_evidence():
-    """Its own advantage is 0; in another rollout the same token keeps the value that both rollouts give it."""
-    rows = [rollout([7], 1.0), rollout([7, 4], 1.0), rollout([5], 0.0), rollout([5], 0.0)]
-    (kept, *_), _ = compute(rows)
-    rejected = [rows[0], rows[1] | {"final": [0, 1]}, *rows[2:]]
-    (still, zero, *_), _ = compute(rejected)
-    assert still == kept
-    assert kept[0] > 0.5
-    assert zero[0] == 0.0
-
-
 def test_metrics_with_nothing_to_average_are_left_out():
     _, metrics = compute([rollout([7], 1.0), rollout([5], 1.0)])
     assert metrics == {"ktae/key_token_share": 0.0, "ktae/abs_value_correct": 0.0, "ktae/mixed_group_share": 0.0}
