@@ -10,7 +10,7 @@ echo "$gone" >> $out/held_out.jsonl
 for shape in "512 4" "256 8" "64 32" "32 64"; do
     set -- $shape
     ktae bench credit --split held-out --groups "$1" --group-size "$2" \
-        --sources chain_4_steps,legs,game24 --estimators ktae,ktae_no_tf,ktae_context,back_off,prefix_tree,random \
+        --sources chain_4_steps,legs,game24 --estimators ktae,ktae_no_tf,ktae_context,ktae_calculation,back_off,prefix_tree,random \
         --json "$out/groups_of_$2.jsonl"
 done
 python $out/tables.py

@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from plan import LEARNING_RATES, METHODS, RUNS, SCALES, SHAPE_SEEDS, SMALL, TUNED, TUNING_SEEDS, finished, tuned
+from plan import LEARNING_RATES, METHODS, RUNS, SCALES, SEEDS, SHAPE_SEEDS, SMALL, TUNED, TUNING_SEEDS, finished, tuned
 from scipy import stats
 
 from ktae.evaluation.statistics import Estimate, mean_interval
@@ -194,7 +194,7 @@ def plot_gains(tasks: dict[str, Runs]) -> None:
 
 def main() -> None:
     done = finished(HERE / RUNS.name)
-    reported = [run for run in done.values() if run["seed"] not in (*TUNING_SEEDS, *SHAPE_SEEDS)]
+    reported = [run for run in done.values() if run["seed"] in SEEDS or run["task"] == "svamp"]
     tasks = {task: runs for (task, _), runs in grouped(reported).items()}
     tasks = {task: tasks[task] for task in TITLES if task in tasks}
     parts = [
