@@ -47,7 +47,7 @@ def test_all_are_there():
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # the libraries' deprecations among themselves
 @pytest.mark.parametrize("name", PAPER)
 def test_what_trl_makes_of_them_on_eight_gpus(name, monkeypatch, tmp_path):
-    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setattr("ktae.train.settings.processes", lambda: 8)
     recipe, dapo = load_recipe(str(PAPER[name])), "dapo" in name
     config = grpo_config(recipe, recipe.algorithms[0], tmp_path)
     per_device = 4 if "7b" in name else 8
