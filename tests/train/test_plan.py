@@ -63,7 +63,7 @@ def test_a_plan_says_what_will_happen(folder, dry_run):
     for words in (
         "GRPO loss_type grpo, epsilon 0.2, epsilon_high None, beta 0.0, learning_rate 0.0005, lr_scheduler_type linear",
         "DAPO+KTAE in context loss_type dapo, epsilon 0.2, epsilon_high 0.28, beta 0.0",
-        str(replace(KTAEConfig.recommended(), scale=3.0)),
+        "dynamic_sampling 10, overlong quarter " + str(replace(KTAEConfig.recommended(), scale=3.0)),
         "correct where exact_match > 0",
         "16 problems x 8 rollouts, 4 updates",
         "300 updates, 75 generations, 37.5 times through the data; seed 0",

@@ -30,7 +30,7 @@ def print_plan(recipe: Recipe) -> None:
     if is_main():
         print(f"{recipe.name}: a dry run, nothing is trained or written\n")
         for label, text in _rows(run, configs):
-            print(f"  {label:<13} {text}")
+            print(f"  {label:<20} {text}")
 
 
 def _rows(run: Run, configs: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -39,6 +39,8 @@ def _rows(run: Run, configs: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, settings in configs.items():
         algorithm, values = parse_algorithm(name), [(field, getattr(settings, field)) for field in _OF_TRL]
         yield algorithm.label, ", ".join(f"{field} {getattr(value, 'value', value)}" for field, value in values)
+        if algorithm.rollout == "dapo":
+            yield "", f"dynamic_sampling {recipe.dynamic_sampling}, overlong {recipe.overlong}"
         if algorithm.ktae:
             yield "", str(recipe.key_tokens(name))
 
@@ -63,7 +65,7 @@ def _rows(run: Run, configs: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "a prompt", first.rstrip()[-300:]
     yield "", f"prompts have {statistics.median(lengths):g} tokens in the median, at most {max(lengths):,}"
     yield "its answer", " or ".join(run.train_rows[0]["answers"])
-    yield "correct", f"where {recipe.correctness} > {recipe.correct_above:g}; {run.note}"
+    yield "correct", f"where {recipe.correctness} > {recipe.correct_above:g}" + (f"; {run.note}" if run.note else "")
 
     dtype = str(model.config.dtype or "float32") if recipe.model.dtype == "auto" else recipe.model.dtype
     parameters = f"{model.num_parameters():,} parameters, {model.num_parameters(only_trainable=True):,} trained"

@@ -52,7 +52,8 @@ def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
     correct, policies, problems = {}, {}, 0
     updates = [row for row in json_lines.read(out / "metrics.jsonl") if "loss" in row]
     for who in ("start", *recipe.algorithms):
-        policies[who] = policy = {"label": "before training" if who == "start" else label_of(who)}
+        policy: dict[str, Any] = {"label": "before training" if who == "start" else label_of(who)}
+        policies[who] = policy
         for mode in ("sampled", "greedy"):
             if not (rows := json_lines.read(out / "evaluation" / f"{who}_{mode}.jsonl")):
                 continue
