@@ -2,17 +2,20 @@
 
 RUN is a folder of `ktae train`, by default runs/gallery, which is trained if it is not there (two minutes on a CPU).
 The rollouts of two pages are in experiments/gallery, beside the scripts that made them. The GSM8K example solutions
-(OpenAI, MIT licence) are read from ../shared/data where that folder is; their page goes into build/. With chromium,
-chromedriver and selenium the pictures of docs/images are taken from these pages too.
+(OpenAI, MIT licence) are read from ../shared/data where that folder is; their page and its rollouts go into build/.
+With chromium, chromedriver and selenium the pictures of docs/images are taken from these pages too.
 """
 
+import gzip
 import io
+import json
 import os
 import shutil
 import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from ktae.cli import main
 
@@ -27,6 +30,16 @@ SHORT_RUN = (
     *("--trl.max_steps", "40", "--trl.save_steps", "40"),
     *("--batch.prompts", "4", "--batch.mini_batch", "4", "--batch.per_device", "32"),
 )
+
+
+def gsm8k_rows(path: Path) -> list[dict[str, Any]]:
+    """A problem a row, with its four solutions, which the file has in columns of their own, as samples."""
+    rows = []
+    with gzip.open(path, "rt", encoding="utf-8") as source:
+        for row in map(json.loads, source):
+            samples = [{"rollout": model, **row.pop(model)} for model in MODELS]
+            rows.append({**row, "samples": samples})
+    return rows
 
 
 def command(*arguments: str | Path) -> None:
@@ -76,6 +89,8 @@ if __name__ == "__main__":
     command("report", ROLLOUTS / "smollm2.jsonl", "--out", gallery / "smollm2.html")
     if GSM8K.exists():
         PRIVATE.parent.mkdir(exist_ok=True)
-        command("report", GSM8K, *WORDS, "--unnest", *MODELS, "--out", PRIVATE)
+        rollouts = PRIVATE.with_suffix(".jsonl")
+        rollouts.write_text("".join(json.dumps(row) + "\n" for row in gsm8k_rows(GSM8K)))
+        command("report", rollouts, *WORDS, "--out", PRIVATE)
         if shutil.which("chromium"):
             pictures(gallery, DOCS / "images")

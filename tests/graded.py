@@ -13,7 +13,6 @@ def row(task="math500", id="0", sample=0, status="correct", **changes):
         "completion": rf"\boxed{{{extracted}}}",
         "length": 100,
         "truncated": False,
-        "formatted": True,
         "status": status,
         "extracted": extracted,
         "reason": "",

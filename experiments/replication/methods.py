@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ktae.bench.controls import ESTIMATORS, ktae_calculation, oracle
+from ktae.bench.controls import ESTIMATORS, oracle
 from ktae.config import KTAEConfig
 from ktae.estimators import Estimator, Rollouts, load_estimator
 from ktae.estimators.key_tokens import key_tokens
@@ -74,7 +74,7 @@ METHODS = {
     "x3": advantages_x3,
     "oracle": oracle,
     "context": load_estimator("ktae_context"),
-    "calculation": ktae_calculation,
+    "calculation": ESTIMATORS["ktae_calculation"],
     "context_in_share": in_share(load_estimator("ktae_context"), 1.0),
     "surprise_context": surprise_and_context,
     "strongest": strongest,

@@ -113,10 +113,10 @@ def main() -> None:
         torch.set_num_threads(1)
         scales = {name: tuned(done).get(name, {}).get("scale", 1.0) for name in (*METHODS, *EXTRA)}
         for task_name in PREDICTED:
-            if all(row["task"] != task_name for row in rows_of(MEASURED)):
-                rows = [json.dumps(row) for row in measure(task_name, scales)]
-                with MEASURED.open("a") as file:
-                    file.write("\n".join(rows) + "\n")
+            there = {row["method"] for row in rows_of(MEASURED) if row["task"] == task_name}
+            rows = [json.dumps(row) for row in measure(task_name, {m: s for m, s in scales.items() if m not in there})]
+            with MEASURED.open("a") as file:
+                file.writelines(f"{row}\n" for row in rows)
     measured: dict[str, dict[str, dict]] = {}
     for row in rows_of(MEASURED):
         measured.setdefault(row["task"], {})[row["method"]] = row

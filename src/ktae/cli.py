@@ -41,7 +41,7 @@ EXAMPLES = """
   ktae eval MODEL --tasks aime24,aime25 -n 32 --temperature 0.6
   ktae eval MODEL --tasks problems.jsonl
   ktae grade outputs.jsonl --out graded
-  ktae compare evals/base evals/trained --out comparison
+  ktae compare evals/base evals/trained
   ktae score rollouts.jsonl --tokenizer Qwen/Qwen2.5-Math-1.5B
   ktae explain rollouts.jsonl --tokenizer words
   ktae explain rollouts.jsonl --tokenizer words --group 17

@@ -13,7 +13,7 @@ from ktae.bench.controls import ESTIMATORS
 from ktae.bench.labelled import LabelledRollouts
 from ktae.bench.metrics import METRICS
 from ktae.chain.labels import Label
-from ktae.estimators import NEEDS, token_values
+from ktae.estimators import token_values
 
 OTHER, RIGHT, SLIP, PROPAGATED = Label
 
@@ -194,7 +194,7 @@ def test_controls_by_hand():
     assert values["position"] == [[0, 0.5, 1], [0, 0, 0]]
 
 
-@pytest.mark.parametrize("name", [name for name in ESTIMATORS if NEEDS.get(name) != "states"])
+@pytest.mark.parametrize("name", ESTIMATORS)
 @settings(max_examples=10)
 @given(batch=judged(), random=st.randoms(use_true_random=False))
 def test_estimators_give_every_row_the_same_whatever_the_order(name, batch, random):

@@ -44,6 +44,9 @@ class Slow:
     def ktae_context(self):
         return self.key_tokens(context=2, term_frequency_weight=0.0, scale=8.0)
 
+    def ktae_calculation(self):
+        return self.key_tokens(term_frequency_weight=0.0, scale=8.0)
+
     def counts(self, rows, context, before, token):
         """a, b, n_T, n_F: who went on with the token, and who reached the context (all, where it is empty)."""
         found = [0, 0, 0, 0]

@@ -83,4 +83,4 @@ def test_the_shared_suite(shared):
         stated = re.findall(r"final answer is(.*?)\.?\s*I hope", problem.text, re.DOTALL | re.IGNORECASE)[-1:]
         squeezed = [re.sub(r"[\s$]", "", answer) for answer in (*stated, *problem.answers)]
         quoted += bool(stated) and squeezed[0] in squeezed[1:]
-    assert quoted == TASKS["minerva"].known_defects == 30
+    assert quoted == 30

@@ -11,19 +11,10 @@ pytest.importorskip("pyarrow")
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from ktae.files.columns import Rollout, columns_of, label
 from ktae.files.reading import load_groups, read_rollouts
 from ktae.files.rows import Malformed
-from ktae.report.groups import tensors
-
-ROWS = [
-    {"group": 1, "token_ids": [5, 7], "reward": 1.0},
-    {"group": 1, "token_ids": [5, 9], "reward": 0},
-    {"group": "b", "token_ids": [], "reward": None},
-    {"group": "b", "token_ids": [2**63 - 1], "reward": True},
-]
 
 
 def lines(path, rows):
@@ -31,18 +22,88 @@ def lines(path, rows):
     return path
 
 
-def test_a_folder_is_read_in_the_order_of_the_numbers(tmp_path):
+# What other programs write, in the shape that was read in their sources; TRL's is also written by TRL itself, below.
+
+SAID = [{"role": "assistant", "content": "so 5"}]
+TRL = {"step": 1, "prompt": "q", "completion": "so 5"}
+VERL = {"input": "q", "output": "so 5", "gts": "5", "score": 1.0, "step": 3, "acc": True}
+SLIME = {"group_index": 0, "index": 4, "prompt": "q", "tokens": [1, 2, 3], "response": "so 5", "response_length": 2}
+VERIFIERS = {"example_id": 7, "prompt": [{"role": "user", "content": "q"}], "completion": SAID, "reward": 1.0}
+PAPER = {"task_name": "amc23", "prompt": "q", "gt": [["5"]], "model_output": "so 5", "reward": 1.0}
+KTAE = {"algorithm": "grpo", "group": 0, **TRL, "right": 1.0, "key_token_value": 0.1, "advantage": 0.0}
+EVAL = {
+    "task": "gsm8k",
+    "id": "7",
+    "sample": 0,
+    "prompt": "q",
+    "completion": "so 5",
+    "status": "correct",
+    "reward": 1.0,
+}
+SWIFT = {"step": ["1"], "prompt": ["q"], "completion": ["so 5"], "Accuracy": [1.0], "advantages": [0.5]}
+
+FORMATS = {
+    "ktae train": (KTAE, "completion", "right", "grpo/1/0"),
+    "ktae eval": (EVAL, "completion", "reward", "gsm8k/7"),
+    "TRL before advantage": ({**TRL, "reward": 1.0}, "completion", "reward", "1/q"),
+    "TRL": ({**TRL, "acc": 1.0, "advantage": 0.5}, "completion", "acc", "1/q"),
+    "TRL, chat": ({**TRL, "completion": SAID, "acc": 1.0, "advantage": 0.5}, "completion", "acc", "1/q"),
+    "verl's dump": (VERL, "output", "score", "3/q"),
+    "verl's dump with uid": ({**VERL, "uid": "u"}, "output", "score", "3/u"),
+    "ms-swift": (SWIFT, "completion", "Accuracy", "1/q"),
+    "OpenRLHF": ({"input": "q", "output": "so 5", "reward": 1.0}, "output", "reward", "q"),
+    "slime": ({**SLIME, "reward": 1.0, "loss_mask": [1, 1], "label": "5"}, "tokens", "reward", "0"),
+    "slime, wrapped": ({"rollout_id": 2, "samples": [{**SLIME, "reward": 1.0}]}, "tokens", "reward", "2/0"),
+    "SkyRL": ({"input_prompt": "q", "output_response": "so 5", "score": 1.0}, "output_response", "score", "q"),
+    "verifiers": (VERIFIERS, "completion", "reward", "7"),
+    "prime-rl": ({**VERIFIERS, "step": 3, "advantage": 0.5}, "completion", "reward", "3/7"),
+    "the paper's JSON": (PAPER, "model_output", "reward", "q"),
+    "samples as objects": ({"prompt": "q", "samples": [{"text": "so 5", "score": 1.0}]}, "text", "score", "q"),
+    "samples as texts": ({"prompt": "q", "responses": ["so 5"], "rewards": [1.0]}, "responses", "rewards", "q"),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_recognised(tmp_path, capsys, name):
+    row, completion, reward, group = FORMATS[name]
+    (rollout,) = read_rollouts(lines(tmp_path / "r.jsonl", [row]))
+    assert (rollout.group, rollout.reward) == (group, 1.0)
+    told = capsys.readouterr().err
+    assert f"completion from {completion}, " in told
+    assert f"reward from {reward}" in told
+    if rollout.token_ids:
+        assert rollout.mask == [0, 1, 1], "the prompt is outside"
+    else:
+        assert "".join(text for text, is_policys in rollout.parts if is_policys) == "so 5"
+
+
+@pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers")
+@pytest.mark.slow
+def test_completions_that_trl_wrote(tmp_path):
+    pytest.importorskip("trl")
+    import tiny
+
+    trainer = tiny.build(tmp_path, settings={"max_steps": 2, "log_completions": True})
+    trainer.train()
+    groups, malformed = load_groups(tmp_path / "completions")
+    assert malformed == []
+    rollouts = [r for members in groups.values() for r in members]
+    assert all(isinstance(r, Rollout) and not math.isnan(r.reward) for r in rollouts)
+    assert {len(members) for members in groups.values()} == {trainer.num_generations}
+    assert {r.reward for r in rollouts} == {0.0, 1.0}
+    assert [r.reward for r in rollouts] == [float("a" in r.parts[0][0].replace("<call>", "").split()) for r in rollouts]
+
+
+def test_folders(tmp_path):
     for step in (2, 10, 1):
         lines(tmp_path / f"{step}.jsonl", [{"input": "q", "output": "a", "score": 1.0, "step": step}] * 2)
-    assert [(r.row, r.group) for r in read_rollouts(tmp_path)][::2] == [(1, "1/q"), (3, "2/q"), (5, "10/q")]
-
-
-def test_a_run_folder_stands_for_its_samples(tmp_path):
-    sample = {"algorithm": "grpo", "step": 10, "group": 0, "prompt": "p", "completion": "c", "right": 1.0}
-    lines(tmp_path / "samples.jsonl", [{**sample, "key_token_value": 0.1, "advantage": 0.0}])
-    lines(tmp_path / "metrics.jsonl", [{"loss": 0.0}])
+    assert [(r.row, r.group) for r in read_rollouts(tmp_path)][::2] == [(1, "1/q"), (1, "2/q"), (1, "10/q")]
+    lines(tmp_path / "samples.jsonl", [KTAE])  # which stands for a run
     (rollout,) = read_rollouts(tmp_path)
-    assert (rollout.group, rollout.text, rollout.reward, rollout.prompt) == ("grpo/10/0", "c", 1.0, "p")
+    assert (rollout.group, rollout.parts, rollout.prompt) == ("grpo/1/0", (("so 5", True),), "q")
+
+
+# Columns
 
 
 @pytest.mark.parametrize(
@@ -61,16 +122,6 @@ def test_only_what_the_assistant_says_is_the_policys(tmp_path, completion, parts
     path = lines(tmp_path / "r.jsonl", [{"group": 0, "completion": completion, "reward": 1}])
     (rollout,) = read_rollouts(path)
     assert rollout.parts == tuple(parts)
-    assert rollout.text == "".join(text for text, _ in parts)
-
-
-@pytest.mark.parametrize(
-    "content", [None, 5, [{"role": "assistant", "content": None}], [{"role": "assistant", "content": [5]}], ["a", 5]]
-)
-def test_no_completion(tmp_path, content):
-    good = {"group": 0, "completion": "c", "reward": 1}
-    _, wrong = read_rollouts(lines(tmp_path / "r.jsonl", [good, {**good, "completion": content}]))
-    assert re.search("completion (is null|must)", wrong.reason)
 
 
 def test_groups_by_every_step_like_column():
@@ -81,9 +132,9 @@ def test_groups_by_every_step_like_column():
 def test_fields_of_objects(tmp_path):
     row = {"meta": {"uid": "u", "score": 1.0}, "completion": "c", "reward": {"acc": 1.0}}
     path = lines(tmp_path / "r.jsonl", [row])
-    (rollout,) = read_rollouts(path, columns={"group": ("meta.uid",), "reward": "meta.score"})
+    (rollout,) = read_rollouts(path, group=("meta.uid",), reward="meta.score")
     assert (rollout.group, rollout.reward) == ("u", 1.0)
-    (wrong,) = read_rollouts(path, columns={"group": ("meta.uid",)})
+    (wrong,) = read_rollouts(path, group=("meta.uid",))
     assert "--reward-column reward.FIELD takes one of its fields" in wrong.reason
 
 
@@ -93,6 +144,7 @@ P_C = {"prompt": "p", "completion": "c"}
 @pytest.mark.parametrize(
     ("row", "message"),
     [
+        ({}, "no column is known to hold the group"),
         ({"text": "t", "reward": 1}, "the group; name it with --group-columns: one of text, reward"),
         ({"group": 1, "text": "t"}, "no column is known to hold the reward"),
         ({"group": 1, "reward": 1}, "no column is known to hold the completion"),
@@ -101,9 +153,9 @@ P_C = {"prompt": "p", "completion": "c"}
         ({"prompt": "p", "text": "a", "solution": "b", "reward": 1}, "may be the completion: text, solution"),
     ],
 )
-def test_columns_that_are_not_known_or_ambiguous(row, message):
+def test_columns_that_are_not_known_or_ambiguous(tmp_path, row, message):
     with pytest.raises(ValueError, match=message):
-        columns_of(row)
+        load_groups(lines(tmp_path / "r.jsonl", [row]))
 
 
 def test_naming_a_column_decides():
@@ -113,74 +165,8 @@ def test_naming_a_column_decides():
     assert columns_of({**row, "token_ids": [1]}, reward="right").tokens == "token_ids", "their ids decide"
     with pytest.raises(ValueError, match="reward names the column 'none', and the first rows have only prompt"):
         columns_of(row, reward="none")
-
-
-BAD = [
-    ("{", "not valid JSON"),
-    ("[1]", "a row must be a JSON object, got list"),
-    ('{"group": 1, "token_ids": [1]}', "there is no reward"),
-    ('{"group": null, "token_ids": [1], "reward": 1}', "group, which says the group, is null"),
-    ('{"group": NaN, "token_ids": [1], "reward": 1}', "group, which says the group, is null"),
-    ('{"group": 1, "token_ids": null, "reward": 1}', "there is no completion: token_ids is null"),
-    ('{"group": 1, "token_ids": "12", "reward": 1}', "token_ids must be a list of integers"),
-    ('{"group": 1, "token_ids": [1, -2], "reward": 1}', "must hold integers in .*, got -2"),
-    ('{"group": 1, "token_ids": [1.0], "reward": 1}', "got 1.0"),
-    ('{"group": 1, "token_ids": [9223372036854775808], "reward": 1}', "got 9223372036854775808"),
-    ('{"group": 1, "token_ids": [1], "reward": "1"}', "reward must be a finite number, true, false or null, got '1'"),
-    ('{"group": 1, "token_ids": [1], "reward": Infinity}', "got inf"),
-    ('{"group": 1, "token_ids": [1], "reward": 1, "note": "\\ud800"}', "half of a surrogate pair"),
-    ('{"group": 1, "token_ids": [1], "reward": 1, "note": "\\uDFFF"}', "half of a surrogate pair"),
-    ("\xff", "not valid JSON"),
-    ('{"group": 1, "token_ids": [1], "reward": 1' + "0" * 400 + "}", "reward must be a finite number"),
-    ('{"group": 1, "token_ids": [1], "reward": 1, "note": ' + "[" * 500 + "]" * 500 + "}", "nested more than 100 deep"),
-    ('{"group": 1, "token_ids": ' + "[" * 100_000, "nested more than 100 deep"),
-]
-
-
-@pytest.mark.parametrize(("line", "reason"), BAD)
-def test_malformed_rows_keep_their_place_and_reason(tmp_path, line, reason):
-    path = tmp_path / "r.jsonl"
-    good = json.dumps(ROWS[0])
-    path.write_bytes(f"{good}\n\n{line}\n{good}\n".encode("latin-1"))
-    first, wrong, last = read_rollouts(path)
-    assert (first.row, last.row) == (1, 4)
-    assert isinstance(wrong, Malformed)
-    assert wrong.row == 3
-    with pytest.raises(ValueError, match=reason) as caught:
-        load_groups(path, strict=True)
-    assert str(caught.value).startswith(f"{path}:3: ")
-    groups, malformed = load_groups(path)
-    assert [len(members) for members in groups.values()] == [2]
-    assert malformed == [wrong]
-
-
-@pytest.mark.parametrize("name", ["mask", "states"])
-@pytest.mark.parametrize(("values", "reason"), [([1], "as long as token_ids, 2, got 1"), ([1, 0.5], "got 0.5")])
-def test_malformed_masks_and_states(tmp_path, name, values, reason):
-    rows = [{**ROWS[0], name: [1, 0]}, {**ROWS[0], name: values}]
-    good, wrong = read_rollouts(lines(tmp_path / "r.jsonl", rows))
-    assert getattr(good, name) == [1, 0]
-    assert tensors([good]).get("states", torch.tensor([])).tolist() == [[1, 0]] * (name == "states")
-    assert reason in wrong.reason
-
-
-def test_unnest(tmp_path):
-    rows = [{"question": "q", "a": {"solution": "1", "is_correct": True}, "b": {"solution": "2", "is_correct": False}}]
-    rows.append({"question": "r", "a": {"solution": "1", "is_correct": True}, "b": 5})
-    items = list(read_rollouts(lines(tmp_path / "r.jsonl", rows), unnest=["a", "b"]))
-    assert [(r.row, r.text, r.reward, r.data["rollout"]) for r in items[:3]] == [
-        (1, "1", 1.0, "a"),
-        (1, "2", 0.0, "b"),
-        (2, "1", 1.0, "a"),
-    ]
-    assert items[3].reason == "b must be an object that holds one rollout, got 5"
-
-
-def test_float32_rewards_are_the_decimal_that_was_meant(tmp_path):
-    table = pa.table({"group": [1], "text": ["t"], "reward": pa.array([np.float32(0.1)])})
-    pq.write_table(table, tmp_path / "r.parquet")
-    (rollout,) = read_rollouts(tmp_path / "r.parquet")
-    assert rollout.reward == 0.1
+    with pytest.raises(ValueError, match="format is a mask of token ids, and no column of token ids is there"):
+        columns_of(row, text="response", reward="right", mask="format")
 
 
 @pytest.mark.parametrize("value", ["x" * 41, "a/b", "a\nb", "", ["m"], {"a": 1}])
@@ -191,18 +177,53 @@ def test_labels_can_be_typed(value):
     assert "/" not in text
 
 
-@pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers")
-@pytest.mark.slow
-def test_completions_that_trl_wrote(tmp_path):
-    pytest.importorskip("trl")
-    import tiny
+# Malformed rows
 
-    trainer = tiny.build(tmp_path, settings={"max_steps": 2, "log_completions": True})
-    trainer.train()
-    groups, malformed = load_groups(tmp_path / "completions")
-    assert malformed == []
-    rollouts = [r for members in groups.values() for r in members]
-    assert all(isinstance(r, Rollout) and not math.isnan(r.reward) for r in rollouts)
-    assert {len(members) for members in groups.values()} == {trainer.num_generations}
-    assert {r.reward for r in rollouts} == {0.0, 1.0}
-    assert [r.reward for r in rollouts] == [float("a" in r.text.replace("<call>", "").split()) for r in rollouts]
+GOOD = {"group": 1, "token_ids": [5, 7], "mask": [1, 0], "completion": "c", "reward": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"group": None}, "group, which says the group, is null"),
+        ({"group": math.nan}, "group, which says the group, is null"),
+        ({"token_ids": None, "completion": None}, "there is no completion: token_ids is null"),
+        ({"token_ids": None, "completion": 5}, "completion must be a text or a list of messages, got 5"),
+        ({"token_ids": None, "completion": ["a", 5]}, "completion must be a text or a list of messages"),
+        ({"completion": [{"role": "assistant", "content": None}]}, "completion must hold messages with a text or tool"),
+        ({"completion": [{"role": "assistant", "content": [5]}]}, "completion must hold messages with a text or tool"),
+        ({"token_ids": "12"}, "token_ids must be a list of integers"),
+        ({"token_ids": [1, -2]}, "must hold integers in .*, got -2"),
+        ({"token_ids": [1.0, 2]}, "got 1.0"),
+        ({"token_ids": [2**63, 2]}, "got 9223372036854775808"),
+        ({"mask": [1]}, "mask must be as long as token_ids, 2, got 1"),
+        ({"mask": [1, 0.5]}, "got 0.5"),
+        ({"reward": "1"}, "reward must be a finite number, true, false or null, got '1'"),
+        ({"reward": math.inf}, "got inf"),
+        ({"reward": 10**400}, "reward must be a finite number"),
+        ({"note": "\udfff"}, "half of a surrogate pair"),
+        ("{", "not valid JSON"),
+        ("\xff", "not valid JSON"),
+        ('{"group": 1, "token_ids": [1], "mask": [1], "completion": "c"}', "there is no reward"),
+        ('{"group": 1, "token_ids": ' + "[" * 100_000, "not valid JSON: maximum recursion depth"),
+    ],
+)
+def test_malformed_rows_keep_their_place_and_reason(tmp_path, changes, reason):
+    path, good = tmp_path / "r.jsonl", json.dumps(GOOD)
+    line = changes if isinstance(changes, str) else json.dumps({**GOOD, **changes})
+    path.write_bytes(f"{good}\n\n{line}\n{good}\n".encode("latin-1"))
+    first, wrong, last = read_rollouts(path)
+    assert (first.row, first.mask, last.row) == (1, [1, 0], 4)
+    assert isinstance(wrong, Malformed)
+    assert wrong.row == 3
+    assert re.search(reason, wrong.reason)
+    groups, malformed = load_groups(path)
+    assert [len(members) for members in groups.values()] == [2]
+    assert malformed == [wrong]
+
+
+def test_float32_rewards_are_the_decimal_that_was_meant(tmp_path):
+    table = pa.table({"group": [1], "text": ["t"], "reward": pa.array([np.float32(0.1)])})
+    pq.write_table(table, tmp_path / "r.parquet")
+    (rollout,) = read_rollouts(tmp_path / "r.parquet")
+    assert rollout.reward == 0.1

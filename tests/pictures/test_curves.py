@@ -15,7 +15,14 @@ from ktae.pictures.style import SERIES
 def metrics(tmp_path):
     def write(steps, algorithms=("grpo", "grpo_ktae")):
         rows = [
-            {"algorithm": algorithm, "step": step, "accuracy": (step % 7) / 50, "entropy": float("nan"), "odd": step}
+            {
+                "algorithm": algorithm,
+                "step": step,
+                "accuracy": (step % 7) / 50,
+                "entropy": float("nan"),
+                "kl": step,
+                "odd": step,
+            }
             for algorithm in algorithms
             for step in range(1, steps + 1)
         ]
@@ -27,14 +34,14 @@ def metrics(tmp_path):
 
 def test_reading(metrics):
     run = metrics(3)
-    assert list(read_curves(run)) == ["accuracy"]
-    assert read_curves(run / "metrics.jsonl", ["odd"])["odd"] == dict.fromkeys(("grpo", "grpo_ktae"), ([1, 2, 3],) * 2)
+    assert list(read_curves(run)) == ["accuracy", "kl"]
+    assert read_curves(run / "metrics.jsonl")["kl"] == dict.fromkeys(("grpo", "grpo_ktae"), ([1, 2, 3],) * 2)
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "algo')  # being written
     assert read_curves(run)["accuracy"]["grpo"][0] == [1, 2, 3]
     with (run / "metrics.jsonl").open("a") as file:
-        file.write("\n")
-    with pytest.raises(ValueError, match=r"metrics.jsonl:7: not a row of metrics"):
+        file.write('rithm": "x"}\n{"loss": 1}\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl:8: not a row of metrics, which has a step"):
         read_curves(run)
 
 
@@ -47,9 +54,10 @@ def test_the_line_is_a_centred_mean_over_a_tenth(steps):
 
 
 def test_drawing(metrics):
-    figure = draw_curves(read_curves(metrics(50), ["accuracy", "odd"]), {"grpo": "GRPO"}, "a run")
-    accuracy, odd = figure.axes
-    assert (accuracy.get_title("left"), odd.get_title("left")) == ("Accuracy of the training rollouts", "odd")
+    figure = draw_curves(read_curves(metrics(50)), {"grpo": "GRPO"}, "a run")
+    accuracy, kl = figure.axes
+    titles = accuracy.get_title("left"), kl.get_title("left")
+    assert titles == ("Accuracy of the training rollouts", "KL from the reference, nats")
     raw, mean = accuracy.lines[:2]
     np.testing.assert_allclose(raw.get_ydata(), [step % 7 / 50 for step in range(1, 51)])
     np.testing.assert_allclose(mean.get_ydata(), running_mean(raw.get_ydata()))

@@ -1,4 +1,4 @@
-"""The heat map shows every token on its ground and fills its width; key tokens stand where their table says."""
+"""The heat map shows every token on its ground and fills its width."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 from ktae.pictures.style import BLAME, CREDIT, MONO
-from ktae.pictures.tokens import TokenRow, draw_heatmap, draw_key_tokens
+from ktae.pictures.tokens import TokenRow, draw_heatmap
 
 HOSTILE = "$x^2$ \\frac{1 \x1b[2J \N{RIGHT-TO-LEFT OVERRIDE} \N{CJK UNIFIED IDEOGRAPH-6570} <b>&amp; \t\n\n" + "a" * 300
 ROWS = [
@@ -44,17 +44,18 @@ def test_every_token_stands_on_its_ground():
     assert max(ground.get_x() + ground.get_width() for ground in grounds) <= figure.axes[0].get_xlim()[1]
 
 
-@pytest.mark.parametrize("rows", [ROWS, ROWS[:3], ROWS[:2], ROWS[:1]])
-@pytest.mark.parametrize("words", [1, 12, 60])
-def test_the_width_is_used(rows, words):
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:3], ROWS[:2], ROWS[2:3]])
+@pytest.mark.parametrize("words", [12, 60])
+def test_the_width_is_used_and_correct_rollouts_are_on_the_left(rows, words):
     rows = [TokenRow([" word"] * words, [1.0] * words, row.correct, row.advantage) for row in rows]
     figure = draw_heatmap(rows, shown=8, lines=8)
-    headings, tokens, _ = parts(figure)
+    _, tokens, _ = parts(figure)
     width = figure.axes[0].get_xlim()[1]
-    used = max([x + len(text) for x, text in tokens] + [width / 2 + max(map(len, headings))] * (len(rows) > 1))
-    assert 0.75 * width <= used or len(rows) == words == 1
-    if len(rows) > 1:
-        assert max(x for x, _ in tokens) >= width / 2
+    assert 0.75 * width <= max(x + len(text) for x, text in tokens)
+    places = {text.get_text().split(",")[0]: text.get_position()[0] for text in figure.axes[0].texts[: len(tokens)]}
+    others = [places[outcome] for outcome in ("incorrect", "unscored") if outcome in places]
+    assert places.get("correct", 0) == 0
+    assert all(x >= width / 2 for x in others) or "correct" not in places
 
 
 def test_the_legend_is_short_and_does_not_overlap():
@@ -70,17 +71,3 @@ def test_the_legend_is_short_and_does_not_overlap():
 def test_what_is_left_out_is_said():
     headings, _, _ = parts(draw_heatmap(ROWS, shown=2, lines=1))
     assert headings == ["correct, advantage +0.87, 1 more token", "incorrect, advantage \N{MINUS SIGN}0.87"]
-
-
-def test_key_tokens():
-    def row(text, value, a, b):
-        return {"text": text, "unit": 7, "value": value, "a": a, "b": b, "c": 4 - a, "d": 2 - b}
-
-    rows = [row(" 42", 1.0, 4, 0), row("$\n", -0.5, 1, 2), row("", -1.0, 0, 1), row("none", 0.0, 4, 2)]
-    (axis,) = draw_key_tokens(rows, top=3).axes
-    labels = [label.get_text() for label in axis.get_yticklabels()]
-    assert labels == ["\N{OPEN BOX}42  4/4 0/2", "$\\n  1/4 2/2", "7  0/4 1/2"]
-    assert [patch.get_width() for patch in axis.patches] == [1.0, -0.5, -1.0]
-    assert [patch.get_facecolor()[:3] for patch in axis.patches] == [to_rgb(c) for c in (CREDIT, BLAME, BLAME)]
-    with pytest.raises(ValueError, match="no key tokens: all values are 0"):
-        draw_key_tokens(rows[3:], top=3)

@@ -10,7 +10,7 @@ from ktae.cli import main
 pytest.importorskip("matplotlib")
 
 
-@pytest.mark.parametrize("kind", ["heatmap", "keytokens", "curves"])
+@pytest.mark.parametrize("kind", ["heatmap", "curves"])
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_files(tmp_path, monkeypatch, kind, suffix):
     monkeypatch.chdir(tmp_path)

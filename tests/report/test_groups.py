@@ -1,4 +1,4 @@
-"""One group of saved rollouts: found by label, number or prefix; its question; what its size lets p-values say."""
+"""One group of saved rollouts: found by label or number; its prompt; what its size lets p-values say."""
 
 from itertools import product
 
@@ -10,24 +10,24 @@ from ktae.cli import build_parser
 from ktae.config import KTAEConfig
 from ktae.files.columns import columns_of, parse_row
 from ktae.files.tokens import Words
-from ktae.report.groups import group_of, last_turn, load_group, remarks
+from ktae.report.groups import apart, group_of, load_group, remarks
 
-LABELS = ["2b2e3f9639f6fa28", "2", "2b9e", "de563650cee0d9af"]
-
-
-def load(folder, wanted):
-    save(folder / "r.jsonl", [row(label, "x", reward) for label in LABELS for reward in (0, 1)])
-    arguments = ["explain", str(folder / "r.jsonl"), "--tokenizer", "words", "--group", wanted]
-    return load_group(build_parser("explain").parse_args(arguments), permutations=0).rollouts
+LABELS = ["2b2e3f9639f6fa28", "2", "de563650cee0d9af"]
 
 
-def test_a_group_by_label_number_or_prefix(tmp_path):
-    # "2" is the label, not the second group nor what begins so.
-    for wanted, place in {"2b9e": 2, "1": 0, "2": 1, "3": 2, "de": 3, "2b2": 0}.items():
-        assert [rollout.group for rollout in load(tmp_path, wanted)] == [LABELS[place]] * 2
-    for wanted, message in {"2b": "got '2b', and 2 labels begin so: 2b2e", "5": "got '5'$"}.items():
-        with pytest.raises(ValueError, match=message):
-            load(tmp_path, wanted)
+def test_a_group_by_label_or_number(tmp_path):
+    save(tmp_path / "r.jsonl", [row(label, "x", reward) for label in LABELS for reward in (0, 1)])
+
+    def load(wanted):
+        arguments = ["explain", str(tmp_path / "r.jsonl"), "--tokenizer", "words", "--group", wanted]
+        return load_group(build_parser("explain").parse_args(arguments), permutations=0).rollouts
+
+    # "2" is the label, not the second group.
+    for wanted, place in {LABELS[0]: 0, "1": 0, "2": 1, "3": 2}.items():
+        assert [rollout.group for rollout in load(wanted)] == [LABELS[place]] * 2
+    for wanted in ("2b", "0", "4"):
+        with pytest.raises(ValueError, match=f"--group must be the label of a group .* got '{wanted}'$"):
+            load(wanted)
 
 
 def test_a_token_reads_as_the_policy_wrote_it():
@@ -39,44 +39,30 @@ def test_a_token_reads_as_the_policy_wrote_it():
     assert sorted(group.table.text) == ["\nso", " 7", "+", "3", "4"]
 
 
-SYSTEM = "You are a helpful assistant.\nReason step by step."
-TURNS = [("system", SYSTEM), ("user", "Hi"), ("assistant", "Hello"), ("user", "What is\n6 * 7?")]
-
-
-def rendered(form, last):
-    return "".join(form.format(role=role, content=content) for role, content in TURNS) + last
-
-
 @pytest.mark.parametrize(
-    "prompt",
+    ("prompts", "expected"),
     [
-        [{"role": role, "content": content} for role, content in TURNS],
-        rendered("<|im_start|>{role}\n{content}<|im_end|>\n", "<|im_start|>assistant\n"),
-        rendered("{role}\n{content}\n", "assistant\n"),
-        rendered("<|start_header_id|>{role}<|end_header_id|>\n\n{content}<|eot_id|>", ""),
-        rendered("<start_of_turn>{role}\n{content}<end_of_turn>\n", "<start_of_turn>model\n"),
-        f"<s>[INST] {SYSTEM}\nHi [/INST] Hello</s>[INST] What is\n6 * 7? [/INST]",
-        "<\uff5cbegin\uff5c>" + SYSTEM + "<\uff5cUser\uff5c>What is\n6 * 7?<\uff5cAssistant\uff5c>",
-        "What is\n6 * 7?",
+        (["6 * 7?", "6 + 7?"], ["6 * 7?", "6 + 7?"]),
+        (["Be brief.\n\n6 * 7?", "Be brief.\n\n6 + 7?\nNow."], ["6 * 7?", "6 + 7?\nNow."]),
+        (["<|im_start|>user\n6?<|im_end|>", "<|im_start|>user\n7?<|im_end|>"], ["6?<|im_end|>", "7?<|im_end|>"]),
+        (["one\nprompt"] * 2, ["one\nprompt"] * 2),
+        (["Hi", "Hi\nthere"], ["Hi", "there"]),
+        ([""], [""]),
     ],
 )
-def test_the_last_turn_of_the_user(prompt):
-    data = {"prompt": prompt, "completion": "42", "reward": 1}
-    assert last_turn(parse_row(data, columns_of(data), 1)) == "What is\n6 * 7?"
+def test_prompts_are_listed_without_what_all_begin_with(prompts, expected):
+    assert apart(prompts) == expected
 
 
 @pytest.mark.parametrize(("n_T", "n_F"), [(1, 1), (1, 3), (2, 2), (3, 1), (4, 4), (2, 6)])
-def test_the_least_p_and_a_p_of_1_beside_an_extreme_value(n_T, n_F):
+def test_the_least_p(n_T, n_F):
     rewards = [1] * n_T + [0] * n_F
     rows = [row(1, f"yes {k}" if reward else f"no {k}", reward) for k, reward in enumerate(rewards)]
     rollouts = [parse_row(row, columns_of(row), 1) for row in rows]
-    group = group_of(rollouts, KTAEConfig(), Words(), permutations=100)
     tables = [[[a, b], [n_T - a, n_F - b]] for a, b in product(range(n_T + 1), range(n_F + 1))]
     least = min(fisher_exact(table).pvalue for table in tables)
-    first, *others = remarks(group, 1.0)
-    assert f"no Fisher p can be below {least:.3g}." in first
-    lone = sum(abs(row["value"]) > 0.99 and row["fisher_p"] == 1 for row in group.table.rows())
-    assert [f"({lone} tokens here)" in remark for remark in others] == [True] * (lone > 0)
+    (said,) = remarks(group_of(rollouts, KTAEConfig(), Words(), permutations=100))
+    assert f"no Fisher p can be below {least:.3g}." in said
 
 
 @pytest.mark.parametrize(
@@ -90,5 +76,5 @@ def test_the_least_p_and_a_p_of_1_beside_an_extreme_value(n_T, n_F):
 def test_a_group_with_nothing_to_compare(rewards, said):
     rows = [row(1, f"so {k}", reward) for k, reward in enumerate(rewards)]
     group = group_of([parse_row(row, columns_of(rows[0]), 1) for row in rows], KTAEConfig(), Words(), permutations=9)
-    assert [remark.partition(",")[0] for remark in remarks(group, 1.0)] == said
+    assert [remark.partition(",")[0] for remark in remarks(group)] == said
     assert not any(scored.value_T.any() for scored in group.scores)

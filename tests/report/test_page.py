@@ -1,4 +1,4 @@
-"""The report's file: what is embedded and how, and which groups are kept when not all fit."""
+"""The report's file: what is embedded and how."""
 
 import base64
 import gzip
@@ -40,36 +40,29 @@ def test_embedded_data_is_inert_and_comes_back(value):
     assert json.loads(text) == value
 
 
-def test_a_page_that_would_be_too_large_holds_a_sample_and_says_so(tmp_path, monkeypatch):
-    path = save(tmp_path / "rollouts.jsonl", rows_of(60))
-    whole, part = tmp_path / "whole.html", tmp_path / "part.html"
-    shown, groups = report(path, *WORDS, out=whole)
-    assert len(groups) == len(shown["prompts"]) == 60
+def test_the_same_rollouts_make_the_same_page(tmp_path, monkeypatch, capsys):
+    path = save(tmp_path / "rollouts.jsonl", rows_of(6))
+    first, second = tmp_path / "first.html", tmp_path / "second.html"
+    shown, groups = report(path, *WORDS, out=first)
+    assert len(groups) == len(shown["prompts"]) == 6
     assert shown["notes"] == ["The tokens here are words and punctuation marks, not those of a model."]
-    report(path, *WORDS, out=part)
-    assert part.read_bytes() == whole.read_bytes()
-
-    limit = whole.stat().st_size - 10_000
-    monkeypatch.setattr("ktae.report.page.LIMIT", limit)
-    shown, groups = report(path, *WORDS, out=part)
-    assert part.stat().st_size <= limit
-    assert len(groups) == len(shown["prompts"]) == 30
-    assert shown["notes"][1].startswith("30 of 60 prompts are shown, spread evenly")
-    assert dict(shown["summary"]).items() >= {"prompts": "60", "rollouts": "240"}.items()
-
-    monkeypatch.setattr("ktae.report.page.LIMIT", 50_000)
-    assert main(["report", str(path), *WORDS, "--out", str(tmp_path / "none.html")]) == 2
-    assert not (tmp_path / "none.html").exists()
+    assert dict(shown["summary"]).items() >= {"prompts": "6", "rollouts": "24"}.items()
+    assert "may be slow" not in capsys.readouterr().out
+    monkeypatch.setattr("ktae.report.page._LARGE", 50_000)
+    report(path, *WORDS, out=second)
+    assert first.read_bytes() == second.read_bytes()
+    assert "A browser may be slow with a page of this size" in capsys.readouterr().out
 
 
-def test_the_title_stands_once_and_a_chat_is_listed_by_its_last_turn(tmp_path, monkeypatch):
+def test_the_title_stands_once_and_prompts_are_listed_without_what_all_begin_with(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "6 * 7?"}]
-    save(tmp_path / "r.jsonl", [{**row, "prompt": chat} for row in rows_of(1)])
+    system = {"role": "system", "content": "Be brief."}
+    chats = {f"g{g}": [system, {"role": "user", "content": f"6 * {g}?"}] for g in range(2)}
+    save(tmp_path / "r.jsonl", [{**row, "prompt": chats[row["group"]]} for row in rows_of(2)])
     for path, source in (("r.jsonl", ""), (tmp_path / "r.jsonl", str(tmp_path))):
-        shown, (group,) = report(path, *WORDS, out=tmp_path / "a.html")
+        shown, (_, group) = report(path, *WORDS, out=tmp_path / "a.html")
         assert (shown["title"], shown["source"]) == ("r.jsonl", source)
-        assert (shown["prompts"][0]["prompt"], group["prompt"]) == ("6 * 7?", "Be brief.\n6 * 7?")
+        assert (shown["prompts"][1]["prompt"], group["prompt"]) == ("6 * 1?", "Be brief.\n6 * 1?")
 
 
 def test_saved_rollout_advantages_are_shown_and_otherwise_grpos(tmp_path):

@@ -34,7 +34,7 @@ def explained(rollouts, capsys):
 
 
 def test_piped_output_is_plain(rollouts):
-    command = [sys.executable, "-m", "ktae.cli", "explain", str(rollouts), *SUM]
+    command = [sys.executable, "-m", "ktae.cli", "explain", str(rollouts), *SUM, "--top", "3"]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "\x1b" not in out
     assert "row 1: correct, reward 1, rollout advantage +0.58\nit is 42\n" in out
@@ -42,6 +42,8 @@ def test_piped_output_is_plain(rollouts):
     cells = next(line.split() for line in out.splitlines() if line.startswith("' 42'"))
     assert cells[2:7] == ["+1.000", "2/2", "0/1", "2", "0.333"]
     assert "0 of 4 different tokens have an adjusted p of at most 0.05." in out
+    assert "1 more; --top 0 shows all" in out
+    assert len([line for line in out.splitlines() if line.startswith("'")]) == 3
 
 
 def test_groups_are_listed(explained):
@@ -75,12 +77,6 @@ def test_on_a_terminal_tokens_are_coloured(rollouts, monkeypatch):
         channels = ";".join(str(part) for part in bytes.fromhex(color[1:]))
         assert f"\x1b[1;38;2;{channels}m{token}".encode() in out
     assert b"it is\x1b" in out
-
-
-def test_top(explained):
-    out = explained("--group", "sum", "--top", "2")
-    assert "2 more; --top 0 shows all" in out
-    assert len([line for line in out.splitlines() if line.startswith("'")]) == 2
 
 
 def test_a_group_that_is_all_correct_has_a_sentence_in_place_of_a_table(rollouts, capsys):

@@ -13,7 +13,7 @@ from ktae.bench.labelled import LabelledRollouts
 from ktae.chain.labels import Label
 from ktae.config import KTAEConfig
 from ktae.estimators import ESTIMATORS as PUBLISHED
-from ktae.estimators import Estimator, Rollouts, load_estimator
+from ktae.estimators import NEEDS, Estimator, Rollouts, load_estimator
 from ktae.estimators.back_off import back_off
 from ktae.estimators.key_tokens import key_tokens
 from ktae.seeds import derived_seed
@@ -36,12 +36,6 @@ def position(rollouts: Rollouts) -> Tensor:
     return place_BT / (counted_BT.sum(dim=1, keepdim=True) - 1).clamp(min=1) * counted_BT
 
 
-def ktae_calculation(rollouts: Rollouts) -> Tensor:
-    """Tokens compared among the rollouts that calculated the same before them (`ktae.states`); scale 8."""
-    states_BT = _labelled("ktae_calculation", rollouts).calculations
-    return key_tokens(replace(KTAEConfig.recommended(), context=0))(replace(rollouts, states=states_BT))
-
-
 def own_outcome(rollouts: Rollouts) -> Tensor:
     """1 in correct rollouts and -1 in incorrect ones: no token information at all."""
     return torch.where(rollouts.correct_B, 1.0, -1.0)[:, None] * rollouts.counted_BT
@@ -52,6 +46,15 @@ def oracle(rollouts: Rollouts) -> Tensor:
     labels = _labelled("oracle", rollouts).labels
     value_BT = (labels == Label.RIGHT).float() - (labels == Label.SLIP).float()
     return value_BT * (rollouts.counted_BT & rollouts.mixed_B[:, None])
+
+
+def in_calculations(estimator: Estimator) -> Estimator:
+    """The estimator with what was calculated before a token as its state (`ktae.states`)."""
+
+    def in_calculations(rollouts: Rollouts) -> Tensor:
+        return estimator(replace(rollouts, states=_labelled(estimator.__name__, rollouts).calculations))
+
+    return in_calculations
 
 
 def _labelled(name: str, rollouts: Rollouts) -> LabelledRollouts:
@@ -65,11 +68,11 @@ REFERENCE = "surprise"  # the others are compared with it: who is below knows no
 CONTROLS = (REFERENCE, "own_outcome")  # in every table
 ESTIMATORS: dict[str, Estimator] = {
     **{name: load_estimator(name) for name in PUBLISHED},
+    **{name: in_calculations(load_estimator(name)) for name in PUBLISHED if NEEDS.get(name) == "states"},
     "ktae_no_tf": key_tokens(NO_TERM_FREQUENCY),
     "ngrams_3": key_tokens(replace(NO_TERM_FREQUENCY, ngram=3)),
     **{f"context_{length}": key_tokens(replace(NO_TERM_FREQUENCY, context=length)) for length in (1, 3, 4)},
     "back_off_8": partial(back_off, orders=8),
-    "ktae_calculation": ktae_calculation,
     "own_outcome": own_outcome,
     "position": position,
     "random": random,

@@ -49,8 +49,7 @@ def run(
     rows: list[dict[str, Any]] = [{"about": about}]
     for source in sources:
         if source == FIDELITY:
-            given = {name: function for name, function in chosen.items() if NEEDS.get(name) != "states"}
-            found = fidelity(given, max(groups // 4, 2), drawn)
+            found = fidelity(chosen, max(groups // 4, 2), drawn)
         else:
             rollouts = SOURCES[source](groups, group_size, drawn)
             rows.append({"source": source, "rollouts": describe(rollouts)})
@@ -67,7 +66,7 @@ def judge(
     reference = metrics.group_sums(rollouts, token_values(ESTIMATORS[REFERENCE], rollouts))
     found = {}
     for name, estimator in estimators.items():
-        if name not in NEEDS or getattr(rollouts, NEEDS[name]) is not None:
+        if NEEDS.get(name) != "entropies" or rollouts.entropies is not None:
             sums = metrics.group_sums(rollouts, token_values(estimator, rollouts))
             found[name] = {m: metrics.estimate(sums[m], reference[m], seed) for m in metrics.METRICS}
     return found

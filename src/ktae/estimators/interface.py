@@ -125,6 +125,7 @@ Estimator = Callable[[Rollouts], Tensor]
 ESTIMATORS: dict[str, str] = {
     "ktae": "ktae.estimators.key_tokens:ktae",
     "ktae_context": "ktae.estimators.key_tokens:ktae_context",
+    "ktae_calculation": "ktae.estimators.key_tokens:ktae_calculation",
     "back_off": "ktae.estimators.back_off:back_off",
     "prefix_tree": "ktae.estimators.prefix_tree:prefix_tree",
     "prefix_set": "ktae.estimators.prefix_set:prefix_set",
@@ -136,7 +137,12 @@ ESTIMATORS: dict[str, str] = {
     "surprise": "ktae.estimators.surprise:surprise",
 }
 # What those need besides token ids, mask, rewards and groups: fields of `Rollouts`.
-NEEDS: dict[str, str] = {"entropy_weighting": "entropies", "high_entropy": "entropies", "turn_groups": "states"}
+NEEDS: dict[str, str] = {
+    "ktae_calculation": "states",
+    "entropy_weighting": "entropies",
+    "high_entropy": "entropies",
+    "turn_groups": "states",
+}
 
 
 def load_estimator(name: str) -> Estimator:

@@ -26,6 +26,15 @@ def ktae_context(rollouts: Rollouts) -> Tensor:
     return key_tokens(KTAEConfig.recommended())(rollouts)
 
 
+def ktae_calculation(rollouts: Rollouts) -> Tensor:
+    """Tokens compared in the rollouts' states, `KTAEConfig.recommended(context=0)`: (N, T) values in [-8, 8].
+
+    Needs states, made for those of `ktae.states.calculation`: what was calculated before the token, words left out.
+    """
+    rollouts.require("states")
+    return key_tokens(KTAEConfig.recommended(context=0))(rollouts)
+
+
 def key_tokens(config: KTAEConfig) -> Estimator:
     """The key-token values of any settings, within the rollouts' states if there are any; `correct_above` is theirs."""
 

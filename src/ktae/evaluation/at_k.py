@@ -18,15 +18,8 @@ def pass_at_k(correct_PS: np.ndarray, k: int) -> np.ndarray:
 
     Unbiased: k of the n samples, drawn without replacement (Chen et al. 2021, arXiv:2107.03374, equation 1).
 
-    Args:
-        correct_PS: (P, S) of 0 and 1.
-        k: from 1 to S.
-
-    Returns:
-        (P,) chances; their mean is pass@k.
-
-    Raises:
-        ValueError: the array is empty or holds other values, or k is out of range.
+    Takes (P, S) of 0 and 1, and k from 1 to S; returns (P,) chances, whose mean is pass@k. Raises a ValueError if the
+    array is empty or holds other values, or k is out of range.
 
     >>> pass_at_k(np.array([[1, 0, 0, 0], [0, 0, 0, 0]]), 2)
     array([0.5, 0. ])
@@ -44,13 +37,9 @@ def majority_at_k(answer_PS: np.ndarray, correct_PS: np.ndarray, k: int) -> np.n
     The exact expectation over all k of the n samples, drawn without replacement. Of equally frequent answers one is
     taken at random. Samples without one do not vote; without any vote the problem counts as not solved.
 
-    Args:
-        answer_PS: (P, S) integers; samples of a problem with the same number gave the same answer, -1 gave none.
-        correct_PS: (P, S) of 0 and 1. If the verdicts on one answer differ (a comparison timed out, say), it counts
-            with the share that is correct.
-        k: from 1 to S.
-
-    Returns, raises: as `pass_at_k`; also a ValueError if the shapes differ.
+    Of (P, S) integers, samples of a problem with the same number gave the same answer, -1 gave none. If the verdicts on
+    one answer differ (a comparison timed out, say), it counts with the share that is correct. Otherwise as `pass_at_k`;
+    a ValueError also if the shapes differ.
 
     >>> majority_at_k(np.array([[7, 7, 3], [7, 3, -1]]), np.array([[1, 1, 0], [1, 0, 0]]), 3)
     array([1. , 0.5])

@@ -1,6 +1,6 @@
 """Results of an evaluation from its graded samples: results.json, summary.md and the table on the screen.
 
-A row is one sample: {"task", "id", "sample", "status", "extracted", "formatted", "length", "truncated", "answers"}
+A row is one sample: {"task", "id", "sample", "status", "extracted", "length", "truncated", "answers"}
 and, if it came with a verdict, "stored": true or false.
 """
 
@@ -23,12 +23,12 @@ from ktae.grading.rules.numerals import parse_number
 
 Row = dict[str, Any]
 Problems = dict[str, list[Row]]  # of a task: the samples of each problem by its id
-Table = tuple[str, list[str], list[list[str]]]  # title, header, lines; the first column is text, the others numbers
 
 VERDICTS = ("correct", "incorrect", "no_answer", "timeout", "error")
 UNDECIDED = ("timeout", "error")
 MACRO = "average"  # what the average over the tasks is called
-_FIELDS = ("task", "id", "sample", "status", "extracted", "formatted", "length", "truncated", "answers")
+INTERVALS = "The intervals cover the choice of problems and the draws of samples, not the training."
+_FIELDS = ("task", "id", "sample", "status", "extracted", "length", "truncated", "answers")
 # What figures can depend on.
 _LIBRARIES = ("ktae", "torch", "transformers", "vllm", "math-verify", "latex2sympy2_extended", "sympy", "numpy")
 _MOST_VOTES = 64  # maj@k is computed up to this k: beyond, it takes long, and nobody asks for it
@@ -37,10 +37,8 @@ _MOST_VOTES = 64  # maj@k is computed up to this k: beyond, it takes long, and n
 def by_task(rows: Sequence[Row]) -> dict[str, Problems]:
     """The rows by task and problem, in the order in which these first appear; samples by their number.
 
-    Raises:
-        ValueError: there are no rows, a row lacks a field or has an unknown verdict, a sample comes twice, the problems
-            of a task have different numbers of samples, or the samples of a problem different accepted answers. The
-            message names the task and the problem.
+    Raises a ValueError if there are no rows, a row lacks a field or has an unknown verdict, a sample comes twice, the
+    problems of a task have different numbers of samples, or the samples of a problem different accepted answers.
     """
     if not rows:
         raise ValueError("there are no samples to count")
@@ -55,16 +53,13 @@ def by_task(rows: Sequence[Row]) -> dict[str, Problems]:
         first, expected = next((id, len(samples)) for id, samples in problems.items())
         for id, samples in problems.items():
             samples.sort(key=lambda row: row["sample"])
-            numbers = [row["sample"] for row in samples]
+            numbers, where = [row["sample"] for row in samples], f"{task}, problem {id!r}"
             if len(set(numbers)) < len(numbers):
-                raise ValueError(f"{task}, problem {id!r}: two samples have one number, {numbers}")
+                raise ValueError(f"{where}: two samples have one number, {numbers}")
             if len(samples) != expected:
-                raise ValueError(
-                    f"{task}: all problems must have the same number of samples, but {first!r} has {expected} "
-                    f"and {id!r} has {len(samples)}"
-                )
+                raise ValueError(f"{where}: it has {len(samples)} samples, and {first!r} has {expected}")
             if any(row["answers"] != samples[0]["answers"] for row in samples):
-                raise ValueError(f"{task}, problem {id!r}: its samples have different accepted answers")
+                raise ValueError(f"{where}: its samples have different accepted answers")
     return tasks
 
 
@@ -74,9 +69,9 @@ def correct(problems: Problems) -> np.ndarray:
 
 
 def lengths(problems: Problems) -> np.ndarray | None:
-    """(problems, samples) lengths in tokens, None if any is unknown."""
+    """(problems,) mean lengths in tokens, None if any is unknown."""
     length_PS = [[row["length"] for row in samples] for samples in problems.values()]
-    return None if any(None in row for row in length_PS) else np.array(length_PS, dtype=float)
+    return None if any(None in row for row in length_PS) else np.mean(length_PS, axis=1)
 
 
 def differs(row: Row) -> bool:
@@ -104,20 +99,14 @@ def answer_key(extracted: str) -> Any:
 
 
 def summarize(rows: Sequence[Row]) -> dict[str, Any]:
-    """Counts the samples.
+    """What results.json holds of the samples; raises the errors of `by_task`.
 
-    Returns:
-        `tasks`: for each task `problems`, `samples_per_problem`; `accuracy` (over all samples, avg@n) with `low` and
-        `high`, its 95 % interval; `pass_at_k` and `maj_at_k` with `value`, `low`, `high` for the powers of two up to
-        the number of samples, maj up to 64; `length` in tokens, None if unknown: `mean`, `low`, `high`, `median`,
-        `max`, `mean_correct`, `mean_incorrect` (None where there is no such sample, or no interval with one problem);
-        `formatted` and `truncated` (None if unknown), shares of completions; `verdicts`, the number of each; for
-        samples that came with a verdict `compared`, `disagreements` and `agreement`, the share of like verdicts.
-        `macro`: `accuracy`, `low`, `high` of the plain average over `tasks` tasks, None if there is one only.
-        `notes`: sentences.
-
-    Raises:
-        ValueError: see `by_task`.
+    `tasks` has for each task `problems`, `samples_per_problem`; `accuracy` over all samples, avg@n, with `low` and
+    `high`, its 95 % interval; `pass_at_k` and `maj_at_k` with `value`, `low`, `high` for the powers of two up to the
+    number of samples, maj up to 64; the mean `length` in tokens, None if unknown; `truncated`, the share of completions
+    that were cut off, None if unknown; `verdicts`, the number of each; and for samples that came with a verdict
+    `compared` and `disagreements`, their numbers, and `agreement`. `macro` is the plain average over `tasks` tasks,
+    None if there is one only; `notes` are sentences.
     """
     tasks = by_task(rows)
     summaries = {task: _summary(problems) for task, problems in tasks.items()}
@@ -125,7 +114,7 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     if len(tasks) > 1:
         found = average([Estimate(task["accuracy"], task["low"], task["high"]) for task in summaries.values()])
         macro = {"tasks": len(tasks), "accuracy": found.value, "low": found.low, "high": found.high}
-    notes = ["The intervals cover the choice of problems and the draws of samples, not the training of the model."]
+    notes = [INTERVALS]
     if counts := [f"{count} of {task}" for task, problems in tasks.items() if (count := undecided(problems))]:
         notes.append(f"Answers that could not be judged count as wrong: {', '.join(counts)}.")
     return {"tasks": summaries, "macro": macro, "notes": notes}
@@ -133,13 +122,17 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _summary(problems: Problems) -> dict[str, Any]:
     rows = [row for samples in problems.values() for row in samples]
-    correct_PS, length_PS = correct(problems), lengths(problems)
+    correct_PS, length_P = correct(problems), lengths(problems)
     numbers: dict[Any, int] = {None: -1}
     answers = (None if row["extracted"] is None else answer_key(row["extracted"]) for row in rows)
     answer_PS = np.array([numbers.setdefault(answer, len(numbers)) for answer in answers]).reshape(correct_PS.shape)
     accuracy = share_interval(correct_PS.mean(axis=1))
     powers = [2**i for i in range(correct_PS.shape[1].bit_length())]
     majority = {k: majority_at_k(answer_PS, correct_PS, k) for k in powers if k <= _MOST_VOTES}
+    length = None
+    if length_P is not None:
+        interval = mean_interval(length_P) if len(length_P) > 1 else None
+        length = {"mean": length_P.mean(), "low": interval and interval.low, "high": interval and interval.high}
     counts = Counter(row["status"] for row in rows)
     stored = [row for row in rows if row.get("stored") is not None]
     differing = sum(differs(row) for row in stored)
@@ -152,8 +145,7 @@ def _summary(problems: Problems) -> dict[str, Any]:
         "high": accuracy.high,
         "pass_at_k": {str(k): asdict(share_interval(pass_at_k(correct_PS, k))) for k in powers},
         "maj_at_k": {str(k): asdict(share_interval(chance_P)) for k, chance_P in majority.items()},
-        "length": None if length_PS is None else _length(length_PS, correct_PS == 1),
-        "formatted": float(np.mean([row["formatted"] for row in rows])),
+        "length": length,
         "truncated": None if None in truncated else float(np.mean(truncated)),
         "verdicts": {verdict: counts[verdict] for verdict in VERDICTS},
         "compared": len(stored),
@@ -162,44 +154,24 @@ def _summary(problems: Problems) -> dict[str, Any]:
     }
 
 
-def _length(length_PS: np.ndarray, correct_PS: np.ndarray) -> dict[str, Any]:
-    mean = mean_interval(length_PS.mean(axis=1)) if len(length_PS) > 1 else None
-    return {
-        "mean": float(length_PS.mean()),
-        "low": mean and mean.low,
-        "high": mean and mean.high,
-        "median": float(np.median(length_PS)),
-        "max": int(length_PS.max()),
-        "mean_correct": float(length_PS[correct_PS].mean()) if correct_PS.any() else None,
-        "mean_incorrect": float(length_PS[~correct_PS].mean()) if not correct_PS.all() else None,
-    }
-
-
 def write_results(folder: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> dict[str, Any]:
     """Writes results.json and summary.md, prints the table, and returns what results.json holds.
 
-    Args:
-        folder: where to; made if it does not exist.
-        rows: graded samples.
-        about: what was evaluated and how; versions of the libraries that figures depend on are added to it. If it has
-            `known_defects` (problems of a task that are known to be wrong, by task), a note says so.
-
-    Raises:
-        ValueError: see `by_task`.
+    `about` says what was evaluated and how; versions of the libraries that figures depend on are added to it. Raises
+    the errors of `by_task`.
     """
     versions = {d.name: d.version for d in importlib.metadata.distributions() if d.name in _LIBRARIES}
     results = {"about": {**about, "versions": versions}, **summarize(rows)}
-    for task, number in about.get("known_defects", {}).items():
-        results["notes"].append(f"{task}: {number} problems of the whole task have a wrong accepted answer.")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=1, default=str, allow_nan=False) + "\n")
-    shown = [table(results), *results["notes"]]
-    (folder / "summary.md").write_text(as_markdown(about.get("model", "Results"), shown))
-    show(shown)
+    title = "Accuracy with its 95 % interval, mean length in tokens:"
+    shown = "\n\n".join([title, table(results), *results["notes"]]) + "\n"
+    (folder / "summary.md").write_text(f"# {about.get('model', 'Results')}\n\n{shown}")
+    print(shown)
     return results
 
 
-def table(results: Mapping[str, Any]) -> Table:
+def table(results: Mapping[str, Any]) -> str:
     """A line a task, and the average. Columns in which no task has anything to say are left out."""
     tasks = list(results["tasks"].values())
     columns = {
@@ -217,7 +189,17 @@ def table(results: Mapping[str, Any]) -> Table:
     if macro := results["macro"]:
         last = {"task": MACRO, "problems": f"{macro['tasks']} tasks", "accuracy, %": _accuracy(macro)}
         lines.append([last.get(name, "") for name in columns])
-    return "Accuracy with its 95 % interval, mean length in tokens", list(columns), lines
+    return markdown(list(columns), lines)
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, aligned for a terminal; the first column is text, the others are numbers."""
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    text = []
+    for first, *others in (header, rule, *lines):
+        text.append(" | ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]))
+    return "\n".join(f"| {line} |" for line in text)
 
 
 def times(problems: int, *samples: int) -> str:
@@ -236,36 +218,3 @@ def _at_k(tasks: Sequence[Mapping[str, Any]], name: str) -> tuple[str, list[str]
     is_same = len({k for k, _ in last}) == 1
     cells = [f"{100 * found['value']:.1f}{'' if is_same else f' (k={k})'}" if k != "1" else "" for k, found in last]
     return f"{name}@{last[0][0] if is_same else 'k'}", cells
-
-
-def as_markdown(heading: str, blocks: Sequence[str | Table]) -> str:
-    """Paragraphs and tables below a heading."""
-    shown = [f"# {heading}"]
-    for block in blocks:
-        if isinstance(block, str):
-            shown.append(block)
-        else:
-            title, header, lines = block
-            rows = (header, ["---"] + ["---:"] * (len(header) - 1), *lines)
-            shown += [f"{title}:", "\n".join(f"| {' | '.join(row)} |" for row in rows)]
-    return "\n\n".join(shown) + "\n"
-
-
-def show(blocks: Sequence[str | Table]) -> None:
-    """The same on the terminal. Tables are narrow, as 80 columns are common in logs; the average is set apart."""
-    from rich import box, console, table
-
-    screen = console.Console()
-    for block in blocks:
-        if isinstance(block, str):
-            screen.print(block, highlight=False, markup=False)
-            continue
-        title, header, lines = block
-        shown = table.Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-        for i, name in enumerate(header):
-            shown.add_column(name, justify="right" if i else "left", no_wrap=i < 3)
-        for line in lines:
-            if line[0] == MACRO:
-                shown.add_section()
-            shown.add_row(*line)
-        screen.print(shown)

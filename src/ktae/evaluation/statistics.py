@@ -34,14 +34,8 @@ def share_interval(share_P: np.ndarray) -> Estimate:
     problems. For q and v alone, two imaginary problems are added, one never solved and one always: they keep n at P
     when all problems have the same outcome. The price is an interval that is too wide if all problems are equally hard.
 
-    Args:
-        share_P: (P,) values in [0, 1], such as the share of a problem's samples that are correct.
-
-    Returns:
-        The mean and its interval, within [0, 1] and never without width.
-
-    Raises:
-        ValueError: there are no problems, or a value is outside [0, 1].
+    Takes (P,) values, such as the share of a problem's samples that are correct. The interval is within [0, 1] and
+    never without width. Raises a ValueError if there are no problems, or a value is outside [0, 1].
 
     >>> share_interval(np.array([1, 1, 0, 1]))
     Estimate(value=0.75, low=0.300..., high=0.954...)
@@ -63,8 +57,7 @@ def share_interval(share_P: np.ndarray) -> Estimate:
 def mean_interval(value_P: np.ndarray) -> Estimate:
     """The mean of any quantity over problems, such as a length in tokens: Student's interval.
 
-    Raises:
-        ValueError: there are fewer than two problems, which say nothing about the spread.
+    Raises a ValueError if there are fewer than two problems, which say nothing about the spread.
 
     >>> mean_interval(np.array([1.0, 2.0, 3.0]))
     Estimate(value=2.0, low=-0.48..., high=4.48...)
@@ -78,10 +71,10 @@ def mean_interval(value_P: np.ndarray) -> Estimate:
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
-    """The plain average over independent tasks.
+    """The plain average over independent tasks. Raises a ValueError if there are none.
 
     The interval squares and adds the distances to the tasks' own ends (method of variance estimates recovery; Zou and
-    Donner, Statistics in Medicine 27, 2008). Raises a ValueError if there are no estimates.
+    Donner, Statistics in Medicine 27, 2008).
 
     >>> average([Estimate(0.5, 0.25, 0.75), Estimate(0.75, 0.75, 0.75)])
     Estimate(value=0.625, low=0.5, high=0.75)
@@ -102,15 +95,8 @@ def paired_difference(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> Estima
     Price (Journal of Educational and Behavioral Statistics 37, 2012). It always has a width, but it knows nothing of
     kinds of problem too rare for the sample.
 
-    Args:
-        correct_PS: (P, S) of 0 and 1.
-        baseline_PS: (P, S') of 0 and 1, the same problems.
-
-    Returns:
-        The difference and its interval, within [-1, 1].
-
-    Raises:
-        ValueError: an array is empty or holds other values, or the numbers of problems differ.
+    Takes (P, S) and (P, S') of 0 and 1 for the same problems. Raises a ValueError if an array is empty or holds other
+    values, or the numbers of problems differ.
 
     >>> paired_difference(np.array([[1], [1], [0]]), np.array([[1], [0], [0]]))
     Estimate(value=0.333..., low=-0.455..., high=0.855...)
@@ -132,12 +118,11 @@ def paired_p_value(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> float:
     >>> paired_p_value(np.ones((5, 1)), np.zeros((5, 1))) == 2 / 2**5
     True
     """
-    if np.shape(correct_PS)[1:] != np.shape(baseline_PS)[1:]:
-        raise ValueError(
-            f"both must have the same number of samples, got {np.shape(correct_PS)} and {np.shape(baseline_PS)}"
-        )
+    shapes = np.shape(correct_PS), np.shape(baseline_PS)
+    if shapes[0][1:] != shapes[1][1:]:
+        raise ValueError(f"both must have the same number of samples, got {shapes[0]} and {shapes[1]}")
     # In samples: all sums are integers, and equal ones are equal.
-    difference_P = np.rint(_differences(correct_PS, baseline_PS) * np.shape(correct_PS)[1]).astype(int)
+    difference_P = np.rint(_differences(correct_PS, baseline_PS) * shapes[0][1]).astype(int)
     sizes = np.abs(difference_P[difference_P != 0])
     largest = int(sizes.sum())
     chance = np.zeros(largest + 1)  # of the total size of the problems with a positive sign
@@ -147,18 +132,6 @@ def paired_p_value(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> float:
         chance[:size] /= 2
     sums = 2 * np.arange(largest + 1) - largest
     return min(float(chance[np.abs(sums) >= abs(int(difference_P.sum()))].sum()), 1.0)
-
-
-def normal_p_value(difference: Estimate) -> float:
-    """Two-sided p-value that goes with an interval: below 0.05 where it leaves out zero.
-
-    >>> round(normal_p_value(Estimate(0.1, 0.0, 0.3)), 3)
-    0.05
-    """
-    if difference.value == 0:
-        return 1.0
-    towards_zero = difference.value - (difference.low if difference.value > 0 else difference.high)
-    return math.erfc(abs(Z95 * difference.value / towards_zero) / math.sqrt(2)) if towards_zero else 0.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

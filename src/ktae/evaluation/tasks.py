@@ -11,23 +11,13 @@ from ktae.files.rows import SUFFIXES, stem
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark.
-
-    Attributes:
-        source: where its problems are on the hub, and their columns.
-        size: problems it has; another number in a local copy is an error, since figures would not be comparable. None
-            for a file of the user's own.
-        split: of the hub's data set.
-        relative_tolerance: for tasks whose answers are measured or computed quantities: numbers agree that differ by
-            at most this share of the accepted one. None where answers are exact.
-        known_defects: problems whose accepted answer is wrong. They stay in, since figures of others have them, too.
-    """
+    """A benchmark."""
 
     source: Source
-    size: int | None = None
-    split: str = "test"
+    size: int | None = None  # its problems: figures over another number are not comparable; None for the user's own
+    split: str = "test"  # of the hub's data set
+    # For answers that are measured or computed: numbers agree that differ by at most this share of the accepted one.
     relative_tolerance: float | None = None
-    known_defects: int = 0
 
     @property
     def name(self) -> str:
@@ -43,8 +33,8 @@ TASKS = {
         Task(Source("aime25", "math-ai/aime25"), 30),
         Task(Source("amc23", "AI-MO/aimo-validation-amc"), 83, "train"),
         Task(Source("math500", "HuggingFaceH4/MATH-500", id="unique_id"), 500),
-        # Problems with several parts quote the solutions of the parts before; 30 accept the answer that is quoted last.
-        Task(Source("minerva", "math-ai/minervamath", None, _QUESTION), 272, "test", 0.01, known_defects=30),
+        # 30 accept the answer of the part before, which they quote. They stay in: figures of others have them, too.
+        Task(Source("minerva", "math-ai/minervamath", None, _QUESTION), 272, "test", 0.01),
         Task(Source("olympiadbench", *_OLYMPIAD, _QUESTION, ("final_answer",)), 675, "train"),
         Task(SOURCES["gsm8k"], 1319),
         Task(SOURCES["svamp"], 1000),
@@ -54,11 +44,7 @@ SUITES = {"paper": ["aime24", "math500", "amc23", "minerva", "olympiadbench"]}
 
 
 def resolve_tasks(names: list[str]) -> list[Task]:
-    """Tasks by name; suites become their tasks, and files tasks of the file's name.
-
-    Raises:
-        ValueError: there is no name, or one is unknown or comes twice.
-    """
+    """Tasks by name; suites become their tasks, and files tasks of the file's name. A wrong name is a ValueError."""
     if not names:
         raise ValueError("--tasks names no task")
     tasks: list[Task] = []
@@ -79,13 +65,11 @@ def resolve_tasks(names: list[str]) -> list[Task]:
 def load_problems(task: Task, data_dir: Path | None = None) -> list[Problem]:
     """A task's problems in the source's order, from the hub, its file, or NAME.jsonl in `data_dir`.
 
-    A file's columns are recognised as in `ktae data prepare`, which also writes such files.
+    A file's columns are recognised as in `ktae data prepare`, which also writes such files. No problem is skipped:
+    figures would not be comparable.
 
-    Raises:
-        FileNotFoundError: the file does not exist.
-        OSError: the hub cannot be reached.
-        ValueError: a row is malformed or has no problem or no answer, two rows have one id, or a local copy has another
-            number of problems. None is skipped: figures would not be comparable.
+    Raises an OSError if the file does not exist or the hub cannot be reached, and a ValueError if a row is malformed or
+    has no problem or no answer, two rows have one id, or a local copy has another number of problems.
     """
     source = task.source
     is_local = data_dir is not None and task.size is not None

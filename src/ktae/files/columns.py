@@ -6,19 +6,20 @@ import hashlib
 import json
 import math
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from ktae.files.rows import STEPS
+from ktae.files.rows import GENERATED
 
 # What `ktae score` adds; `rollout_group` and `rollout_reward` make its output readable without naming columns again.
 ROW, GROUP, REWARD = "rollout_row", "rollout_group", "rollout_reward"
 TOKEN_IDS, TOKEN_TEXTS = "token_ids", "token_texts"
 ROLLOUT_ADVANTAGE, KEY_TOKEN_VALUES, TOKEN_ADVANTAGES = "rollout_advantage", "key_token_values", "token_advantages"
-_ADDED = (ROW, GROUP, REWARD, TOKEN_IDS, TOKEN_TEXTS, ROLLOUT_ADVANTAGE, KEY_TOKEN_VALUES, TOKEN_ADVANTAGES)
 
+# Columns that tell apart groups with the same prompt. The first is `ktae train`'s.
+STEPS = ("algorithm", "step", "global_step", "train_step", "training_step", "rollout_id", "iteration", "epoch")
 PROMPTS = ("prompt", "question", "problem", "input", "input_prompt", "query")
 # For each field of `Columns` the usual names, of which it is the first that is there.
 _NAMES = {
@@ -30,14 +31,8 @@ _NAMES = {
     "tokens": (TOKEN_IDS, "completion_ids", "response_ids", "tokens"),
     "mask": ("mask", "completion_mask", "response_mask", "loss_mask", "token_loss_mask"),
     "prompt": PROMPTS,
-    "states": ("states",),
 }
-_IF_INTEGERS = ("tokens", "states")  # names that also stand for something else
-# One of the first is the completion; of the others one may be, or the reference solution.
-GENERATED = (
-    *("completion", "completions", "response", "responses", "output", "outputs", "output_response"),
-    *("generation", "generations", "generated_text", "model_output"),
-)
+# Where none of GENERATED is there, one of these may be the completion.
 _PERHAPS_GENERATED = ("text", "solution", "messages", "conversations")
 _OPTIONS = {"group": "--group-columns", "reward": "--reward-column", "completion": "--tokens-column or --text-column"}
 _POLICY = ("assistant", "gpt", "model", None)  # None: a message without a role
@@ -58,25 +53,10 @@ class Columns:
     mask: str | None = None
     text: str | None = None  # the completion, a text or a list of chat messages
     prompt: str | None = None  # a text or a list of chat messages; shown only
-    states: str | None = None  # a list of integers as long as the tokens: each one's unit, for estimators that take it
-
-    def __post_init__(self) -> None:
-        if not self.group:
-            raise ValueError("group must name at least one column, got none")
-        if self.tokens is None and self.text is None:
-            raise ValueError("columns must name tokens or text, got neither")
-        if self.tokens is None and (self.mask or self.states):
-            raise ValueError(f"{self.mask or self.states} is given per token id, and no column of token ids is named")
-
-    def used(self) -> list[str]:
-        """All names, each once."""
-        names = (*self.group, self.reward, self.tokens, self.mask, self.text, self.prompt, self.states)
-        return list(dict.fromkeys(name for name in names if name is not None))
 
     def __str__(self) -> str:
-        completion = f"completion from {self.tokens or self.text}"
-        others = {"mask": self.mask, "states": self.states, "reward": self.reward, "prompt": self.prompt}
-        named = [completion, *(f"{what} from {name}" for what, name in others.items() if name)]
+        found = {"completion": self.tokens or self.text, "mask": self.mask, "reward": self.reward}
+        named = [f"{what} from {name}" for what, name in {**found, "prompt": self.prompt}.items() if name]
         return f"{', '.join(named)}; groups by {', '.join(self.group)}"
 
 
@@ -84,7 +64,7 @@ class Columns:
 class Rollout:
     """One row."""
 
-    row: int  # its line in JSON lines, else its number in the file, from 1; counted on through a folder
+    row: int  # its line in JSON lines, else its number in the file, from 1
     group: str  # the group's label, such as "grpo/10/3"; see `label`
     prompt: str  # messages one after the other; "" if unknown
     parts: tuple[tuple[str, bool], ...] | None  # pieces of text, each with whether it is the policy's; None if unknown
@@ -92,27 +72,17 @@ class Rollout:
     mask: list[int] | None  # None if all tokens count
     reward: float  # NaN if unscored
     data: dict[str, Any]  # all columns of the row
-    states: list[int] | None = None  # one a token
-
-    @property
-    def text(self) -> str | None:
-        """The completion; None if only token ids are known."""
-        return None if self.parts is None else "".join(text for text, _ in self.parts)
 
 
 def columns_of(data: Mapping[str, Any], *, words: bool = False, **given: Any) -> Columns:
     """Recognises the columns from their names, and where these do not suffice from their values.
 
     Besides the group's own column, every step-like one (`STEPS`) tells groups apart. The reward of a table with
-    `completion` and `advantage` but no `reward`, TRL's and ms-swift's, is the column of numbers between those two.
+    `completion` and `advantage` but no `reward`, TRL's, is the column of numbers between those two.
 
-    Args:
-        data: a row, or several in one: for each column a value.
-        words: take the text rather than the token ids, where there is one.
-        **given: fields of `Columns` that need not be recognised; None counts as not given.
-
-    Raises:
-        ValueError: group, reward or completion are not found, or several columns may be the reward or the completion.
+    `data` is a row, or several in one: for each column a value. `words` takes the text rather than the token ids, where
+    there is one. `given` are fields of `Columns` that need not be recognised; None counts as not given. Raises a
+    ValueError if a column is not found, or several may be the reward or the completion.
 
     >>> print(columns_of({"step": 3, "question": "6 * 7", "solution": "42", "is_correct": True}))
     completion from solution, reward from is_correct, prompt from question; groups by step, question
@@ -122,9 +92,13 @@ def columns_of(data: Mapping[str, Any], *, words: bool = False, **given: Any) ->
         for column in value if name == "group" else (value,):
             if value_of(data, column, _ABSENT) is _ABSENT:
                 raise ValueError(f"{name} names the column {column!r}, and the first rows have only {', '.join(data)}")
-    there = [name for name, value in data.items() if name not in _IF_INTEGERS or _are_integers(value)]
+    tokens = data.get("tokens")  # a name that also stands for something else
+    of_ids = isinstance(tokens, list) and all(type(value) is int for value in tokens)
+    there = [name for name in data if name != "tokens" or of_ids]
     found: dict[str, Any] = {name: next((c for c in usual if c in there), None) for name, usual in _NAMES.items()}
-    if found["group"]:
+    if data.keys() >= {"task", "id", "sample"}:  # of `ktae eval`
+        found["group"] = ("task", "id")
+    elif found["group"]:
         found["group"] = (*(step for step in STEPS if step in data and GROUP not in data), found["group"])
     if "completion" in data and not {"reward", REWARD} & {*data, *known}:
         found["reward"] = _reward_function(data) or found["reward"]
@@ -136,41 +110,29 @@ def columns_of(data: Mapping[str, Any], *, words: bool = False, **given: Any) ->
         if not (found["tokens"] or found["text"] if what == "completion" else found[what]):
             raise ValueError(f"no column is known to hold the {what}; name it with {option}: one of {', '.join(data)}")
     if not found["tokens"]:
-        found |= {name: None for name in ("mask", "states") if name not in known}
+        if "mask" in known:
+            raise ValueError(f"{known['mask']} is a mask of token ids, and no column of token ids is there")
+        found["mask"] = None
     return Columns(**found)
 
 
-def check_free(names: Iterable[str], columns: Columns) -> None:
-    """Raises a ValueError if a column already has a name that `ktae score` adds; `token_ids` may hold the token ids."""
-    taken = [name for name in names if name in _ADDED and not name == TOKEN_IDS == columns.tokens]
-    if taken:
-        raise ValueError(
-            f"the rollouts already have {', '.join(taken)}, which scores are written to: score the file that these "
-            "scores came from, or give the columns other names"
-        )
-
-
 def parse_row(data: dict[str, Any], columns: Columns, row: int) -> Rollout:
-    """One row as a rollout.
-
-    Raises:
-        ValueError: a column is missing or holds something else than `Columns` says; the message names it.
-    """
-    values: dict[str | None, Any] = {name: value_of(data, name, _ABSENT) for name in columns.used()}
+    """One row as a rollout; a ValueError names a column that is missing or holds something else than `Columns` says."""
+    used = (*columns.group, columns.reward, columns.tokens, columns.mask, columns.text, columns.prompt)
+    values: dict[Any, Any] = {name: name and value_of(data, name, _ABSENT) for name in used}
     if absent := [name for name, value in values.items() if value is _ABSENT]:
         raise ValueError(f"there is no {absent[0]}")
-    values[None] = None
     text, ids, prompt = values[columns.text], values[columns.tokens], values[columns.prompt]
     if text is None and ids is None:
         raise ValueError(f"there is no completion: {columns.tokens or columns.text} is null")
-    mask = states = None
+    mask = None
     if ids is not None:
-        ids = _integers(ids, columns.tokens, 0, 2**63)
+        _check_integers(ids, columns.tokens, 2**63)
         mask = _whole_mask(values[columns.mask], len(ids), data.get("response_length"))
         if mask is not None:
-            mask = _integers(mask, columns.mask, 0, 2, (columns.tokens, len(ids)))
-        if columns.states is not None:
-            states = _integers(values[columns.states], columns.states, -(2**63), 2**63, (columns.tokens, len(ids)))
+            _check_integers(mask, columns.mask, 2)
+            if len(mask) != len(ids):
+                raise ValueError(f"{columns.mask} must be as long as {columns.tokens}, {len(ids)}, got {len(mask)}")
     return Rollout(
         row=row,
         group="/".join(label(values[name], name) for name in columns.group),
@@ -180,7 +142,6 @@ def parse_row(data: dict[str, Any], columns: Columns, row: int) -> Rollout:
         mask=mask,
         reward=_reward(values[columns.reward], columns.reward),
         data=data,
-        states=states,
     )
 
 
@@ -242,16 +203,14 @@ def _completion(data: Mapping[str, Any], has_tokens: bool) -> str | None:
 
 
 def _reward_function(data: Mapping[str, Any]) -> str | None:
-    """The one column of numbers between completion and advantage, if there is one; TRL names it after the function."""
+    """The one column of numbers between completion and advantage; TRL names it after the function."""
     names = list(data)
     end = next((names.index(name) for name in ("advantage", "advantages") if name in data), 0)
     between = names[names.index("completion") + 1 : end]
     found = [c for c in between if c != _LOGGED_VALUE and isinstance(data[c], numbers.Real | None)]
     if len(found) > 1:
-        raise ValueError(
-            f"several columns may be the reward: {', '.join(found)}; name the one that tells correctness: "
-            f"--reward-column {found[0]}"
-        )
+        several = f"several columns may be the reward: {', '.join(found)}"
+        raise ValueError(f"{several}; name the one that tells correctness: --reward-column {found[0]}")
     return found[0] if found else None
 
 
@@ -298,17 +257,10 @@ def _whole_mask(mask: Any, length: int, response_length: Any) -> Any:
     return mask
 
 
-def _integers(values: Any, name: Any, begin: int, end: int, like: tuple[Any, int] | None = None) -> list[int]:
+def _check_integers(values: Any, name: Any, end: int) -> None:
     if not isinstance(values, list):
-        raise ValueError(f"{name} must be a list of integers in [{begin}, {end}), got {values!r:.60}")
+        raise ValueError(f"{name} must be a list of integers in [0, {end}), got {values!r:.60}")
     # One comparison a list where all is well: there are millions of lists.
-    if values and not (set(map(type, values)) <= {int, bool} and min(values) >= begin and max(values) < end):
-        wrong = next(v for v in values if type(v) not in (int, bool) or not begin <= v < end)
-        raise ValueError(f"{name} must hold integers in [{begin}, {end}), got {wrong!r:.60}")
-    if like and len(values) != like[1]:
-        raise ValueError(f"{name} must be as long as {like[0]}, {like[1]}, got {len(values)}")
-    return values
-
-
-def _are_integers(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int for value in values)
+    if values and not (set(map(type, values)) <= {int, bool} and min(values) >= 0 and max(values) < end):
+        wrong = next(v for v in values if type(v) not in (int, bool) or not 0 <= v < end)
+        raise ValueError(f"{name} must hold integers in [0, {end}), got {wrong!r:.60}")

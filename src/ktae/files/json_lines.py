@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +32,14 @@ def append(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows, none if there is no file; a last line cut off by a kill is left out, any other bad one a ValueError."""
-    rows = list(read_where_whole(path))
-    if None in rows:
-        raise ValueError(f"{path}:{rows.index(None) + 1}: not a JSON object")
-    return [row for row in rows if row is not None]
-
-
-def read_where_whole(path: Path) -> Iterator[dict[str, Any] | None]:
-    """As `read`, with None for each line that is not a JSON object."""
-    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True) if path.exists() else (), start=1):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
         if line.endswith(b"\n"):
-            yield row if isinstance(row, dict) else None
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}:{number}: not a JSON object")
+            rows.append(row)
+    return rows

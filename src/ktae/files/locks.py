@@ -19,12 +19,9 @@ _held: set[IO[str]] = set()
 def locked(path: Path) -> Iterator[None]:
     """Holds the lock of an output file, which need not exist yet, or of a folder, which must.
 
-    The lock file is `.NAME.lock` beside a file and `.lock` in a folder, and is removed afterwards. The operating system
-    keeps the lock (flock(2)) and drops it when the process ends, however it ends: what a killed one leaves behind is
-    no obstacle.
-
-    Raises:
-        BlockingIOError: another process, or another call in this one, holds it; one line says who and since when.
+    The lock file is `.NAME.lock` beside a file and `.lock` in a folder, and is removed afterwards; what a killed
+    process leaves behind is no obstacle, since the operating system drops its lock (flock(2)). Raises a
+    BlockingIOError if another process, or another call in this one, holds the lock; it says who and since when.
     """
     file = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,11 @@
-"""Rows of files as other programs leave them: JSON lines, JSON and Parquet, compressed or not, damaged or not.
+"""Rows of files as other programs leave them: JSON lines, JSON and Parquet, damaged or not.
 
-What a file is follows from its bytes. A row that cannot be read becomes a `Malformed`, with its place and the reason,
+A row that cannot be read becomes a `Malformed`, with its place and the reason,
 and the rows around it are still read.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import io
 import json
@@ -21,21 +20,16 @@ from typing import Any, TextIO, TypeVar
 
 from ktae.extras import require
 
-SUFFIXES = (*(kind + zipped for kind in (".jsonl", ".json") for zipped in ("", ".gz", ".zst")), ".parquet")
-# Columns that tell apart groups with the same prompt. The first is `ktae train`'s.
-STEPS = ("algorithm", "step", "global_step", "train_step", "training_step", "rollout_id", "iteration", "epoch")
-# An object with one of these is a row, not a wrapper of rows.
-_OF_A_ROW = {
-    *("prompt", "question", "problem", "input", "query", "messages", "doc_id", "doc", "answer", "reward", "score"),
-    *("completion", "response", "output", "generation", "model_response"),
-}
-_DEEPEST = 100  # objects and lists within each other; those who write them recurse
-_TOO_DEEP = f"not usable JSON: nested more than {_DEEPEST} deep"
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+# What a policy wrote, in one column; such a column may also hold several samples.
+GENERATED = (
+    *("completion", "completions", "response", "responses", "output", "outputs", "output_response"),
+    *("generation", "generations", "generated_text", "model_output"),
+)
+_OF_ROWS = ("rows", "data", "samples", "rollouts", *GENERATED)  # columns that may hold rows
+_OF_MESSAGES = {"role", "content", "from"}
 _BATCH_ROWS = 256
 _SHOWN = 10  # malformed rows
-_GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"  # how they begin
-_ARRAY = re.compile(r"\s*\[\s*([]{]|$)")
-_BETWEEN = {*" \t\r\n,"}
 # Half of a surrogate pair, escaped, or a byte that is no UTF-8, as `surrogateescape` reads it.
 _NO_TEXT = re.compile(r"\\u[dD]|[\ud800-\udfff]")
 _T = TypeVar("_T")
@@ -65,33 +59,22 @@ class Malformed:
 def read_rows(path: Path) -> Iterator[Row | Malformed]:
     """All rows of a file or folder, in order. Memory: one line, 256 rows of Parquet, or the whole array or object.
 
-    | the file holds                                        | rows                                                  |
-    |-------------------------------------------------------|-------------------------------------------------------|
-    | one JSON object a line                                | the objects; empty lines are passed over              |
-    | a JSON array                                          | its items, as far as it is JSON                       |
-    | an object in which the rows are under a key, any one  | those rows, with the object's step-like numbers       |
-    | Parquet                                               | its rows                                              |
+    The file holds one JSON object a line, a JSON array, one JSON object, or Parquet. JSON may be compressed with gzip,
+    and begin with a byte order mark; empty lines are passed over. An object that holds rows in a column `rows`, `data`,
+    `samples`, `rollouts` or of GENERATED, objects other than chat messages, stands for those, each with the object's
+    other columns.
 
-    All may begin with a byte order mark, have CRLF line ends, and be compressed with gzip or zstd.
-
-    Args:
-        path: a file with one of SUFFIXES; a run's folder, which stands for its samples.jsonl; or a folder whose files
-            are all read, in the order of the numbers in their names.
-
-    Raises:
-        FileNotFoundError: there is no such file, or none in the folder.
-        ValueError: the suffix is none of SUFFIXES, or Parquet cannot be opened.
-        ImportError: the format needs pyarrow (extra `report`), and it is not installed.
+    The path is a file with one of SUFFIXES; a run's folder, which stands for its samples.jsonl; or a folder whose files
+    are all read, in the order of the numbers in their names. Raises a FileNotFoundError if there is no such file, a
+    ValueError if the suffix is another or Parquet cannot be opened, and an ImportError if Parquet needs pyarrow (extra
+    `report`) and it is not installed.
     """
     for file in files_of(path):
-        with file.open("rb") as source:
-            head = source.read(4)
-        rows = _parquet(file) if file.suffix == ".parquet" or head == _PARQUET else _json(file, head)
-        for number, data in rows:
+        for number, data in _parquet(file) if file.suffix == ".parquet" else _json(file):
             if isinstance(data, ValueError):
                 yield Malformed(file, number, str(data))
             else:
-                yield from (Row(file, number, part) for part in _under_a_key(data))
+                yield from (Row(file, number, part) for part in _parts(data))
 
 
 def without_malformed(
@@ -99,8 +82,7 @@ def without_malformed(
 ) -> Iterator[_T]:
     """The good rows of `path`. The bad ones are added to `found`, named on stderr, ten at most, and counted.
 
-    Raises:
-        ValueError: no row is good; or, if `strict`, one is bad.
+    Raises a ValueError if no row is good; or, if `strict`, one is bad.
     """
     found = [] if found is None else found
     good = 0
@@ -139,90 +121,70 @@ def files_of(path: Path) -> list[Path]:
 
 def stem(path: Path) -> str:
     """The file's name without what says its format: `qwen2.5_a` for qwen2.5_a.jsonl.gz; a folder's whole name."""
-    return re.sub(r"\.(jsonl?(\.gz|\.zst)?|parquet)$", "", path.name)
+    return re.sub(r"\.(jsonl?(\.gz)?|parquet)$", "", path.name)
 
 
-def _under_a_key(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    lists = [v for v in data.values() if isinstance(v, list) and v and all(isinstance(item, dict) for item in v)]
-    if len(lists) != 1 or _OF_A_ROW & data.keys() or all("role" in item for item in lists[0]):
-        yield data
-        return
-    shared = {name: value for name, value in data.items() if name in STEPS and not isinstance(value, list | dict)}
-    yield from ({**shared, **item} for item in lists[0])
+def _parts(data: dict[str, Any]) -> list[dict[str, Any]]:
+    for name in _OF_ROWS:
+        held = data.get(name)
+        if isinstance(held, list) and held and all(isinstance(i, dict) and not _OF_MESSAGES & i.keys() for i in held):
+            shared = {other: value for other, value in data.items() if other != name}
+            return [{**shared, **item} for item in held]
+    return [data]
 
 
-def _json(file: Path, head: bytes) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
-    number = 0
+def _json(file: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
+    number, is_gzip = 0, file.suffix == ".gz"
     try:
-        with io.TextIOWrapper(_opened(file, head), "utf-8-sig", "surrogateescape", newline="\n") as source:
-            for number, row in enumerate(_values(source, lines=".jsonl" in file.name), start=1):
+        with (
+            gzip.open(file) if is_gzip else file.open("rb") as opened,
+            io.TextIOWrapper(opened, "utf-8-sig", "surrogateescape", newline="\n") as source,
+        ):
+            for number, row in enumerate(_values(source), start=1):
                 if row is not None:
                     yield number, row
     except (EOFError, zlib.error, OSError) as error:
-        if not head.startswith((_GZIP, _ZSTD)):
+        if not is_gzip:
             raise
         yield number + 1, ValueError(f"the compressed file is damaged, and what follows is lost: {error}")
 
 
-def _opened(file: Path, head: bytes) -> Any:
-    if head.startswith(_GZIP):
-        return gzip.open(file)
-    if head.startswith(_ZSTD):
-        return io.BufferedReader(require("pyarrow", extra="report").input_stream(file, compression="zstd"))
-    return file.open("rb")
-
-
-def _values(source: TextIO, lines: bool) -> Iterator[dict[str, Any] | ValueError | None]:
+def _values(source: TextIO) -> Iterator[dict[str, Any] | ValueError | None]:
     """A row or what is wrong with it for each line or item; None for an empty line."""
-    ahead = []
-    for line in source:
-        ahead.append(line)
-        if line.strip():
+    first = ""
+    for first in source:
+        if first.strip():
             break
-    first = "".join(ahead)
-    if _ARRAY.match(first) or (not lines and first.lstrip().startswith("[")):
-        yield from _items(first + source.read())
-        return
-    if not lines and isinstance(_parsed(first), ValueError):  # one object over several lines, or a damaged line
-        rest = source.read()
-        if isinstance(_parsed(first + rest), dict):
-            ahead, rest = [first + rest], ""
-        source = io.StringIO(rest)
-    yield from (_parsed(line) if line.strip() else None for line in chain(ahead, source))
-
-
-def _items(text: str) -> Iterator[dict[str, Any] | ValueError]:
-    """The items of an array, up to the first that is no JSON."""
-    decode, at = json.JSONDecoder().raw_decode, text.index("[") + 1
-    while True:
-        while text[at : at + 1] in _BETWEEN:
-            at += 1
-        if text.startswith("]", at) and not text[at + 1 :].strip():
-            return
-        begin = at
+        yield None
+    lines: Iterable[str] = chain([first], source)
+    is_array = first.lstrip().startswith("[")
+    if is_array or isinstance(_parsed(first), ValueError):  # or one object over several lines, or a damaged line
+        whole = first + source.read()
         try:
-            data, at = decode(text, begin)
+            data = json.loads(whole)
+            lines = [whole]
         except (ValueError, RecursionError) as error:
-            yield ValueError(f"not valid JSON, and what follows is lost: {error}")
+            data, lines = None, io.StringIO(whole)
+            if is_array:
+                yield ValueError(f"the array is not valid JSON: {error}")
+                return
+        if isinstance(data, list):
+            yield from (_row(item, whole) for item in data)
             return
-        yield _checked(data, text[begin:at])
+    yield from (_parsed(line) if line.strip() else None for line in lines)
 
 
 def _parsed(text: str) -> dict[str, Any] | ValueError:
     try:
-        return _checked(json.loads(text), text)
-    except RecursionError:
-        return ValueError(_TOO_DEEP)
-    except ValueError as error:
+        return _row(json.loads(text), text)
+    except (ValueError, RecursionError) as error:
         return ValueError(f"not valid JSON: {error}")
 
 
-def _checked(data: Any, text: str) -> dict[str, Any] | ValueError:
-    """The row that `text` holds, or why none of our writers could write it."""
+def _row(data: Any, text: str) -> dict[str, Any] | ValueError:
+    """The row that stands in `text`, or why none of our writers could write it."""
     if not isinstance(data, dict):
         return ValueError(f"a row must be a JSON object, got {type(data).__name__}")
-    if text.count("[") + text.count("{") > _DEEPEST and _is_deeper(data, _DEEPEST):
-        return ValueError(_TOO_DEEP)
     if ("\\u" in text or not text.isascii()) and _NO_TEXT.search(text):
         try:
             json.dumps(data, ensure_ascii=False).encode()
@@ -232,59 +194,34 @@ def _checked(data: Any, text: str) -> dict[str, Any] | ValueError:
     return data
 
 
-def _is_deeper(value: Any, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_is_deeper(item, levels - 1) for item in inner)
-
-
-def open_parquet(file: Path) -> Any:
-    """The file as a pyarrow.parquet.ParquetFile. Raises a ValueError if it is none, or has a column twice."""
+def _parquet(file: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     arrow = require("pyarrow", extra="report")
     try:
         reader = require("pyarrow.parquet", extra="report").ParquetFile(file)
     except (arrow.ArrowException, OSError) as error:
         raise ValueError(f"{file} cannot be read as Parquet: {_first_line(error)}") from error
     names = reader.schema_arrow.names
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        count = names.count(twice[0])
-        raise ValueError(f"{file} must have columns with different names, got {twice[0]!r} {count} times")
-    return reader
-
-
-def _parquet(file: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
-    arrow = require("pyarrow", extra="report")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{file} must have columns with different names, got {', '.join(twice)}")
     number = 0
-    batches = open_parquet(file).iter_batches(_BATCH_ROWS)
     try:
-        for number, data in enumerate(chain.from_iterable(map(plain_rows, batches)), start=1):
-            yield number, data
+        for batch in reader.iter_batches(_BATCH_ROWS):
+            for values in zip(*map(_plain, batch.columns), strict=True):
+                number += 1
+                yield number, dict(zip(names, values, strict=True))
     except (arrow.ArrowException, OSError) as error:
         yield number + 1, ValueError(f"the rows from here on cannot be read: {_first_line(error)}")
 
 
-def plain_rows(table: Any) -> list[dict[str, Any]]:
-    """The rows of a pyarrow.Table or RecordBatch as Python values.
-
-    float32 goes by its shortest decimal: float32(0.1) is 0.1, and not above it. What Python has no value for, such as
-    dates after the year 9999, is text.
-    """
-    columns = [_plain(name, column) for name, column in zip(table.column_names, table.columns, strict=True)]
-    return [dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
-
-
-def _plain(name: str, column: Any) -> list[Any]:
+def _plain(column: Any) -> list[Any]:
+    """A column's values. What Python has no value for, such as dates after the year 9999, is text."""
     arrow = require("pyarrow", extra="report")
-    if column.type == arrow.float32():
+    if column.type == arrow.float32():  # by the shortest decimal: float32(0.1) is 0.1, and not above it
         column = column.cast(arrow.string()).cast(arrow.float64())
-    if column.type != arrow.time64("ns"):  # Python's have microseconds
-        with contextlib.suppress(ValueError, OverflowError):
-            return column.to_pylist()
     try:
+        return column.to_pylist()
+    except (ValueError, OverflowError):
         return column.cast(arrow.string()).to_pylist()
-    except NotImplementedError as error:
-        raise OSError(f"the column {name!r} holds values that Python has none for: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -20,8 +20,10 @@ _CUT = (
 )
 
 
-def load_tokenizer(name: str) -> Tokenizer:
+def load_tokenizer(name: str | None) -> Tokenizer | None:
     """`words`, or a tokenizer by its name on the Hugging Face hub or its folder; a ValueError if there is none."""
+    if name is None:
+        return None
     if name == "words":
         return Words()
     try:
@@ -35,9 +37,8 @@ class Words:
     """Words and punctuation marks, for text without a tokenizer at hand.
 
     A token is a run of letters, digits and underscores, or any other single grapheme, with the white space before it.
-    In scripts that put no spaces between words every grapheme is a token, and a line on stderr says so. Its id is the
-    start of the SHA-256 of the word without the white space, so " 7" and "7" are one unit and an id means the same word
-    in every file.
+    In scripts that put no spaces between words every grapheme is one, and stderr says so. Its id is the start of the
+    SHA-256 of the word without the white space: " 7" and "7" are one unit, the same in every file.
 
     >>> Words().texts([], "x = 4*7")
     ['x', ' =', ' 4', '*', '7']

@@ -1,7 +1,6 @@
 """Completions of many prompts: with vLLM where it is installed, otherwise with transformers.
 
-What a run produces depends on the model, the prompts and the settings, not on when it was interrupted: the work is cut
-into batches beforehand, and each text has a seed of its own.
+The work is cut into batches beforehand, and each text has a seed of its own.
 """
 
 from __future__ import annotations
@@ -187,17 +186,14 @@ def generate(
     seeds: Sequence[int],
     *,
     budget: int,
-    done: frozenset[int] = frozenset(),
 ) -> Iterator[dict[int, Completion]]:
     """Completes every text, chat templates applied, and yields the completions of each batch by the text's index.
 
-    `budget` is that of `plan_batches`. Texts in `done` are left out, but a batch with others in it is generated whole:
-    its draws belong together.
+    `budget` is that of `plan_batches`.
     """
     lengths = [len(ids) for ids in backend.tokenizer(list(texts))["input_ids"]]
     special_tokens = backend.tokenizer.chat_template is None
     for batch in plan_batches(lengths, sampling.max_tokens, budget):
-        if not done.issuperset(batch):
-            chosen, their_seeds = [texts[i] for i in batch], [seeds[i] for i in batch]
-            completions = backend.complete(chosen, sampling, their_seeds, special_tokens=special_tokens)
-            yield {i: completion for i, completion in zip(batch, completions, strict=True) if i not in done}
+        chosen, their_seeds = [texts[i] for i in batch], [seeds[i] for i in batch]
+        completions = backend.complete(chosen, sampling, their_seeds, special_tokens=special_tokens)
+        yield dict(zip(batch, completions, strict=True))

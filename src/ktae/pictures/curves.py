@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ktae.extras import require
-from ktae.files.json_lines import read_where_whole
+from ktae.files import json_lines
 from ktae.pictures.style import figure, series, styled
 
 # Shown where they were logged and none are named; docs/metrics.md defines them.
@@ -28,36 +28,27 @@ SMOOTHED = "Faint: every logged update. Strong: mean over a tenth of them."
 Curves = dict[str, dict[str, tuple[list[int], list[float]]]]
 
 
-def read_curves(path: Path, metrics: Sequence[str] | None = None) -> Curves:
-    """{metric: {algorithm: (steps, values)}} of a run's metrics.jsonl, algorithms in the order of the file.
+def read_curves(path: Path) -> Curves:
+    """{metric: {algorithm: (steps, values)}} of those of METRICS that a run's metrics.jsonl has, in the file's order.
 
-    Values that are no finite numbers are left out, and so is a last line without an end, since it is being written.
-
-    Args:
-        path: the run's folder, or the file.
-        metrics: names; None for those there are of METRICS, which may be none.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a metric is not there, or a line is not a row of metrics.
+    The path is the run's folder or the file. Values that are no finite numbers are left out, and so is a last line
+    without an end, since it is being written. Raises a FileNotFoundError if there is no such file, and a ValueError if
+    a line is no row of metrics.
     """
     path = path / "metrics.jsonl" if path.is_dir() else path
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     found: Curves = {}
-    for number, row in enumerate(read_where_whole(path), start=1):
-        if row is None or not isinstance(row.get("step"), int):
-            raise ValueError(f"{path}:{number}: not a row of metrics")
+    for number, row in enumerate(json_lines.read(path), start=1):
+        if not isinstance(row.get("step"), int):
+            raise ValueError(f"{path}:{number}: not a row of metrics, which has a step")
         for name, value in row.items():
             if isinstance(value, (int, float)) and math.isfinite(value) and name != "step":
                 of_metric = found.setdefault(name, {})
                 steps, values = of_metric.setdefault(str(row.get("algorithm", "")), ([], []))
                 steps.append(row["step"])
                 values.append(value)
-    chosen = [name for name in METRICS if name in found] if metrics is None else metrics
-    if missing := [name for name in chosen if name not in found]:
-        raise ValueError(f"metrics must be among {', '.join(found)}, got {', '.join(missing)}")
-    return {name: found[name] for name in chosen}
+    return {name: found[name] for name in METRICS if name in found}
 
 
 def algorithms(curves: Curves) -> list[str]:

@@ -1,4 +1,4 @@
-"""Pictures of one group: its rollouts as a heat map of tokens, and its key tokens."""
+"""A picture of one group: its rollouts as a heat map of tokens."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from functools import cache
 from typing import Any
 
 from ktae.extras import require
-from ktae.pictures.style import BLAME, CREDIT, LINE, MONO, figure, styled
+from ktae.pictures.style import BLAME, CREDIT, MONO, figure, styled
 
 _FONT = 7.5  # points
 _ADVANCE = 0.602  # the width of a character over the size of the font
 _LEADING, _GAP = 1.55, 0.9  # a line's height, and the space before a heading, over the size of the font
 _WIDEST, _LEAST, _BETWEEN = 104, 26, 3  # characters of a picture, and of a column of rollouts
 _MISSING = "\N{WHITE SQUARE}"
-_LONGEST_LABEL = 24
 _STRONGEST = 0.6  # share of the full colour, so that black text can be read on it
 _MINUS = str.maketrans("-", "\N{MINUS SIGN}")
 
@@ -33,14 +32,11 @@ class TokenRow:
 
 @styled()
 def draw_heatmap(rollouts: Sequence[TokenRow], *, shown: int, lines: int) -> Any:
-    """A matplotlib Figure: rollouts as text on coloured grounds in two columns, correct ones first.
+    """A matplotlib Figure: rollouts as text on coloured grounds, correct ones on the left and other ones on the right.
 
-    It is as wide as the longest lines need.
-
-    Args:
-        rollouts: all of a group.
-        shown: rollouts at most, as many correct as other ones where there are both.
-        lines: of each rollout at most; how many tokens were cut is said.
+    It is as wide as the longest lines need. Where all are correct, or none is, there is one column. Of all `rollouts`
+    of a group at most `shown` are, as many correct as other ones where there are both, and at most so many `lines` of
+    each; how many tokens were cut is said.
     """
     colors = require("matplotlib.colors", extra="report")
     rectangle = require("matplotlib.patches", extra="report").Rectangle
@@ -52,31 +48,28 @@ def draw_heatmap(rollouts: Sequence[TokenRow], *, shown: int, lines: int) -> Any
     good = [rollout for rollout in rollouts if rollout.correct]
     others = [rollout for rollout in rollouts if not rollout.correct]
     good = good[: max(shown - len(others), (shown + 1) // 2)]
-    chosen = good + others[: shown - len(good)]
-    columns = min(len(chosen), 2)
-    wrapped = [_wrapped(rollout, lines, (_WIDEST - _BETWEEN) // 2 if columns == 2 else _WIDEST) for rollout in chosen]
-    heights = [_GAP + _LEADING * (2 + max((line for line, *_ in tokens), default=0)) for tokens, _ in wrapped]
+    columns = list(filter(None, (good, others[: shown - len(good)])))
+    widest = (_WIDEST - _BETWEEN * (len(columns) - 1)) // len(columns)
     placed: list[tuple[int, int, float, str, float | None]] = []  # column, x, y, text, value; a heading has no value
-    tops, above = [2.0] * columns, 0.0
-    for rollout, (tokens, cut), height in zip(chosen, wrapped, heights, strict=True):
-        number = int(columns == 2 and above + height / 2 > sum(heights) / 2)  # both columns are about as high
-        outcome = {True: "correct", False: "incorrect", None: "unscored"}[rollout.correct]
-        rest = f", {cut:,} more token{'s' * (cut > 1)}" if cut else ""
-        y = tops[number] + _GAP
-        heading = f"{outcome}, advantage {rollout.advantage:+.2f}{rest}".translate(_MINUS)
-        placed.append((number, 0, y, heading, None))
-        placed += [(number, x, y + _LEADING * (1 + line), text, value) for line, x, text, value in tokens]
-        tops[number] += height
-        above += height
-    down = max(tops)
+    down = 0.0
+    for number, column in enumerate(columns):
+        y = 2.0
+        for rollout in column:
+            tokens, cut = _wrapped(rollout, lines, widest)
+            outcome = {True: "correct", False: "incorrect", None: "unscored"}[rollout.correct]
+            rest = f", {cut:,} more token{'s' * (cut > 1)}" if cut else ""
+            heading = f"{outcome}, advantage {rollout.advantage:+.2f}{rest}".translate(_MINUS)
+            placed.append((number, 0, y + _GAP, heading, None))
+            placed += [(number, x, y + _GAP + _LEADING * (1 + line), text, value) for line, x, text, value in tokens]
+            y += _GAP + _LEADING * (2 + max((line for line, *_ in tokens), default=0))
+        down = max(down, y)
     wide = max(_LEAST, *(x + len(text) for _, x, _, text, _ in placed))
-    steps = (("{} blamed", -1), ("{}", -0.5), ("{}", 0.5), ("credited {}", 1))
     end = 0
-    for words, part in (("key-token value", 0), *((f" {words} ", part) for words, part in steps)):
-        text = words.format(f"{part * scale:.3g}").translate(_MINUS)
+    for words, part in (("key-token value", 0), ("{} blamed", -1), ("{}", -0.5), ("{}", 0.5), ("credited {}", 1)):
+        text = f" {words.format(f'{part * scale:.3g}')} ".translate(_MINUS)
         placed.append((0, end, 0.0, text, part * scale))
         end += len(text) + 1
-    across = max(columns * (wide + _BETWEEN) - _BETWEEN, end - 1)
+    across = max(len(columns) * (wide + _BETWEEN) - _BETWEEN, end - 1)
     unit = _FONT / 72  # inches
     width, height = across * _ADVANCE * unit + 0.3, down * unit + 0.2
     drawn = figure(width, height, layout=None)
@@ -93,32 +86,6 @@ def draw_heatmap(rollouts: Sequence[TokenRow], *, shown: int, lines: int) -> Any
             ground, color = (left, y + 0.08), colormap((value / scale + 1) / 2)
             axis.add_patch(rectangle(ground, len(text), _LEADING - 0.16, facecolor=color, linewidth=0))
         axis.text(left, middle, text, fontsize=_FONT, family=MONO, va="center_baseline", parse_math=False)
-    return drawn
-
-
-@styled()
-def draw_key_tokens(rows: Sequence[dict[str, Any]], *, top: int) -> Any:
-    """A matplotlib Figure: the values of the first key tokens among a group's `KeyTokenTable.rows()`, `top` at most.
-
-    Raises a ValueError if all values are 0: all scored rollouts are correct, or all incorrect, or no token tells them
-    apart.
-    """
-    rows = [row for row in rows if row["value"]][:top]
-    if not rows:
-        raise ValueError("the group has no key tokens: all values are 0")
-    rows.sort(key=lambda row: -row["value"])  # credited ones above
-    drawn = figure(5.0, 0.8 + 0.21 * len(rows))
-    axis = drawn.subplots()
-    values = [row["value"] for row in rows]
-    axis.barh(range(len(rows)), values, color=[CREDIT if value > 0 else BLAME for value in values], height=0.62)
-    axis.set_yticks(range(len(rows)), map(_label, rows), family=MONO, fontsize=8, parse_math=False)
-    axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.tick_params(axis="y", length=0)
-    axis.grid(axis="x")
-    axis.axvline(0, color=LINE, linewidth=0.8)
-    axis.xaxis.set_major_locator(require("matplotlib.ticker", extra="report").MaxNLocator(5))
-    axis.set_xlabel("key-token value")
-    drawn.suptitle("tokens, and the correct and incorrect rollouts that hold them", x=0.01, ha="left", fontsize=9)
     return drawn
 
 
@@ -152,10 +119,3 @@ def _drawable(text: str) -> str:
 def _glyphs() -> frozenset[int]:
     manager = require("matplotlib.font_manager", extra="report")
     return frozenset(require("matplotlib.ft2font", extra="report").FT2Font(manager.findfont(MONO)).get_charmap())
-
-
-def _label(row: dict[str, Any]) -> str:
-    text = repr(row["text"])[1:-1] if row["text"] else str(row["unit"])
-    text = _drawable(text.replace(" ", "\N{OPEN BOX}"))
-    text = text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 3] + "..."
-    return f"{text}  {row['a']}/{row['a'] + row['c']} {row['b']}/{row['b'] + row['d']}"

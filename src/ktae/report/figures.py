@@ -1,7 +1,6 @@
-"""`ktae plot`: pictures of one group's tokens, of its key tokens, and of training, as PNG, SVG or PDF.
+"""`ktae plot`: pictures of one group's tokens and of training, as PNG, SVG or PDF.
 
 ktae plot heatmap runs/quickstart --tokenizer words --group grpo+ktae/100/3 --out heatmap.pdf
-ktae plot keytokens runs/quickstart --tokenizer words --group grpo+ktae/100/3 --out keytokens.svg
 ktae plot curves runs/quickstart --out curves.png
 """
 
@@ -10,9 +9,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ktae.pictures.curves import METRICS, algorithms, draw_curves, read_curves
+from ktae.pictures.curves import algorithms, draw_curves, read_curves
 from ktae.pictures.style import SUFFIXES, save
-from ktae.pictures.tokens import TokenRow, draw_heatmap, draw_key_tokens
+from ktae.pictures.tokens import TokenRow, draw_heatmap
 from ktae.report.options import add_rollout_arguments
 
 
@@ -20,38 +19,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True)
     how = {"epilog": parser.epilog, "formatter_class": parser.formatter_class, "allow_abbrev": False}
     heatmap = kinds.add_parser("heatmap", help="a group's rollouts, tokens coloured by their key-token value", **how)
-    keytokens = kinds.add_parser("keytokens", help="a group's key tokens: values, and who holds them", **how)
-    curves = kinds.add_parser("curves", help="metrics of a run over its updates", **how)
-    for group in (heatmap, keytokens):
-        add_rollout_arguments(group)
-        group.add_argument("--group", metavar="GROUP", required=True, help="as for `ktae explain`, which lists them")
+    add_rollout_arguments(heatmap)
+    heatmap.add_argument("--group", metavar="GROUP", required=True, help="as for `ktae explain`, which lists them")
     heatmap.add_argument("--rollouts", dest="shown", type=int, default=8, metavar="N", help="shown (default: 8)")
     heatmap.add_argument("--lines", type=int, default=12, metavar="N", help="of each rollout (default: 12)")
-    keytokens.add_argument("--top", type=int, default=15, metavar="N", help="tokens shown (default: 15)")
+    curves = kinds.add_parser("curves", help="metrics of a run over its updates", **how)
     curves.add_argument("run", type=Path, help="a run's folder, or its metrics.jsonl")
-    curves.add_argument("--metrics", nargs="+", metavar="NAME", help=f"by default those of {', '.join(METRICS)}")
-    for kind in (heatmap, keytokens, curves):
+    for kind in (heatmap, curves):
         kind.add_argument("--out", type=Path, required=True, help=", ".join(SUFFIXES))
 
 
 def run(arguments: argparse.Namespace) -> None:
     if arguments.out.suffix not in SUFFIXES:
         raise ValueError(f"--out must end in {', '.join(SUFFIXES)}, got {arguments.out.name}")
-    for name, option in (("shown", "--rollouts"), ("lines", "--lines"), ("top", "--top")):
+    for name, option in (("shown", "--rollouts"), ("lines", "--lines")):
         if getattr(arguments, name, 1) < 1:
             raise ValueError(f"{option} must be >= 1, got {getattr(arguments, name)}")
     from ktae.report.groups import load_group  # torch
     from ktae.train.recipe import label_of
 
     if arguments.kind == "curves":
-        curves = read_curves(arguments.run, arguments.metrics)
+        curves = read_curves(arguments.run)
         picture = draw_curves(curves, {name: label_of(name) for name in algorithms(curves)})
     else:
         group = load_group(arguments, permutations=0)
-        if arguments.kind == "keytokens":
-            picture = draw_key_tokens(group.table.rows(), top=arguments.top)
-        else:
-            scored = zip(group.texts, group.scores, group.correct, strict=True)
-            rows = [TokenRow(texts, of.value_T.tolist(), correct, of.advantage) for texts, of, correct in scored]
-            picture = draw_heatmap(rows, shown=arguments.shown, lines=arguments.lines)
+        scored = zip(group.texts, group.scores, group.correct, strict=True)
+        rows = [TokenRow(texts, of.value_T.tolist(), correct, of.advantage) for texts, of, correct in scored]
+        picture = draw_heatmap(rows, shown=arguments.shown, lines=arguments.lines)
     save(picture, arguments.out)

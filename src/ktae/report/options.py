@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ktae.config import KTAEConfig
 from ktae.extras import require
-from ktae.files.columns import Columns, Rollout
-from ktae.files.reading import read_rollouts, say_columns
-from ktae.files.rows import SUFFIXES, Malformed, without_malformed
-from ktae.files.tokens import Tokenizer, load_tokenizer
+from ktae.files.columns import Rollout
+from ktae.files.reading import load_groups
+from ktae.files.rows import SUFFIXES, Malformed
 
 _COLUMNS = {
     "reward": "a number, true, false, or null for unscored",
@@ -27,7 +25,7 @@ _COLUMNS = {
 
 def add_rollout_arguments(parser: argparse.ArgumentParser, *, permutations: bool = False) -> None:
     """The rollouts, their columns, the tokenizer, the estimator's settings, and, if wanted, --permutations."""
-    what = f"a file ({', '.join(SUFFIXES)}), a folder of them, or a run's folder"
+    what = f"a file ({', '.join(SUFFIXES)}), a folder of them, or the folder of a run or an evaluation"
     parser.add_argument("rollouts", type=Path, help=what)
     what = "of the model, a name or a folder; `words` splits text into words"
     parser.add_argument("--tokenizer", metavar="NAME", help=what)
@@ -35,39 +33,24 @@ def add_rollout_arguments(parser: argparse.ArgumentParser, *, permutations: bool
     columns.add_argument("--group-columns", metavar="NAME", nargs="+", help="rollouts that agree in these are a group")
     for name, what in _COLUMNS.items():
         columns.add_argument(f"--{name}-column", metavar="NAME", help=what)
-    columns.add_argument("--states", metavar="COLUMN", help="a unit for each token id, in place of the ids")
-    what = "columns that each hold one rollout as an object: such a row becomes one row a column"
-    columns.add_argument("--unnest", metavar="NAME", nargs="+", default=[], help=what)
     what = f"a setting of the estimator: {', '.join(field.name for field in fields(KTAEConfig))}"
     parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help=what)
-    parser.add_argument("--strict", action="store_true", help="stop at the first malformed row")
     if permutations:
         what = "labellings for the p-value against chance (default: 20,000; 0 leaves it out)"
         parser.add_argument("--permutations", type=int, default=20_000, metavar="N", help=what)
 
 
-def named_columns(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `columns_of` takes besides a row."""
+def groups_of(
+    arguments: argparse.Namespace, *, reward: str | None = None
+) -> tuple[dict[str, list[Rollout]], list[Malformed]]:
+    """The rollouts that the arguments name, as `load_groups`; `reward` is the column where none is named."""
     names = {name: getattr(arguments, f"{name}_column") for name in _COLUMNS}
-    group = tuple(arguments.group_columns or ())
-    return {"group": group, **names, "states": arguments.states, "words": arguments.tokenizer == "words"}
-
-
-def rollouts_of(
-    arguments: argparse.Namespace,
-    *,
-    on_columns: Callable[[Columns], None] = say_columns,
-    found: list[Malformed] | None = None,
-) -> Iterator[Rollout]:
-    """The rollouts that the arguments name; malformed ones as `without_malformed` says."""
-    path, unnest = arguments.rollouts, arguments.unnest
-    rows = read_rollouts(path, columns=named_columns(arguments), unnest=unnest, on_columns=on_columns)
-    return without_malformed(rows, path, strict=arguments.strict, found=found)
-
-
-def tokenizer_of(arguments: argparse.Namespace) -> Tokenizer | None:
-    """The tokenizer, if one is named."""
-    return load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
+    return load_groups(
+        arguments.rollouts,
+        words=arguments.tokenizer == "words",
+        group=tuple(arguments.group_columns or ()),
+        **names | {"reward": names["reward"] or reward},
+    )
 
 
 def config_of(arguments: argparse.Namespace) -> KTAEConfig:

@@ -17,25 +17,25 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ktae.config import KTAEConfig
 from ktae.files.columns import KEY_TOKEN_VALUES, ROLLOUT_ADVANTAGE, TOKEN_TEXTS, Rollout
 from ktae.files.locks import unfinished
-from ktae.files.reading import load_groups
 from ktae.files.tokens import Tokenizer, load_tokenizer
 from ktae.pictures import style
 from ktae.pictures.curves import METRICS, SMOOTHED, algorithms, read_curves, running_mean
-from ktae.report.options import add_rollout_arguments, config_of, named_columns, progress
+from ktae.report.options import add_rollout_arguments, config_of, groups_of, progress
 
 if TYPE_CHECKING:
     from ktae.report.groups import Group
     from ktae.train.recipe import Recipe
 
-LIMIT = 30_000_000  # bytes
+_LARGE = 30_000_000  # bytes that a browser may be slow with
 _SCRIPTS = ("dom.js", "curves.js", "prompts.js", "group.js", "tokens.js", "main.js")  # in the order of their running
+Packed = tuple[dict[str, Any], str]  # a group in the list of prompts; all else about it, as base64 of gzipped JSON
 _DIGITS = 6  # significant ones of every number in the page
 _SHOWN = 300  # characters of a prompt in the list of prompts; the chosen prompt is shown in full
 _ADVANTAGES = (ROLLOUT_ADVANTAGE, "advantage")  # columns of `ktae score`, and of TRL and samples.jsonl
@@ -63,18 +63,14 @@ def run(arguments: argparse.Namespace) -> None:
     notes: list[str] = []
     groups: dict[str, list[Rollout]] = {}
     if recipe is None or (path / "samples.jsonl").exists():
-        columns = named_columns(arguments)
-        if recipe:
-            columns["reward"] = columns["reward"] or recipe.correctness.rpartition(":")[2]
-        groups, malformed = load_groups(path, columns=columns, unnest=arguments.unnest, strict=arguments.strict)
+        groups, malformed = groups_of(arguments, reward=recipe and recipe.correctness.rpartition(":")[2])
         if malformed:
-            rows = "1 malformed row is" if len(malformed) == 1 else f"{len(malformed):,} malformed rows are"
-            notes.append(f"{rows} left out: {malformed[0]}" + (" and others" if len(malformed) > 1 else ""))
+            notes.append(f"Malformed rows left out: {len(malformed):,}. The first is {malformed[0]}.")
     saved = [*path.glob("*/model/tokenizer_config.json"), *path.glob("*/checkpoint-*/tokenizer_config.json")]
     tokenizer = arguments.tokenizer or (str(saved[0].parent) if recipe and saved else None)
     if tokenizer == "words":
         notes.append("The tokens here are words and punctuation marks, not those of a model.")
-    loaded = load_tokenizer(tokenizer) if tokenizer else None
+    loaded = load_tokenizer(tokenizer)
     packed = []
     with progress() as bar:
         for name, rollouts in bar.track(groups.items(), description="prompts"):
@@ -83,44 +79,26 @@ def run(arguments: argparse.Namespace) -> None:
             packed.append(pack(name, rollouts, loaded, config, permutations=arguments.permutations))
     title, source = (recipe.name, path) if recipe else (path.absolute().name, path.parent)
     head = {"title": title, "source": "" if str(source) in (title, ".") else str(source), "notes": notes}
-    kept = write_page(arguments.out, packed, **head, **(of_run(path, recipe) if recipe else {}))
+    write_page(arguments.out, packed, **head, **(of_run(path, recipe) if recipe else {}))
     for note in notes:
         print(note)
     size = arguments.out.stat().st_size
-    print(f"{arguments.out}: {kept:,} of {len(packed):,} prompts, {size / 1e6:.1f} MB")
+    print(f"{arguments.out}: {len(packed):,} prompts, {size / 1e6:.1f} MB")
+    if size > _LARGE:
+        print("A browser may be slow with a page of this size: make one of fewer rollouts")
 
 
-def write_page(out: Path, groups: Sequence[Packed], *, title: str, notes: list[str], **shown: Any) -> int:
-    """Writes the page, and returns how many groups are in it.
+def write_page(out: Path, groups: Sequence[Packed], *, title: str, notes: list[str], **shown: Any) -> None:
+    """Writes the page. Its head has the title, the notes, a `source`, and what `of_run` says about a training run."""
+    from ktae.report.groups import apart  # torch
 
-    Where they need more than LIMIT, every second, third, ... is kept, and the page says so. Its head has the title, the
-    notes, a `source`, and what `of_run` says about a training run. Raises a ValueError if not one group fits.
-    """
     head = {"source": "", "curves": None, "evaluation": None, "summary": [], "title": title, "notes": notes, **shown}
-    head["summary"] = head["summary"] + _summary([group.entry for group in groups])
-    kept = sample(groups, LIMIT - len(_html(head, [])) - 20_000)
-    if groups and not kept:
-        raise ValueError(f"no group of {title} fits into a page of {LIMIT:,} bytes")
-    if len(kept) < len(groups):
-        what = f"{len(kept):,} of {len(groups):,} prompts are shown, spread evenly, to keep the page below "
-        head["notes"] = [*notes, f"{what}{LIMIT / 1e6:.0f} MB. The numbers above are those of all prompts."]
+    entries = [entry for entry, _ in groups]
+    head["summary"] = head["summary"] + _summary(entries)
+    prompts = apart([entry["prompt"] for entry in entries])
+    head["prompts"] = [{**entry, "prompt": prompt[:_SHOWN]} for entry, prompt in zip(entries, prompts, strict=True)]
     with unfinished(out) as temporary:
-        temporary.write_text(_html(head, kept), encoding="utf-8")
-    return len(kept)
-
-
-class Packed(NamedTuple):
-    """A group's entry in the list of prompts, and all else about it as base64 of gzipped JSON."""
-
-    entry: dict[str, Any]
-    data: str
-
-
-def sample(groups: Sequence[Packed], limit: int) -> Sequence[Packed]:
-    """All groups, or every second, third, ...: as many as a page has bytes for."""
-    sizes = [len(group.data) + len(json.dumps(group.entry)) + 64 for group in groups]
-    step = next((step for step in range(1, len(groups) + 1) if sum(sizes[::step]) <= limit), None)
-    return groups[::step] if step else []
+        temporary.write_text(_html(head, [data for _, data in groups]), encoding="utf-8")
 
 
 def pack(
@@ -128,14 +106,13 @@ def pack(
 ) -> Packed:
     """A group as the page holds it. Rollout advantages are those saved with the rollouts, or else GRPO's.
 
-    Raises:
-        ValueError: the rollouts have no token texts and there is no tokenizer, or one that does not go with them; or
-            they were saved with other key-token values.
+    Raises a ValueError if the rollouts have no token texts and there is no tokenizer, or one that does not go with
+    them, or if they were saved with other key-token values.
     """
-    from ktae.report.groups import group_of, last_turn, remarks, token_texts  # torch
+    from ktae.report.groups import group_of, remarks  # torch
 
     group = group_of(rollouts, config, tokenizer, permutations=permutations)
-    if tokenizer is None and token_texts(rollouts, None) is None:
+    if not group.has_texts:
         hint = "name the tokenizer that made the token ids, --tokenizer"
         raise ValueError(f"group {name} must have {TOKEN_TEXTS}, one for each of its token ids; or {hint}")
     _check_saved_values(group)
@@ -166,7 +143,7 @@ def pack(
         "scale": config.scale * (2 if config.centered else 1),
         "n_correct": n_correct,
         "n_incorrect": n_incorrect,
-        "remarks": remarks(group, config.scale),
+        "remarks": remarks(group),
         "texts": list(strings),
         # Of the token ids the texts: JavaScript's integers end at 2^53.
         "units": {name: list(map(_number, values.tolist())) for name, values in units.items()},
@@ -175,7 +152,7 @@ def pack(
     rewards = [rollout.reward for rollout in rollouts if not math.isnan(rollout.reward)]
     entry = {
         "id": name,
-        "prompt": last_turn(rollouts[0])[:_SHOWN],
+        "prompt": rollouts[0].prompt,
         "rollouts": len(rollouts),
         "scored": n_correct + n_incorrect,
         "correct": n_correct,
@@ -184,7 +161,7 @@ def pack(
         "tokens": sum(len(texts) for texts in group.texts),
     }
     data = gzip.compress(json.dumps(payload, separators=(",", ":")).encode(), mtime=0)
-    return Packed(entry, base64.b64encode(data).decode())
+    return entry, base64.b64encode(data).decode()
 
 
 def _number(value: Any) -> Any:
@@ -265,7 +242,7 @@ def embedded(value: Any) -> str:
     return text
 
 
-def _html(report: dict[str, Any], groups: Sequence[Packed]) -> str:
+def _html(report: dict[str, Any], groups: list[str]) -> str:
     """The page as one HTML text; its content security policy lets it load nothing and run its own script only."""
     assets = files("ktae.report") / "assets"
     css = (assets / "page.css").read_text() + _colors()
@@ -279,8 +256,8 @@ def _html(report: dict[str, Any], groups: Sequence[Packed]) -> str:
         title=html.escape(report["title"]),
         style=css,
         script=script,
-        report=embedded({**report, "prompts": [group.entry for group in groups]}),
-        groups=embedded([group.data for group in groups]),
+        report=embedded(report),
+        groups=embedded(groups),
     )
 
 

@@ -10,16 +10,15 @@ is plain.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from ktae.config import KTAEConfig
 from ktae.extras import require
 from ktae.pictures.style import BLAME, CREDIT
-from ktae.report.options import add_rollout_arguments, config_of, rollouts_of
+from ktae.report.options import add_rollout_arguments, config_of, groups_of
 
 if TYPE_CHECKING:
-    from ktae.explanation import KeyTokenTable
     from ktae.report.groups import Group
 
 _LISTED = 40
@@ -38,6 +37,7 @@ _COLUMNS = {
     "shuffled p": lambda row: f"{row['permutation_p']:.3g}",
     "adjusted p": lambda row: f"{row['adjusted_p']:.3g}",
 }
+_LEFT = ("after", "token", "group", "prompt")  # columns of text; the others are numbers
 _SHUFFLED = (
     "shuffled p: share of the ways to label the rollouts correct and incorrect that give the token a |value| as large; "
     "adjusted p: for the number of tokens (Benjamini and Hochberg)."
@@ -46,7 +46,7 @@ _SHUFFLED = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_rollout_arguments(parser, permutations=True)
-    parser.add_argument("--group", metavar="GROUP", help="a label, its beginning, or its number in the list")
+    parser.add_argument("--group", metavar="GROUP", help="a label, or its number in the list")
     parser.add_argument("--top", type=int, default=20, metavar="N", help="rows of the table (default: 20; 0 for all)")
 
 
@@ -63,16 +63,25 @@ def run(arguments: argparse.Namespace) -> None:
         _list(console, arguments, config)
         return
     group = load_group(arguments, permutations=arguments.permutations)
-    show_group(console, group)
-    notes = remarks(group, config.scale)
+    _show_rollouts(console, group)
+    notes = remarks(group)
     if {True, False} <= set(group.correct):  # without both there are no statistics to show
-        show_table(console, group.table, arguments.top)
+        _show_table(console, group.table.rows(), arguments.top)
         notes += [_SHUFFLED] if arguments.permutations else []
     for note in notes:
         console.print(f"\n{note}", highlight=False, soft_wrap=not console.is_terminal)
 
 
-def show_group(console: Any, group: Group) -> None:
+def visible(text: str) -> str:
+    """The text with control and direction characters as escapes, line breaks and tabs kept.
+
+    >>> visible("a\\x1b[2J\\u202eb\\n")
+    'a\\\\x1b[2J\\\\u202eb\\n'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def _show_rollouts(console: Any, group: Group) -> None:
     """Prompt and rollouts, correct ones first."""
     text = require("rich.text", extra="report").Text
     console.print(text(visible(group.rollouts[0].prompt)), soft_wrap=True)
@@ -85,58 +94,40 @@ def show_group(console: Any, group: Group) -> None:
         console.print(text.assemble(*((visible(token), _style(value)) for token, value in tokens)), soft_wrap=True)
 
 
-def show_table(console: Any, table: KeyTokenTable, top: int) -> None:
-    """The first rows of a group's table."""
-    rows = table.rows()[: top or None]
-    text = require("rich.text", extra="report").Text
-    columns = dict(_COLUMNS)
-    if not any(row["context"] for row in rows):
-        del columns["after"]
-    grid = _grid(*columns, left=("after", "token"))
-    for row in rows:
-        cells = [text(cell(row)) for cell in columns.values()]
-        cells[0].stylize(_style(row["value"]) or "none")
-        grid.add_row(*cells)
+def _show_table(console: Any, rows: list[dict[str, Any]], top: int) -> None:
+    shown = rows[: top or None]
+    columns = {name: cell for name, cell in _COLUMNS.items() if name != "after" or any(row["context"] for row in shown)}
+    cells = [[cell(row) for cell in columns.values()] for row in shown]
     console.print()
-    console.print(grid)
-    if left := len(table) - len(rows):
+    console.print(_grid(list(columns), cells, [_style(row["value"]) for row in shown]))
+    if left := len(rows) - len(shown):
         console.print(f"\n{left:,} more; --top 0 shows all", highlight=False)
 
 
-def visible(text: str) -> str:
-    """The text with control and direction characters as escapes, line breaks and tabs kept.
-
-    >>> visible("a\\x1b[2J\\u202eb\\n")
-    'a\\\\x1b[2J\\\\u202eb\\n'
-    """
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
-
-
 def _list(console: Any, arguments: argparse.Namespace, config: KTAEConfig) -> None:
-    from ktae.report.groups import last_turn, outcomes  # torch
+    from ktae.report.groups import apart, outcomes  # torch
 
+    groups, _ = groups_of(arguments)
+    prompts = apart([members[0].prompt for members in groups.values()])
+    cells = []
+    for number, (label, prompt) in enumerate(zip(list(groups)[:_LISTED], prompts, strict=False), start=1):
+        correct = sum(rollout.reward > config.correct_above for rollout in groups[label])
+        shown = textwrap.shorten(visible(prompt), _PROMPT, placeholder="…")
+        cells.append([str(number), label, str(len(groups[label])), str(correct), shown])
+    console.print(_grid(["number", "group", "rollouts", "correct", "prompt"], cells, [""] * len(cells)))
+    more = f" ({_LISTED} shown)" if len(groups) > _LISTED else ""
+    console.print(f"\n{outcomes(groups, config)}{more}", highlight=False)
+    console.print("--group takes a number or a group's label", highlight=False)
+
+
+def _grid(names: list[str], rows: list[list[str]], styles: list[str]) -> Any:
+    """A table; a row's style is that of its first cell."""
     text = require("rich.text", extra="report").Text
-    rewards: dict[str, list[float]] = {}
-    prompts: dict[str, str] = {}
-    for rollout in rollouts_of(arguments):
-        rewards.setdefault(rollout.group, []).append(rollout.reward)
-        if len(rewards) <= _LISTED and rollout.group not in prompts:
-            prompts[rollout.group] = " ".join(visible(last_turn(rollout)).split())
-    grid = _grid("number", "group", "rollouts", "correct", "prompt", left=("group", "prompt"))
-    for number, (label, prompt) in enumerate(prompts.items(), start=1):
-        shown = prompt if len(prompt) <= _PROMPT else prompt[: _PROMPT - 1] + "…"
-        correct = sum(reward > config.correct_above for reward in rewards[label])
-        grid.add_row(str(number), text(label), str(len(rewards[label])), str(correct), text(shown))
-    console.print(grid)
-    more = f" ({_LISTED} shown)" if len(rewards) > _LISTED else ""
-    console.print(f"\n{outcomes(rewards, config)}{more}", highlight=False)
-    console.print("--group takes a number, a group's label or its beginning", highlight=False)
-
-
-def _grid(*names: str, left: Sequence[str]) -> Any:
     grid = require("rich.table", extra="report").Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
-        grid.add_column(name, justify="left" if name in left else "right", no_wrap=True, overflow="ellipsis")
+        grid.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True, overflow="ellipsis")
+    for (first, *others), style in zip(rows, styles, strict=True):
+        grid.add_row(text(first, style=style), *map(text, others))
     return grid
 
 

@@ -99,10 +99,9 @@ class Data:
     """Problems with known answers.
 
     Attributes:
-        source: a `.jsonl`, `.json` (also `.gz`, `.zst`) or `.parquet` file, or a Hugging Face dataset id, with the
-            columns `prompt`, a text or a list of chat messages, and `answers`, a list (`ktae data prepare` makes such
-            files of others); or `modchain`, the quickstart task, made on the fly. Paths are relative to the working
-            directory.
+        source: a `.jsonl`, `.json` (also `.gz`) or `.parquet` file, or a Hugging Face dataset id, with the columns
+            `prompt`, a text or a list of chat messages, and `answers`, a list (`ktae data prepare` makes such files of
+            others); or `modchain`, the quickstart task, made on the fly. Paths are relative to the working directory.
         test_rows: rows held out for the evaluation, the same ones whatever the seed; never trained on.
         train_rows: rows to train on; null takes all that are left (required for `modchain`, which is endless).
     """
