@@ -51,7 +51,8 @@ def main(source: str) -> None:
     )
     trainer.train()
     trainer.save_model(str(OUT))
-    (OUT / "unseen.jsonl").write_text("".join(json.dumps(row) + "\n" for row in unseen))
+    problems = [{"prompt": example(row)["prompt"], "answers": [str(row["Answer"])]} for row in unseen]
+    (OUT / "unseen.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems))
 
 
 def example(row: dict) -> dict:

@@ -1,4 +1,6 @@
-"""A batch as each trainer lays it out, through the trainer's hook and back; for test_hooks.py and slime_worker.py.
+"""A batch as each trainer lays it out, through the trainer's hook and back; for test_hooks.py.
+
+Run as one of several processes, it takes its share of a batch through slime's hook.
 
 Each function takes a batch, and an estimator or None for the trainer's own advantages, and returns a row of advantages
 a rollout, 0 where the trainer has none. The trainer is a stand-in here, whose classes a test may replace by the
@@ -6,12 +8,14 @@ framework's own.
 """
 
 import asyncio
+import sys
 from argparse import Namespace
 from dataclasses import dataclass, field
 from itertools import groupby
 from types import SimpleNamespace
 
 import torch
+from torch.distributed import destroy_process_group, get_rank, init_process_group
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
@@ -325,3 +329,24 @@ HOOKS = {
     **{"nemo_rl": of_nemo_rl, "ms_swift": of_ms_swift, "slime": of_slime},
 }
 GIVE_LOG_PROBS = {"openrlhf", "skyrl"}
+
+
+def normalised():
+    """The batch with slime's normalised rewards: less the group's mean, by the deviation; the threshold is 0."""
+    batch = Batch.random()
+    rewards_GN = torch.tensor(batch.rewards).view(3, -1)
+    rewards_GN = rewards_GN - rewards_GN.mean(dim=1, keepdim=True)
+    batch.rewards = (rewards_GN / (rewards_GN.std(dim=1, keepdim=True) + 1e-6)).flatten().tolist()
+    batch.correct_above = 0.0
+    return batch
+
+
+if __name__ == "__main__":
+    init_process_group("gloo")
+    # Neighbours on different ranks, as slime deals them; the first rank gets more than the other.
+    places = [0, 2, 4, 6, 8, 9, 10, 11] if get_rank() == 0 else [1, 3, 5, 7]
+    data = slime_data(normalised(), places)
+    arguments = slime_arguments(rewards_normalization=True, ktae={"estimator": "hooks:everything"})
+    slime.set_advantages(arguments, data, None)
+    torch.save({"places": places, **data}, f"{sys.argv[1]}/{get_rank()}.pt")
+    destroy_process_group()

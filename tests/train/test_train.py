@@ -87,10 +87,7 @@ def test_table(finished):
         assert score["accuracy"] == pytest.approx(sum(row["reward"] for row in answers) / 40)
         assert score["mean_length"] == pytest.approx(sum(row["length"] for row in answers) / 40)
         assert score["low"] <= score["accuracy"] <= score["high"]
-    summary = (out / "summary.md").read_text()
-    assert "| before training |" in summary
-    assert "| GRPO+KTAE |" in summary
-    for words in ("One seed", "left", "GRPO+KTAE minus GRPO, sampled"):
+    for words in ("One seed", "left", "before training", "GRPO+KTAE minus GRPO, sampled"):
         assert words in stdout
 
 
@@ -150,18 +147,6 @@ def test_killed_at_three_random_moments_and_resumed_is_the_same_as_uninterrupted
 
 
 @pytest.mark.slow
-def test_killed_between_the_last_checkpoint_and_the_model(finished, tmp_path):
-    """Update 4 of 4 is done: the resumed run must not make a fifth."""
-    killing = "import os; from ktae.train.run import Run; Run._save = lambda *a: os.kill(os.getpid(), 9)"
-    killed = [sys.executable, "-c", f"{killing}; import sys; from ktae.cli import main; main(sys.argv[1:])"]
-    assert subprocess.run([*killed, "train", "quickstart", *SMALL], cwd=tmp_path, timeout=600).returncode == -9
-    result = run(*SMALL, "--resume", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "GRPO       goes on from runs/quickstart/grpo/checkpoint-4" in result.stdout
-    assert_same(tmp_path / "runs" / "quickstart", finished[0])
-
-
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers")
 def test_a_resumed_run_says_from_where_and_drops_what_came_later(finished, tmp_path, monkeypatch, capsys):
     uninterrupted, _ = finished
@@ -183,7 +168,7 @@ def test_a_resumed_run_says_from_where_and_drops_what_came_later(finished, tmp_p
 
 
 @pytest.mark.slow
-def test_one_writer_at_a_time(finished, tmp_path):
+def test_one_writer_at_a_time(tmp_path):
     first = started(tmp_path, until=lambda out: (out / "metrics.jsonl").exists())
     first.send_signal(signal.SIGSTOP)
     second = run(*SMALL, "--resume", cwd=tmp_path)
@@ -193,18 +178,16 @@ def test_one_writer_at_a_time(finished, tmp_path):
     assert second.stderr.count("\n") == 1
     _, stderr = first.communicate(timeout=600)
     assert first.returncode == 0, stderr
-    assert_same(tmp_path / "runs" / "quickstart", finished[0])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_signals_end_in_one_line(tmp_path, name):
+def test_an_interrupt_ends_in_one_line(tmp_path):
     process = started(tmp_path, until=lambda out: (out / "grpo" / "checkpoint-2" / "complete").exists())
-    process.send_signal(getattr(signal, name))
+    process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 128 + getattr(signal, name)
+    assert process.returncode == 130
     (line,) = stderr.splitlines()
-    assert re.match(rf"ktae: stopped by {name}\. In runs/quickstart, grpo is (safe up to update [24]|finished)", line)
+    assert re.match(r"ktae: interrupted\. In runs/quickstart, grpo is (safe up to update [24]|finished)", line)
     assert line.endswith(f"; go on with: ktae train quickstart {shlex.join(SMALL)} --resume")
 
 

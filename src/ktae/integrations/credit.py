@@ -15,31 +15,16 @@ from ktae.config import KTAEConfig
 from ktae.estimators import Estimator, Rollouts, load_estimator, token_values
 from ktae.estimators.key_tokens import key_tokens
 from ktae.extras import load_function
-from ktae.integrations.metrics import PATIENCE, measure, traps
+from ktae.integrations.metrics import measure, traps
 
 logger = logging.getLogger("ktae")
+_PATIENCE = 3  # batches in a row that a trap must show in before it is named
 
 States = Callable[[Mapping[str, Any]], Sequence[int]]
 """The state in which each token of a rollout was chosen, from the rollout: a mapping with `token_ids`, `mask` and what
 else the trainer knows of it. As many integers as token ids."""
 
 PRESETS = {"paper": KTAEConfig, "released": KTAEConfig.released, "recommended": KTAEConfig.recommended}
-
-
-def choose(
-    estimator: KTAEConfig | Estimator | str, correct_above: float | None = None
-) -> tuple[Estimator, float, float | None]:
-    """The estimator that was asked for, `correct_above`, and the scale of key tokens; arguments as `TokenCredit`."""
-    if isinstance(estimator, KTAEConfig):
-        if correct_above not in (None, estimator.correct_above):
-            raise ValueError(f"correct_above must be that of {estimator}, got {correct_above!r}")
-        return key_tokens(estimator), estimator.correct_above, estimator.scale
-    if not isinstance(estimator, str) and not callable(estimator):
-        raise TypeError(
-            f"estimator must be a KTAEConfig, a name, an import path or a function of Rollouts, got {estimator!r}"
-        )
-    found = load_estimator(estimator) if isinstance(estimator, str) else estimator
-    return found, KTAEConfig(correct_above=correct_above or 0.0).correct_above, None
 
 
 class TokenCredit:
@@ -67,9 +52,20 @@ class TokenCredit:
         correct_above: float | None = None,
         states: States | None = None,
     ) -> None:
-        self.estimator, self.correct_above, self.scale = choose(estimator, correct_above)
         self.states, self._asked_for = states, estimator
-        self.needs = () if self.scale is not None else needs(self.estimator, self.correct_above)
+        if isinstance(estimator, KTAEConfig):
+            if correct_above not in (None, estimator.correct_above):
+                raise ValueError(f"correct_above must be that of {estimator}, got {correct_above!r}")
+            self.estimator, self.needs = key_tokens(estimator), ()
+            self.correct_above, self.scale = estimator.correct_above, estimator.scale
+        elif isinstance(estimator, str) or callable(estimator):
+            self.correct_above, self.scale = KTAEConfig(correct_above=correct_above or 0.0).correct_above, None
+            self.estimator = load_estimator(estimator) if isinstance(estimator, str) else estimator
+            self.needs = needs(self.estimator, self.correct_above)
+        else:
+            raise TypeError(
+                f"estimator must be a KTAEConfig, a name, an import path or a function of Rollouts, got {estimator!r}"
+            )
         self._streaks: dict[str, int] = {}
         self._named: set[str] = set()
 
@@ -86,10 +82,9 @@ class TokenCredit:
             found = traps(value_NT, rollouts, self.scale, self.metrics["value_ratio"])
             self._streaks = {name: self._streaks.get(name, 0) + 1 for name in found}
             for name, message in found.items():
-                patience = PATIENCE.get(name, 3)
-                if self._streaks[name] >= patience and name not in self._named:
+                if self._streaks[name] >= _PATIENCE and name not in self._named:
                     self._named.add(name)
-                    logger.warning("ktae, batch after batch: %s" if patience > 1 else "ktae: %s", message)
+                    logger.warning("ktae, batch after batch: %s", message)
         return value_NT
 
     def check_given(self, trainer: str, *given: str) -> None:
@@ -128,7 +123,7 @@ def from_settings(settings: Any, name: str, trainer: str, *given: str) -> TokenC
             which the fields override; or `estimator` (a name or an import path) and `correct_above`; and `states` (an
             import path).
         name: what the user calls them, such as `algorithm.ktae`.
-        trainer, given: as those of `TokenCredit.check_given`.
+        trainer, given: those of `TokenCredit.check_given`.
 
     Raises:
         ValueError, TypeError: a key is unknown or a value is out of range; the message names `NAME.KEY`.
@@ -170,20 +165,18 @@ def needs(estimator: Estimator, correct_above: float) -> tuple[str, ...]:
     token_ids_NT, group_N = torch.tensor([[1, 2, 3], [1, 4, 2], [5, 2, 0], [5, 6, 6]]), torch.tensor([7, 7, 3, 3])
     margin_N = (1.0 + abs(correct_above)) * torch.tensor([1.0, -1.0, 1.0, torch.nan], dtype=torch.float64)
     rollouts = Rollouts(token_ids_NT, mask_NT, correct_above + margin_N, group_N, correct_above=correct_above, **given)
-    try:
-        token_values(estimator, rollouts)
-    except Exception as error:
-        name = getattr(estimator, "__name__", type(estimator).__name__)
-        raise ValueError(
-            f"estimator {name} fails on a batch of four small rollouts: {type(error).__name__}: {error}"
-        ) from error
-    needed = []
-    for name in given:
+
+    def error_of(rollouts: Rollouts) -> Exception | None:
         try:
-            token_values(estimator, replace(rollouts, **{name: None}))
-        except Exception:
-            needed.append(name)
-    return tuple(needed)
+            token_values(estimator, rollouts)
+        except Exception as error:
+            return error
+
+    if error := error_of(rollouts):
+        name = getattr(estimator, "__name__", type(estimator).__name__)
+        message = f"estimator {name} fails on a batch of four small rollouts: {type(error).__name__}: {error}"
+        raise ValueError(message) from error
+    return tuple(name for name in given if error_of(replace(rollouts, **{name: None})))
 
 
 def rollout_means(advantage_NT: Tensor, mask_NT: Tensor) -> Tensor:
@@ -204,17 +197,13 @@ def reward_column(names: Sequence[str], correctness_reward: str | None) -> int:
     return places[0]
 
 
-def expect(holder: Any, name: str, why: str, *allowed: Any, other_than: Any = ..., option: str | None = None) -> None:
+def expect(holder: Any, name: str, why: str, *allowed: Any, other_than: Any = ...) -> None:
     """Raises a ValueError if a trainer has a setting with which tokens would not get their own credit.
 
-    Args:
-        holder: arguments, a configuration or a trainer that has the setting.
-        name: the path of attributes to it, also written as an option: `--advantage-estimator`.
-        why: what goes wrong otherwise.
-        allowed: the values that it may have; or `other_than`, the one that it may not have.
-        option: its name for the user, if that is another.
+    `name` is the path of attributes from `holder` to it, also written as an option: `--advantage-estimator`. It may
+    have one of the values `allowed`, or any value `other_than` one; `why` says what goes wrong otherwise.
     """
     met = attrgetter(name.lstrip("-").replace("-", "_"))(holder)
     if met not in allowed if allowed else met == other_than:
         wanted = "another" if not allowed else allowed[0] if len(allowed) == 1 else f"one of {allowed}"
-        raise ValueError(f"{option or name} must be {wanted} for token-level credit, got {met!r}: {why}")
+        raise ValueError(f"{name} must be {wanted} for token-level credit, got {met!r}: {why}")

@@ -32,26 +32,20 @@ def advantages(
     credit: TokenCredit | None = None,
     **optional: _Rows | None,
 ) -> list[list[float]]:
-    """Token advantages (A_i + V_it) * mask_it; V_it are key-token values if no other estimator is named.
+    """Token advantages (A_i + V_it) * mask_it, a list for each rollout, as long as its token ids; 0.0 outside the mask.
 
     Args:
-        token_ids: a sequence of integers for each of N rollouts (list, tuple, array or tensor), each of its own
-            length, which may be 0.
+        token_ids: integers for each of N rollouts (list, tuple, array or tensor), each of its own length, 0 included.
         masks: for each rollout as many of 0 and 1; 1 marks the tokens the policy generated. None: it generated all.
         rewards: N outcome rewards. None or NaN marks an unscored rollout: its advantages are 0 and no table counts it.
         groups: N hashables, equal for the rollouts of one prompt: a uid, a number, a tuple.
-        rollout_advantages: the N rollout advantages A_i to add to; GRPO's by default. That of an unscored rollout is
-            not looked at, and may be None.
+        rollout_advantages: the N rollout advantages A_i to add to; GRPO's by default. An unscored one may be None.
         credit: the estimator, made once for all batches of a run, whose traps it names (docs/metrics.md). By default
             the paper's formula, and no traps.
         **optional: `states`, `log_probs` and `entropies`, each as long as `token_ids`, for estimators that take them.
 
-    Returns:
-        A list for each rollout, as long as its token ids; 0.0 outside the mask.
-
     Raises:
-        TypeError: an argument has an unsuitable type.
-        ValueError: lengths differ or a value is out of contract; the message names the argument and the rollout.
+        TypeError, ValueError: an argument is out of contract; the message names it and the rollout.
 
     >>> advantages([[5, 7], [5, 9, 5]], None, [1.0, 0.0], ["question 1", "question 1"], [1, -1])
     [[1.0, 2.0], [-1.0, -2.0, -1.0]]

@@ -17,24 +17,12 @@ _SATURATED = 0.95
 # Mean absolute values outside of this range, in mean absolute rollout advantages, are named.
 _RATIOS = (0.01, 5.0)
 
-PATIENCE = {"groups of one": 1}
-"""Batches in a row that a trap must show in before it is named; 3 where nothing is said."""
-
 
 def measure(value_NT: Tensor, rollouts: Rollouts, scale: float | None = None) -> dict[str, float]:
     """A value for each name of docs/metrics.md; NaN where there is nothing to average.
 
-    Args:
-        value_NT: (N, T) the values that an estimator gave.
-        rollouts: what it was given.
-        scale: the largest absolute value that a key token can have; None for other estimators.
-
-    >>> rollouts = Rollouts(torch.tensor([[5, 7], [5, 9]]), torch.ones(2, 2), torch.tensor([1.0, 0.0]),
-    ...                     torch.tensor([4, 4]), rollout_advantages=torch.tensor([1.0, -1.0]))
-    >>> measure(torch.tensor([[0.0, 0.75], [0.0, -0.75]]), rollouts, scale=1.0)
-    ... # doctest: +NORMALIZE_WHITESPACE
-    {'abs_value_correct': 0.375, 'abs_value_incorrect': 0.375, 'mixed_group_share': 1.0, 'value_ratio': 0.375,
-     'key_token_share': 0.5}
+    `value_NT` (N, T) are the values that an estimator gave, `rollouts` what it was given, and `scale` is the largest
+    absolute value that a key token can have, None for other estimators.
     """
     size_NT, generated_NT, correct_N = value_NT.abs(), rollouts.mask != 0, rollouts.correct_B
     contrasted_NT = rollouts.counted_BT & rollouts.mixed_B[:, None]

@@ -38,9 +38,9 @@ def with_credit(trainer: Any, credit: TokenCredit, correctness_reward: str | Non
             averages, split = "it averages the advantages of a rollout", "a process holds others' samples"
             expect(self, "--importance_sampling_level", averages, "token", "sequence_token")
             expect(self, "--loss_type", averages, other_than="real")
-            expect(self, "use_liger_loss", averages, False, option="--use_liger_kernel")
+            expect(self, "use_liger_loss", f"with --use_liger_kernel {averages}", False)
             expect(self, "--off_policy_sequence_mask_delta", "it goes by a rollout's mean advantage", None)
-            expect(self, "template.sequence_parallel_size", split, 1, option="--sequence_parallel_size")
+            expect(self, "template.sequence_parallel_size", split, 1)
             self._correctness_column = reward_column(self.reward_func_names, correctness_reward)
 
         def _postprocess_batch(self, samples: list[Any], batch_encoded_inputs: list[dict[str, Any]]) -> None:

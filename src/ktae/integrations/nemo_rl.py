@@ -34,12 +34,9 @@ class TokenAdvantages:
     ) -> Tensor:
         """(N, T) the other estimator's advantages plus values, which are 0 where `mask` (N, T) is 0.
 
-        Equal rows of `prompt_ids` (N, P) are a group, as in NeMo-RL's own baselines. `repeated_batch["message_log"]`
-        has each rollout's messages with `token_ids` and `token_loss_mask`, which joined are the first of the T
-        positions. All generated tokens count in the tables, also those of rollouts that the mask drops as a whole.
-
-        Raises:
-            ValueError: `repeated_batch` has no messages, as in NeMo-RL's loops that keep token ids with the workers.
+        Equal rows of `prompt_ids` (N, P) are a group, as in NeMo-RL's own baselines. All generated tokens count in the
+        tables, also those of rollouts that the mask drops. Raises a ValueError if `repeated_batch` has no messages, as
+        in NeMo-RL's loops that keep token ids with the workers.
         """
         advantages_BT = self.estimator.compute_advantage(
             prompt_ids=prompt_ids, rewards=rewards, mask=mask, repeated_batch=repeated_batch, **kwargs

@@ -36,8 +36,7 @@ def with_credit(maker: Any, credit: TokenCredit) -> Any:
             expect(self.args, loss, "a sequence-level ratio averages advantages", "ppo")
 
         def compute_advantages_and_returns(self, experiences: list[Any]) -> list[Any]:
-            """An experience has the last tokens of `sequences` (B, T) in `action_mask` (B, A), A < T, and in `index`
-            the B places of its rollouts in the batch, where groups are consecutive."""
+            """`action_mask` (B, A) is of the last tokens of `sequences` (B, T), `index` has places in the batch."""
             rewards = torch.cat([part.rewards for part in experiences])  # length penalties will change theirs
             parts = super().compute_advantages_and_returns(experiences)
             known = "log_probs" in credit.needs

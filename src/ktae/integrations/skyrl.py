@@ -16,8 +16,8 @@ from ktae.integrations.credit import TokenCredit, expect, rollout_means
 def with_credit(trainer: Any, credit: TokenCredit) -> Any:
     """A subclass of a SkyRL trainer that adds the estimator's values to the advantages where the loss mask is 1.
 
-    A rollout's reward is the sum of its rewards. What SkyRL logs of its advantages is without the values.
-    Its constructor raises ValueError for a setting that erases or distorts token-level credit.
+    A rollout's reward is the sum of its rewards. Its constructor raises a ValueError for a setting that erases or
+    distorts token-level credit.
     """
     credit.check_given("SkyRL", "log_probs")
 

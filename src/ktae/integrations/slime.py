@@ -34,16 +34,11 @@ def set_advantages(args: Any, rollout_data: dict[str, Any], data_parallel_group:
 
     A_i is slime's `rewards` entry, normalised in the group unless `--disable-rewards-normalization` is given. With
     normalised rewards a rollout is correct when its reward is above its group's mean, which for rewards of two values
-    is the higher one; otherwise when its reward is greater than `correct_above`.
+    is the higher one; otherwise when its reward is greater than `correct_above`. `args.ktae`, which
+    `--custom-config-path` can set, holds settings (`from_settings`); `rollout_data` has lists over this rank's samples,
+    the ranks of `data_parallel_group` (None: all processes) have the batch.
 
-    Args:
-        args: slime's arguments. `args.ktae`, which `--custom-config-path` can set, holds settings (`from_settings`).
-        rollout_data: lists over this rank's samples: `tokens` (prompt and response), `response_lengths`, `loss_masks`
-            (one entry a response token), `rewards`, `sample_indices` (consecutive in a group).
-        data_parallel_group: the ranks whose samples make up the batch; None for all processes.
-
-    Raises:
-        ValueError: a setting that this hook cannot work with; the message names it.
+    Raises a ValueError for a setting that this hook cannot work with.
     """
     credit = _credit(json.dumps(getattr(args, "ktae", None), sort_keys=True))
     expect(args, "--advantage-estimator", "its rewards are the advantages", "grpo")

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -34,10 +34,10 @@ logger = logging.getLogger("ktae")
 @dataclass
 class _Rollout:
     problem: dict[str, Any]
-    generated: list[Any]
-    """Prompt ids, completion ids, tool mask, completion, log-probabilities; None where TRL has None."""
-    logged: dict[str, Any]
-    """What reward functions logged."""
+    generated: list[
+        Any
+    ]  # prompt ids, completion ids, tool mask, completion, log-probabilities; None where TRL has None
+    logged: dict[str, Any]  # by reward functions
 
 
 class DynamicSamplingTrainer(CorrectnessTrainer):
@@ -51,34 +51,22 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
 
     Args:
         *args, **kwargs: those of `CorrectnessTrainer`.
-        max_generation_rounds: generations at most for one batch.
-        when_short: if the batch is not full then: "fill" completes it with groups without variance (they count in the
-            loss's denominator, and have the advantages that another reward gives them), "stop" raises.
+        max_generation_rounds: generations at most for one batch, which is then filled up with groups without variance,
+            as the log says. They count in the loss's denominator, and have the advantages that another reward gives.
 
-    Logs `dynamic_sampling/*` (docs/metrics.md). TRL's `completions/*` metrics are averages over the rounds.
-
-    Raises:
-        ValueError: an iterable dataset, images or environments.
-        RuntimeError: while training: the batch is not full after the last round and `when_short` is "stop".
+    Logs `dynamic_sampling/*` (docs/metrics.md); TRL's `completions/*` are averages over the rounds. Raises a ValueError
+    for an iterable dataset, images or environments.
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        max_generation_rounds: int = 10,
-        when_short: Literal["fill", "stop"] = "fill",
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *args: Any, max_generation_rounds: int = 10, **kwargs: Any) -> None:
         if max_generation_rounds < 1:
             raise ValueError(f"max_generation_rounds must be at least 1, got {max_generation_rounds}")
-        if when_short not in ("fill", "stop"):
-            raise ValueError(f"when_short must be 'fill' or 'stop', got {when_short!r}")
         super().__init__(*args, **kwargs)
         if not hasattr(self.train_dataset, "__len__"):
             raise ValueError("dynamic sampling draws further problems by index; train_dataset must not be iterable")
         if self._is_vlm or self.environment_factories is not None:
             raise ValueError("dynamic sampling works neither with images nor with environment_factory")
-        self.max_generation_rounds, self.when_short = max_generation_rounds, when_short
+        self.max_generation_rounds = max_generation_rounds
         # The rollouts to train on: this process's, and the rewards of all processes, (N, functions).
         self._chosen: tuple[list[_Rollout], Tensor] | None = None
 
@@ -114,7 +102,7 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
         kept: list[tuple[list[_Rollout], Tensor]] = []
         dropped: list[tuple[list[_Rollout], Tensor]] = []
         further: Iterator[dict[str, Any]] | None = None
-        rounds = extra = 0
+        rounds = 0
         while inputs and len(kept) < wanted and rounds < self.max_generation_rounds:
             rollouts, rewards_NF = self._round(inputs)
             rounds += 1
@@ -128,25 +116,18 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
                 likely = math.ceil(missing * seen / len(kept)) if kept else wanted
                 problems = list(islice(further, math.ceil(min(likely, wanted) / together) * together))
                 problems = problems[: len(problems) // together * together]
-                extra += len(problems)
                 inputs = self._mine([dict(problem) for problem in problems for _ in range(size)])
 
         missing = max(wanted - len(kept), 0)
-        if missing:
-            message = (
+        if missing and self.accelerator.is_main_process:
+            logger.warning(
                 f"dynamic sampling: {missing} of {wanted} groups are still without reward variance after {rounds} "
-                f"rounds of generation at step {self.state.global_step}"
+                f"rounds of generation at step {self.state.global_step}; the batch is filled up with such groups"
             )
-            if self.when_short == "stop":
-                raise RuntimeError(f"{message}. The problems are too easy or too hard for the model, or too few.")
-            if self.accelerator.is_main_process:
-                logger.warning("%s; the batch is filled up with such groups", message)
         all_rewards = torch.cat([rewards for _, rewards in kept + dropped])[:, self._correctness_column]
         for name, value in {
             "rounds": rounds,
-            "extra_prompts": extra,
             "dropped_groups": len(dropped) - missing,
-            "surplus_groups": len(kept) - (wanted - missing),
             "filled_groups": missing,
             "reward": torch.nanmean(all_rewards).item(),
         }.items():

@@ -3,7 +3,7 @@
     python -m verl.trainer.main_ppo trainer.v1.trainer_mode=ktae_sync algorithm.adv_estimator=grpo \
         +algorithm.ktae.term_frequency_weight=0 ...
 
-verl imports this module by itself where ktae is installed (docs/verl.md). It registers the trainers and changes nothing
+verl imports this module by itself where ktae is installed (docs/verl.md). It registers the trainer and changes nothing
 of verl's. Written for verl 0.9.1.
 """
 
@@ -33,7 +33,7 @@ try:
     import transfer_queue as tq
     from omegaconf import DictConfig, OmegaConf
     from tensordict import TensorDict
-    from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSync, register_trainer
+    from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
     from verl.workers.utils.padding import response_to_nested
 except Exception as error:
     # verl hides the errors of entry points; what the user would see is an unknown trainer.
@@ -47,11 +47,20 @@ except Exception as error:
 VERLS_NAMES = {"log_probs": "old_log_probs", "entropies": "entropy"}
 
 
-class _KeyTokenValues:
-    """What the two trainers below share: a mixin in front of one of verl's."""
+@register_trainer("ktae_sync")
+class KTAETrainer(PPOTrainerSync):
+    """verl's synchronous trainer with advantages (A_it + V_it) * mask_it.
 
-    mode: str
-    """verl's own name of the trainer."""
+    A_it is what `algorithm.adv_estimator` computes, V the key-token value or another estimator's. docs/verl.md says
+    what is taken from verl. Logs `ktae/*` (docs/metrics.md).
+
+    `algorithm.ktae` of verl's configuration may hold settings (`ktae.integrations.credit.from_settings`). A function of
+    states gets a rollout with token_ids, mask and uid.
+
+    Raises:
+        ValueError, TypeError: on construction: a setting is unknown or bad, the estimator fails on a small batch, or
+            the policy loss erases token-level credit; on the first step: a rollout consists of several rows.
+    """
 
     def __init__(self, config: DictConfig) -> None:
         self.credit = token_credit(config)
@@ -59,15 +68,15 @@ class _KeyTokenValues:
         if OmegaConf.select(config, loss):
             expect(config, loss, "it averages the advantages of a rollout", other_than="geo_mean")
         # verl looks up buffers and settings by the trainer's name: an unknown one gets the asynchronous buffer.
-        config.trainer.v1.trainer_mode = self.mode
-        super().__init__(config)  # type: ignore[call-arg]
+        config.trainer.v1.trainer_mode = "sync"
+        super().__init__(config)
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         one_row_a_rollout(batch.keys)
         # Before verl's own step: rollout correction may take tokens out of response_mask.
         optional = {VERLS_NAMES[name]: name for name in self.credit.needs if name != "states"}
         given = _read(batch, "responses", "response_mask", "rm_scores", "uid", *optional)
-        batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]
+        batch = super()._compute_advantage(batch, metrics)
         start = time.perf_counter()
         written = _read(batch, "advantages", "response_mask")
         padded, trained_on = given.to_padded_tensor(), written.to_padded_tensor()
@@ -94,32 +103,6 @@ class _KeyTokenValues:
         tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
         metrics.update(ktae_metrics | {"ktae/seconds": time.perf_counter() - start})
         return batch
-
-
-@register_trainer("ktae_sync")
-class KTAETrainer(_KeyTokenValues, PPOTrainerSync):
-    """verl's synchronous trainer with advantages (A_it + V_it) * mask_it.
-
-    A_it is what `algorithm.adv_estimator` computes, V the key-token value or another estimator's. docs/verl.md says
-    what is taken from verl. Logs `ktae/*` (docs/metrics.md).
-
-    Args:
-        config: verl's configuration; `algorithm.ktae` may hold settings (`ktae.integrations.credit.from_settings`). A
-            function of states gets a rollout with token_ids, mask and uid.
-
-    Raises:
-        ValueError, TypeError: on construction: a setting is unknown or bad, the estimator fails on a small batch, or
-            the policy loss erases token-level credit; on the first step: a rollout consists of several rows.
-    """
-
-    mode = "sync"
-
-
-@register_trainer("ktae_colocate_async")
-class KTAETrainerColocateAsync(_KeyTokenValues, PPOTrainerColocateAsync):
-    """The same for verl's `colocate_async`, where rollouts of the next updates are under way during an update."""
-
-    mode = "colocate_async"
 
 
 def token_credit(config: DictConfig) -> TokenCredit:
@@ -165,10 +148,10 @@ def refuse_ignored_settings(arguments: Sequence[str]) -> None:
     """Stops the command whose arguments set `algorithm.ktae` for a trainer of verl's own, which would ignore it."""
     if any("algorithm.ktae" in argument for argument in arguments):
         modes = [argument for argument in arguments if "trainer_mode=" in argument]
-        if not any("=ktae_" in mode for mode in modes):
+        if not any("=ktae_sync" in mode for mode in modes):
             raise SystemExit(
                 f"algorithm.ktae is set, and {modes[-1] if modes else 'the default trainer.v1.trainer_mode'} does not "
-                "read it. Use trainer.v1.trainer_mode=ktae_sync or ktae_colocate_async."
+                "read it. Use trainer.v1.trainer_mode=ktae_sync."
             )
 
 

@@ -55,11 +55,10 @@ def render(tokenizer: Any, problem: str, system: str) -> str:
 
 
 def plan_batches(lengths: Sequence[int], max_tokens: int, budget: int) -> list[list[int]]:
-    """Cuts prompts of so many tokens into batches of similar length.
+    """The indices of prompts of so many tokens, in batches of similar length, longest first, where memory is shortest.
 
-    A batch comes to at most `budget` tokens, prompts, padding and `max_tokens` of each completion together; a prompt
-    that is longer by itself gets a batch of its own. Returns the indices of each batch, longest prompts first, so that
-    running out of memory shows at once.
+    A batch comes to at most `budget` tokens, prompts, padding and `max_tokens` of each completion together, unless a
+    single prompt is longer.
     """
     batches: list[list[int]] = []
     widest = 0
@@ -94,11 +93,8 @@ class TransformersBackend:
     ) -> list[Completion]:
         """One completion of each text; torch's generators and the model's generation settings stay as they were.
 
-        Args:
-            texts: what the model reads.
-            sampling: how; its own seed is not used.
-            seeds: one a text. All draws come from one generator, which gets the first.
-            special_tokens: let the tokenizer add its special tokens, as it should where no chat template has.
+        `seeds` has one a text, and all draws come from one generator, which gets the first; that of `sampling` is not
+        used. `special_tokens` lets the tokenizer add its own, as it should where no chat template has.
         """
         how: dict[str, Any] = {"max_new_tokens": sampling.max_tokens, "do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:
@@ -160,8 +156,7 @@ class VllmBackend:
 def _split_settings(config: Any, tokenizer: Any) -> tuple[list[int], dict[str, Any]]:
     """The ids that end a completion, sorted (chat models often have several), and the checkpoint's other settings.
 
-    Those are not used: with a temperature or a repetition penalty of their own, two models would be decoded
-    differently, and greedy would not be greedy.
+    Those are not used: with a repetition penalty of its own a model would be decoded differently from another.
     """
     ends = config.eos_token_id  # one id, several or None
     end_ids = sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
@@ -194,9 +189,7 @@ def generate(
 ) -> Iterator[dict[int, Completion]]:
     """Completes every text, chat templates applied, and yields the completions of each batch by the text's index.
 
-    Args:
-        backend, texts, sampling, seeds: see `TransformersBackend.complete`.
-        budget: tokens a batch may come to; see `plan_batches`.
+    `budget` is that of `plan_batches`.
     """
     lengths = [len(ids) for ids in backend.tokenizer(list(texts))["input_ids"]]
     special_tokens = backend.tokenizer.chat_template is None

@@ -32,17 +32,12 @@ def answer(
     seed: int = 0,
     chat_template_kwargs: dict[str, Any] | None = None,
 ) -> list[Answer]:
-    """Generates and scores completions of every problem, problem by problem.
+    """Generates and scores completions of every problem, problem by problem; torch's generators stay as they were.
 
     Args:
         model, tokenizer: a causal language model and its tokenizer, which pads on the left.
-        rows: a `datasets.Dataset` with `prompt`, `answer` and whatever else the reward function reads.
-        reward: a reward function in TRL's form.
-        max_completion_length: in tokens.
+        rows: a `datasets.Dataset` with `prompt` and what the reward function, in TRL's form, reads.
         samples: completions a problem, drawn at temperature 1 from the whole vocabulary; None for one greedy one.
-        batch_size: completions generated together.
-        seed: of the draws; torch's global generators are left as they were.
-        chat_template_kwargs: passed to the tokenizer's chat template.
     """
     sampling = Sampling(temperature=0.0 if samples is None else 1.0, max_tokens=max_completion_length)
     tasks = [index for index in range(len(rows)) for _ in range(samples or 1)]

@@ -26,17 +26,10 @@ class Model:
 
 
 def load_model(model: Model, trained: Path | None = None) -> tuple[Any, Any]:
-    """Loads a causal language model, on CPU and in `model.dtype`, and its tokenizer, padding on the left.
+    """A causal language model, on CPU and in `model.dtype`, and its tokenizer, which pads on the left.
 
-    A tokenizer without a padding token pads with its end-of-sequence token.
-
-    Args:
-        model: the policy to start from.
-        trained: a folder with weights trained from it, whole or as LoRA adapters, to load instead.
-
-    Raises:
-        FileNotFoundError: `model.path` names a package, a file or a folder that is not there.
-        ValueError: the tokenizer has no end-of-sequence token.
+    A tokenizer without a padding token pads with its end-of-sequence token. `trained` is a folder with weights trained
+    from the model, whole or as LoRA adapters, to load instead. Errors as `check_model`.
     """
     transformers = require("transformers", extra="train")
     if trained is not None and (trained / "adapter_config.json").exists():
@@ -65,9 +58,6 @@ def resolve(path: str) -> str:
 
     Raises:
         FileNotFoundError: the package, or a path that can only be a local one, does not exist.
-
-    >>> resolve("Qwen/Qwen2.5-Math-1.5B")
-    'Qwen/Qwen2.5-Math-1.5B'
     """
     if not path.startswith("python:"):
         if not Path(path).exists() and not _is_hub_id(path):

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
-import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Checks the recipe and trains; a signal that asks for an end, and what stops a training, end it in one line."""
+    """Checks the recipe and trains; Ctrl-C, and what stops a training, end it with the command to go on with."""
     from ktae.train.recipe import load_recipe
 
     sys.path.insert(0, "")  # as with python -m: reward functions of one's own live in the working directory
@@ -49,54 +43,21 @@ def run(arguments: argparse.Namespace) -> None:
     again = [arguments.recipe, *arguments.overrides, *(["--out", str(out)] if arguments.out else []), "--resume"]
     training = check(recipe, out, resume=arguments.resume)
     check_installed(recipe)
-    with open_folder(recipe, out, arguments.resume) if is_main() else nullcontext(), _stoppable():
+    with open_folder(recipe, out, arguments.resume) if is_main() else nullcontext():
         try:
             training.run()
-        except ThresholdError:
-            if not (out / "metrics.jsonl").exists():
-                shutil.rmtree(out)  # nothing to keep in it
+        except ThresholdError:  # of a setting: there is nothing to go on with
             raise
-        except (Exception, Stopped) as error:
-            says_it_all = isinstance(error, FloatingPointError | OSError | Stopped)
-            if not says_it_all:
+        except (Exception, KeyboardInterrupt) as error:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            what = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+            if not isinstance(error, FloatingPointError | OSError | KeyboardInterrupt):
                 traceback.print_exc()
-            what = str(error) if says_it_all else "stopped by the error above"
-            for number in _SIGNALS:
-                signal.signal(number, signal.SIG_IGN)
+                what = "stopped by the error above"
             if is_main():
                 safe = what_is_safe(recipe, out)
                 print(f"ktae: {what}. In {out}, {safe}; go on with: ktae train {shlex.join(again)}", file=sys.stderr)
-            sys.exit(128 + error.number if isinstance(error, Stopped) else 1)
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal asked the process to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.number = number
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Turns the signals that ask a process to end into `Stopped`; one that is ignored, under nohup, stays so."""
-    owner = os.getpid()
-
-    def stop(number: int, frame: Any) -> None:
-        if os.getpid() == owner:
-            raise Stopped(number)
-        signal.signal(number, signal.SIG_DFL)  # a forked worker
-        os.kill(os.getpid(), number)
-
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
 
 
 def _folder(name: str, resume: bool) -> Path:

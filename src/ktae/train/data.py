@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from ktae.chain import problems as chain
-from ktae.extras import did_you_mean, require
+from ktae.extras import require
 from ktae.files.rows import SUFFIXES, read_rows, without_malformed
 from ktae.train.recipe import Data
 
@@ -17,9 +16,8 @@ datasets = require("datasets", extra="train")
 def load_data(data: Data, seed: int) -> tuple[Any, Any]:
     """The training rows and the held-out rows, as two `datasets.Dataset`.
 
-    They have the columns `prompt` (a text, or a list of chat messages), `answers` (a list of texts, any of which is
-    right) and the source's other ones. `seed` is of the `modchain` training problems; which rows of a file are held out
-    does not depend on it, so that runs with different seeds are measured on the same problems.
+    `seed` is of the `modchain` training problems; which rows of a file are held out does not depend on it, so that runs
+    with different seeds are measured on the same problems.
 
     Raises:
         FileNotFoundError: the source is a path that does not exist.
@@ -31,97 +29,37 @@ def load_data(data: Data, seed: int) -> tuple[Any, Any]:
         test_rows = chain.test_problems()
         if data.test_rows > len(test_rows):
             raise ValueError(f"data.test_rows must be at most {len(test_rows)} with modchain, got {data.test_rows}")
-        train = datasets.Dataset.from_list(chain.train_problems(data.train_rows, seed))
-        return _rows(train, data), _rows(datasets.Dataset.from_list(test_rows[: data.test_rows]), data)
+        train = chain.train_problems(data.train_rows, seed)
+        return datasets.Dataset.from_list(train), datasets.Dataset.from_list(test_rows[: data.test_rows])
 
-    rows = _read(data)
+    path = Path(data.source)
+    if not path.name.endswith(SUFFIXES):
+        rows = datasets.load_dataset(data.source, split="train")
+    elif path.is_file():
+        rows = datasets.Dataset.from_list([row.data for row in without_malformed(read_rows(path), path, strict=True)])
+    else:
+        raise FileNotFoundError(f"data.source {path} does not exist (looked in {Path.cwd()})")
+    if missing := {"prompt", "answers"} - {*rows.column_names}:
+        raise ValueError(
+            f"{data.source} has no column {min(missing)!r} but {sorted(rows.column_names)}; make a file with "
+            f"prompt and answers: ktae data prepare {data.source} --out prepared.jsonl"
+        )
+    for row in rows:
+        _check(row, data.source)
     if len(rows) < data.test_rows + (data.train_rows or 1):
         raise ValueError(
             f"{data.source} has {len(rows)} rows, fewer than data.test_rows {data.test_rows} and "
             f"data.train_rows {data.train_rows or 'at least 1'} together"
         )
-    rows = _rows(rows.shuffle(seed=0), data)
+    rows = rows.shuffle(seed=0)
     train = rows.select(range(data.test_rows, len(rows)))
     return train.select(range(data.train_rows or len(train))), rows.select(range(data.test_rows))
 
 
-def _read(data: Data) -> Any:
-    path = Path(data.source)
-    if not path.name.endswith(SUFFIXES):
-        return datasets.load_dataset(data.source, split=data.split)
-    if not path.is_file():
-        raise FileNotFoundError(f"data.source {path} does not exist (looked in {Path.cwd()})")
-    return datasets.Dataset.from_list([row.data for row in without_malformed(read_rows(path), path, strict=True)])
-
-
-def _rows(rows: Any, data: Data) -> Any:
-    def prompt(row: dict[str, Any]) -> Any:
-        if data.prompt is None:
-            return _checked_prompt(_column(row, "prompt", data), data)
-        text = _fill(data.prompt, row, "data.prompt")
-        system = [{"role": "system", "content": data.system}] if data.system else []
-        return [*system, {"role": "user", "content": text}] if data.chat else text
-
-    def answers(row: dict[str, Any]) -> list[str]:
-        given = [_fill(data.answer, row, "data.answer")] if data.answer is not None else _column(row, "answers", data)
-        if not (isinstance(given, list) and given and all(isinstance(text, str) and text.strip() for text in given)):
-            raise ValueError(f"{data.source}: answers must be one or more texts, none blank; got {given!r} in {row}")
-        return given
-
-    converted = [{**row, "prompt": prompt(row), "answers": answers(row)} for row in rows]
-    return datasets.Dataset.from_list(converted)
-
-
-def _fill(template: str, row: dict[str, Any], key: str) -> str:
-    r"""The template with `{Column}` replaced by the row's value, and `{{Column}}` by `{Column}`; other braces are text.
-
-    So LaTeX can stay as it is: only braces around letters are taken for a column's name.
-
-    >>> _fill(r"Put the {what} into \boxed{}.", {"what": "sum"}, "data.prompt")
-    'Put the sum into \\boxed{}.'
-    """
-
-    def value(match: re.Match[str]) -> str:
-        triple, double, single = match.groups()
-        if double is not None:
-            return f"{{{double}}}"
-        name = single if triple is None else triple
-        if name in row:
-            return str(row[name]) if triple is None else f"{{{row[name]}}}"
-        if not re.search("[A-Za-z]", name):
-            return match[0]
-        raise ValueError(
-            f"{key} names the column {name!r}, and the columns are {sorted(row)}{did_you_mean(name, row)}; "
-            f"{{{{{name}}}}} is not a column but {{{name}}} itself"
-        )
-
-    return re.sub(r"\{\{\{([^{}]*)\}\}\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}", value, template)
-
-
-# What datasets call them, most telling first.
-_USUAL = {
-    "prompt": ("question", "problem", "query", "instruction", "input", "text"),
-    "answers": ("answer", "final_answer", "solution", "target", "label", "output", "response"),
-}
-
-
-def _column(row: dict[str, Any], name: str, data: Data) -> Any:
-    if name not in row:
-        lower = {column.lower(): column for column in row}
-        usual = next((lower[column] for column in _USUAL[name] if column in lower), "COLUMN")
-        raise ValueError(
-            f"{data.source} has no column {name!r} but {sorted(row)}; say how to make it, for example "
-            f"--data.{name.removesuffix('s')} '{{{usual}}}'"
-        )
-    return row[name]
-
-
-def _checked_prompt(prompt: Any, data: Data) -> Any:
-    is_chat = (
-        isinstance(prompt, list)
-        and len(prompt) > 0
-        and all(isinstance(message, dict) and {"role", "content"} <= message.keys() for message in prompt)
-    )
-    if not (is_chat or (isinstance(prompt, str) and prompt)):
-        raise ValueError(f"{data.source}: prompt must be a text or a list of chat messages, got {prompt!r}")
-    return prompt
+def _check(row: dict[str, Any], source: str) -> None:
+    prompt, answers = row["prompt"], row["answers"]
+    chat = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    if not prompt or not all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in chat):
+        raise ValueError(f"{source}: prompt must be a text or a list of chat messages, got {prompt!r}")
+    if not (isinstance(answers, list) and answers and all(isinstance(text, str) and text.strip() for text in answers)):
+        raise ValueError(f"{source}: answers must be a list of texts, none blank; got {answers!r} in {row}")

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from ktae.extras import require
 from ktae.files import json_lines
@@ -31,13 +26,7 @@ _PACKAGES = ("ktae", "torch", "transformers", "trl", "accelerate", "datasets", "
 def open_folder(recipe: Recipe, out: Path, resume: bool) -> Iterator[None]:
     """Creates the folder with config.yaml, or checks that it holds a run of this recipe, and notes the start.
 
-    Meanwhile no other process can open it.
-
-    Raises:
-        BlockingIOError: another process is at work in `out`.
-        FileExistsError: `out` is not empty and `resume` is False.
-        FileNotFoundError: `resume` is True and `out` holds no run.
-        ValueError: `resume` is True and the run in `out` has another recipe.
+    Meanwhile no other process can open it: a BlockingIOError.
     """
     config = require("yaml", extra="train").safe_dump(recipe.as_dict(), sort_keys=False)
     path = out / "config.yaml"
@@ -45,32 +34,24 @@ def open_folder(recipe: Recipe, out: Path, resume: bool) -> Iterator[None]:
         raise FileNotFoundError(f"--resume: {path} does not exist")
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
-        if resume:
-            if path.read_text() != config:
-                raise ValueError(f"--resume: the recipe differs from the one in {path}; resume with the same settings")
-        else:
+        if resume and path.read_text() != config:
+            raise ValueError(f"--resume: the recipe differs from the one in {path}; resume with the same settings")
+        if not resume:
             if any(there.name != ".lock" for there in out.iterdir()):
                 raise FileExistsError(f"{out} is not empty; give --resume to go on with it, or another --out")
             with unfinished(path) as temporary:
                 temporary.write_text(config)
-        json_lines.append(out / "provenance.jsonl", [provenance()])
+        installed = {d.name: d.version for d in importlib.metadata.distributions() if d.name in _PACKAGES}
+        start = {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "directory": str(Path.cwd()),
+            "versions": {"python": platform.python_version()} | installed,
+            "machine": platform.platform(),
+            "processes": processes(),
+        }
+        json_lines.append(out / "provenance.jsonl", [start])
         yield
-
-
-def provenance() -> dict[str, Any]:
-    """When, with what and on what: command, versions, git commits, hardware."""
-    installed = {d.name: d.version for d in importlib.metadata.distributions() if d.name in _PACKAGES}
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "directory": str(Path.cwd()),
-        "ktae_commit": _git_commit(Path(__file__).parent),
-        "commit": _git_commit(Path.cwd()),
-        "versions": {"python": platform.python_version()} | installed,
-        "machine": f"{platform.platform()}, {os.cpu_count()} CPUs",
-        "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "processes": processes(),
-    }
 
 
 def newest(folder: Path) -> tuple[int, Path | None]:
@@ -95,13 +76,3 @@ def what_is_safe(recipe: Recipe, out: Path) -> str:
         elif step := newest(out / algorithm)[0]:
             parts.append(f"{algorithm} is safe up to update {step}")
     return ", ".join(parts) or "no update is saved yet"
-
-
-def _git_commit(folder: Path) -> str | None:
-    """The commit that `folder` is at, with `+changes` if files differ from it; None outside a git repository."""
-    how = ["--always", "--exclude=*", "--abbrev=40", "--dirty=+changes"]
-    command = ["git", "-C", str(folder), "describe", *how]
-    try:
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

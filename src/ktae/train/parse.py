@@ -28,23 +28,21 @@ def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
 
 
 def load_yaml(text: str) -> Any:
-    """What YAML text holds. As in YAML 1.2, 1e-6 is a number, and `no`, which TRL knows as a setting, is a text.
+    """What YAML text holds, or a ValueError.
 
-    Raises:
-        ValueError: it is no YAML.
+    As in YAML 1.2, and not as in PyYAML, 1e-6 is a number, and `no`, which TRL knows as a setting, is a text.
     """
     yaml = require("yaml", extra="train")
+    boolean, number = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:float"
 
     class Loader(yaml.SafeLoader):
-        """PyYAML's, which reads YAML 1.1, with other numbers and truth values."""
+        yaml_implicit_resolvers: typing.ClassVar = {
+            first: [resolver for resolver in resolvers if resolver[0] != boolean]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
 
-    boolean, number = "tag:yaml.org,2002:bool", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
-    Loader.yaml_implicit_resolvers = {
-        first: [resolver for resolver in resolvers if resolver[0] != boolean]
-        for first, resolvers in Loader.yaml_implicit_resolvers.items()
-    }
     Loader.add_implicit_resolver(boolean, re.compile("(true|True|false|False)$"), list("tTfF"))
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    Loader.add_implicit_resolver(number, re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
     try:
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:
@@ -66,8 +64,7 @@ def section_of(hint: Any) -> type | None:
 
 def build(cls: type, values: dict[str, Any], prefix: str = "", default: Any = None) -> Any:
     """An instance of the dataclass `cls`: `default`'s fields, or the class's, where the mapping has no others."""
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
+    fields, hints = {f.name: f for f in dataclasses.fields(cls)}, typing.get_type_hints(cls)
     for name, f in fields.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and default is None and name not in values:
@@ -87,10 +84,7 @@ def convert(hint: Any, value: Any, key: str, default: Any = None) -> Any:
             return build(hint, value, f"{key}.", default if isinstance(default, hint) else None)
         inside = ", ".join(f"{key}.{f.name}" for f in dataclasses.fields(hint))
         raise ValueError(f"{key} is a section, got {value!r}; set its keys: {inside}")
-    if origin is Literal:
-        if value in arguments:
-            return value
-    elif origin in (types.UnionType, typing.Union):
+    if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
             return None
         members = [a for a in arguments if a is not type(None)]
@@ -99,13 +93,11 @@ def convert(hint: Any, value: Any, key: str, default: Any = None) -> Any:
         for member in members:
             with contextlib.suppress(ValueError):
                 return convert(member, value, key, default)
-    elif origin in (list, tuple):
-        if isinstance(value, list):
-            return origin(convert(arguments[0], item, f"{key}[{i}]") for i, item in enumerate(value))
-    elif hint is float:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    elif hint is Any or type(value) is (origin or hint):
+    elif origin in (list, tuple) and isinstance(value, list):
+        return origin(convert(arguments[0], item, f"{key}[{i}]") for i, item in enumerate(value))
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif hint is Any or (value in arguments if origin is Literal else type(value) is (origin or hint)):
         return value
     raise ValueError(f"{key} must be {type_name(hint)}, got {value!r}")
 

@@ -3,7 +3,7 @@
 name: my_run
 algorithms: [grpo, grpo+ktae]        # each trained from the same model, data order and seed
 model: {path: Qwen/Qwen2.5-Math-1.5B}
-data: {source: problems.jsonl, prompt: "{question}", answer: "{answer}"}
+data: {source: problems.jsonl}      # columns prompt and answers
 rewards: [math_answer]
 batch: {prompts: 64, rollouts: 8, mini_batch: 16, per_device: 8}
 ktae: {term_frequency_weight: 0.0}   # any field of KTAEConfig
@@ -27,11 +27,10 @@ from typing import Any, Literal
 from ktae.config import KTAEConfig
 from ktae.estimators.interface import ESTIMATORS, Estimator, load_estimator
 from ktae.extras import did_you_mean, require
-from ktae.files.rows import SUFFIXES
 from ktae.models.load import Model
 from ktae.train.parse import build, convert, keys, load_yaml, parse_overrides, section_of
 
-SHIPPED = Path(__file__).parent / "assets"
+QUICKSTART = Path(__file__).parent / "assets" / "quickstart.yaml"
 ROLLOUT_ALGORITHMS: dict[str, dict[str, Any]] = {
     "grpo": {"loss_type": "grpo", "scale_rewards": "group", "epsilon": 0.2},
     "dapo": {"loss_type": "dapo", "scale_rewards": "group", "epsilon": 0.2, "epsilon_high": 0.28, "beta": 0.0},
@@ -71,16 +70,10 @@ class Algorithm:
 
 @cache
 def parse_algorithm(name: str) -> Algorithm:
-    """The algorithm that `grpo`, `dapo`, or one of them with `+ESTIMATOR` names.
+    """The algorithm that `grpo`, `dapo`, or one of them with `+ESTIMATOR` names, or a ValueError.
 
     ESTIMATOR is `ktae` or `ktae_context`, whose settings are the recipe's sections of these names, another of
-    `ktae.estimators`, or a function of your own, `package.module:function`.
-
-    Raises:
-        ValueError: there is no such algorithm. Whether a function of your own is there, `load_estimator` finds out.
-
-    >>> parse_algorithm("grpo+my_module:surprise").name
-    'grpo+my_module.surprise'
+    `ktae.estimators`, or a function of your own, `package.module:function`, which `load_estimator` looks for.
     """
     rollout, plus, estimator = name.replace(":", ".").partition("+")
     own = "." in estimator and all(part.isidentifier() for part in estimator.split("."))
@@ -106,35 +99,16 @@ class Data:
     """Problems with known answers.
 
     Attributes:
-        source: a `.jsonl`, `.json` (also `.gz`) or `.parquet` file (`ktae data prepare` writes them), a
-            Hugging Face dataset id, or `modchain` (the quickstart task, made on the fly). Paths are relative to the
-            working directory.
-        prompt: template of the prompt; `{Column}` is replaced by the row's value. Without it the row's column
-            `prompt` is taken, a text or a list of chat messages.
-        answer: template of the accepted answer. Without it the row's column `answers` is taken, a list.
-        chat: with `prompt`: send it as a user message through the tokenizer's chat template.
-        system: system message, with `chat` only.
-        split: split of a Hugging Face dataset.
+        source: a `.jsonl`, `.json` (also `.gz`) or `.parquet` file, or a Hugging Face dataset id, with the columns
+            `prompt`, a text or a list of chat messages, and `answers`, a list (`ktae data prepare` makes such files of
+            others); or `modchain`, the quickstart task, made on the fly. Paths are relative to the working directory.
         test_rows: rows held out for the evaluation, the same ones whatever the seed; never trained on.
         train_rows: rows to train on; null takes all that are left (required for `modchain`, which is endless).
     """
 
     source: str
-    prompt: str | None = None
-    answer: str | None = None
-    chat: bool = False
-    system: str | None = None
-    split: str = "train"
     test_rows: int = 200
     train_rows: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.chat and self.prompt is None:
-            raise ValueError("chat has no effect without data.prompt: the column `prompt` is taken as it is")
-        if self.system is not None and not self.chat:
-            raise ValueError("system has no effect without data.chat")
-        if self.split != "train" and (self.source == "modchain" or self.source.endswith(SUFFIXES)):
-            raise ValueError(f"split has no effect on {self.source}, which is no Hugging Face dataset")
 
 
 @dataclass(frozen=True)
@@ -155,50 +129,16 @@ class Batch:
     per_device: int
 
     def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            if getattr(self, f.name) < 1:
-                raise ValueError(f"{f.name} must be at least 1, got {getattr(self, f.name)}")
-        if self.rollouts < 2:
-            raise ValueError(f"rollouts must be at least 2 to have a baseline, got {self.rollouts}")
+        for name, least in {"prompts": 1, "rollouts": 2, "mini_batch": 1, "per_device": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.prompts % self.mini_batch:
             raise ValueError(f"prompts must be a multiple of mini_batch, got {self.prompts} and {self.mini_batch}")
 
     @property
     def updates(self) -> int:
-        """Updates of the weights after each generation (times `trl.num_iterations`)."""
+        """After each generation (times `trl.num_iterations`)."""
         return self.prompts // self.mini_batch
-
-
-@dataclass(frozen=True)
-class DynamicSampling:
-    """DAPO's dynamic sampling (https://arxiv.org/abs/2503.14476): train on groups with reward variance only.
-
-    Attributes:
-        max_generation_rounds: generations at most to fill a batch.
-        when_short: what then happens to a batch that is not full: `fill` completes it with groups without
-            variance, as GRPO trains on, `stop` ends the run.
-    """
-
-    max_generation_rounds: int = 10
-    when_short: Literal["fill", "stop"] = "fill"
-
-    def __post_init__(self) -> None:
-        if self.max_generation_rounds < 1:
-            raise ValueError(f"max_generation_rounds must be at least 1, got {self.max_generation_rounds}")
-
-
-@dataclass(frozen=True)
-class Overlong:
-    """DAPO's soft punishment of completions that come near the length limit; a reward of its own.
-
-    Attributes:
-        buffer: over the last `buffer` tokens before `trl.max_completion_length` the punishment grows from 0 to
-            `factor`; null: the last quarter of them.
-        factor: the punishment at the limit.
-    """
-
-    buffer: int | None = None
-    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -209,13 +149,11 @@ class Evaluation:
         samples: completions a problem at temperature 1, before and after training; 0 leaves sampling out.
         greedy: also one greedy completion a problem.
         batch_size: completions generated together.
-        every: updates between evaluations during training (sampled once, logged as `eval_*`); 0 for none.
     """
 
     samples: int = 1
     greedy: bool = True
     batch_size: int = 64
-    every: int = 0
 
 
 @dataclass(frozen=True)
@@ -237,8 +175,10 @@ class Recipe:
         samples_every: every so many updates all rollouts of the step are written to samples.jsonl; 0 for never.
         ktae: key-token values of the algorithms `+ktae`; by default the paper's formula.
         ktae_context: those of the algorithms `+ktae_context`; by default `KTAEConfig.recommended()`.
-        dynamic_sampling: DAPO's dynamic sampling, for the algorithms `dapo` only; null switches it off.
-        overlong: DAPO's punishment of overlong completions, for the algorithms `dapo` only; null switches it off.
+        dynamic_sampling: generations at most with which the algorithms `dapo` fill a batch with groups that have
+            reward variance; null switches DAPO's dynamic sampling off.
+        overlong: tokens before `trl.max_completion_length` over which DAPO's punishment of overlong completions, a
+            reward of its own for the algorithms `dapo`, grows from 0 to 1; null switches it off.
         lora: fields of PEFT's `LoraConfig`, whose adapters are trained, on all linear layers unless `target_modules`
             says otherwise; null trains all weights.
         evaluation: what is measured on the held-out problems.
@@ -257,8 +197,8 @@ class Recipe:
     samples_every: int = 10
     ktae: KTAEConfig = KTAEConfig()  # noqa: RUF009 (frozen)
     ktae_context: KTAEConfig = KTAEConfig.recommended()  # noqa: RUF009
-    dynamic_sampling: DynamicSampling | None = DynamicSampling()
-    overlong: Overlong | None = Overlong()
+    dynamic_sampling: int | None = 10
+    overlong: int | Literal["quarter"] | None = "quarter"
     lora: dict[str, Any] | None = None
     evaluation: Evaluation = Evaluation()
     trl: dict[str, Any] = field(default_factory=dict)
@@ -275,6 +215,8 @@ class Recipe:
             raise ValueError(f"correctness_reward must be one of {self.rewards}, got {self.correctness_reward!r}")
         if len(self.rewards) > 1 and self.correctness_reward is None:
             raise ValueError(f"correctness_reward must name one of {self.rewards}")
+        if self.dynamic_sampling is not None and self.dynamic_sampling < 1:
+            raise ValueError(f"dynamic_sampling must be at least 1, or null, got {self.dynamic_sampling}")
         for section in _OPEN:
             for name, value in (getattr(self, section) or {}).items():
                 convert(_types_in(section)[name], value, f"{section}.{name}")
@@ -314,9 +256,6 @@ _SET_BY_KTAE = {
     "trl.save_only_model": "a run could not go on from such checkpoints",
     "trl.load_best_model_at_end": "the model of the last update is kept; save_total_limit keeps earlier ones too",
     "trl.push_to_hub": "upload the finished folder ALGORITHM/model with `hf upload`",
-    "trl.eval_strategy": "set evaluation.every",
-    "trl.eval_steps": "set evaluation.every",
-    "trl.per_device_eval_batch_size": "set evaluation.batch_size",
     "trl.num_generations": "set batch.rollouts",
     "trl.per_device_train_batch_size": "set batch.per_device",
     "trl.gradient_accumulation_steps": "set batch.mini_batch",
@@ -326,23 +265,19 @@ _SET_BY_KTAE = {
 
 
 def load_recipe(recipe: str, overrides: list[str] | None = None) -> Recipe:
-    """Reads a recipe and applies command-line overrides.
+    """Reads a recipe, a YAML file or the name of one that comes with the package, and applies command-line overrides.
 
-    Args:
-        recipe: path of a YAML file, or the name of a recipe that comes with the package (`quickstart`).
-        overrides: `["--trl.learning_rate", "1e-5", "--seed=1"]`. A text is taken as it is, "null" for none; other
-            values are YAML.
+    Those are `["--trl.learning_rate", "1e-5", "--seed=1"]`; a text is taken as it is, "null" for none, other values are
+    YAML.
 
     Raises:
         FileNotFoundError: no such file or shipped recipe.
         ValueError: a key is unknown (the nearest right one is named), missing, of the wrong type, or has no effect on
             the algorithms.
     """
-    shipped = SHIPPED / f"{recipe}.yaml"
-    path = shipped if "/" not in recipe and shipped.is_file() else Path(recipe)
+    path = QUICKSTART if recipe == "quickstart" else Path(recipe)
     if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
-        raise FileNotFoundError(f"no recipe {recipe!r}: not a file, and not one that comes with ktae ({names})")
+        raise FileNotFoundError(f"no recipe {recipe!r}: not a file, and not one that comes with ktae (quickstart)")
     values = load_yaml(path.read_text())
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping, got {type(values).__name__}")

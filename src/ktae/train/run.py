@@ -7,7 +7,6 @@ import importlib.util
 import math
 import os
 import re
-import shutil
 import time
 import warnings
 from collections.abc import Callable
@@ -18,7 +17,6 @@ from typing import Any
 import torch
 
 import ktae
-from ktae.advantages import key_token_values
 from ktae.extras import require
 from ktae.files import json_lines
 from ktae.integrations.credit import TokenCredit
@@ -31,18 +29,13 @@ from ktae.train.settings import grpo_config, is_main, overlong_buffer, processes
 
 BEFORE = "start"
 _TRIED = 20  # answers that the reward function is given
-_DAPO_PAPER = {"title": "DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "id": "2503.14476"}
 
 
 def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
     """Reads the data and checks every setting, without loading weights or writing anything to the run's folder `out`.
 
     With `resume` the run there is to go on: finished parts are kept, an interrupted algorithm continues from its last
-    whole checkpoint.
-
-    Raises:
-        FileNotFoundError: a file that the recipe names is not there.
-        ValueError: a setting is wrong.
+    whole checkpoint. Raises a ValueError or OSError that names the setting.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for module in ("trl", "rich", "matplotlib"):
@@ -56,7 +49,9 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
             f"{recipe.batch.prompts}; lower batch.prompts or data.test_rows"
         )
     for algorithm in recipe.algorithms:
-        grpo_config(recipe, algorithm, out, test_rows=len(test_rows))  # TRL's own checks
+        config = grpo_config(recipe, algorithm, out)  # TRL's own checks
+        if config.eval_strategy != "no" and not len(test_rows):
+            raise ValueError("trl.eval_strategy must be no without held-out problems; set data.test_rows")
         if estimator := parse_algorithm(algorithm).load_estimator():
             credit = TokenCredit(estimator, recipe.correct_above)
             credit.check_given("`ktae train`", "log_probs", "entropies")
@@ -66,8 +61,8 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
             f"the prompts are chat messages, and the tokenizer of {recipe.model.path} has no chat template"
         )
     model = skeleton(model_config, recipe.lora)  # PEFT's checks
-    tried = check_threshold(rewards[recipe.correctness], train_rows[:_TRIED], recipe.correct_above)
-    return Run(recipe, out, resume, train_rows, test_rows, rewards, model, tokenizer, *tried)
+    note = check_threshold(rewards[recipe.correctness], train_rows[:_TRIED], recipe.correct_above)
+    return Run(recipe, out, resume, train_rows, test_rows, rewards, model, tokenizer, note)
 
 
 def check_installed(recipe: Recipe) -> None:
@@ -84,8 +79,8 @@ def check_installed(recipe: Recipe) -> None:
 class Run:
     """A run whose settings have been checked.
 
-    `rewards` are the functions by the recipe's names, `model` the policy without weights, `tried` what
-    `check_threshold` got for answers that are known to be right, and `note` what it says of that.
+    `rewards` are the functions by the recipe's names, `model` is the policy without weights, and `note` what
+    `check_threshold` says.
     """
 
     recipe: Recipe
@@ -96,28 +91,19 @@ class Run:
     rewards: dict[str, Callable[..., Any]]
     model: Any
     tokenizer: Any
-    tried: list[float | None]
     note: str
 
     def run(self) -> None:
         """Trains every algorithm of the recipe from the same model and evaluates before and after.
 
-        Writes metrics.jsonl (a row an update), samples.jsonl (rollouts), evaluation/*.jsonl (a row a completion),
-        results.json, summary.md, curves.png and, for each algorithm, a folder with its checkpoints and its final
-        `model`. What is finished is left out.
-
-        Raises:
-            ThresholdError: before training, all held-out answers are correct by `correct_above`, or none and no
-                answer known to be right either, although their rewards differ.
+        What is finished is left out. docs/metrics.md lists the files.
         """
         from rich.console import Console
 
         from ktae.train.summary import summarize
 
         recipe, out = self.recipe, self.out
-        self.console = Console()
-        if not self.console.is_terminal:
-            self.console = Console(width=100)
+        self.console = Console() if Console().is_terminal else Console(width=100)
         self.config = grpo_config(recipe, recipe.algorithms[0], out)
         found = {algorithm: newest(out / algorithm) for algorithm in recipe.algorithms}
         finished = {algorithm for algorithm in recipe.algorithms if (out / algorithm / "model").exists()}
@@ -146,12 +132,10 @@ class Run:
         from ktae.models.held_out import answer
 
         recipe, config = self.recipe, self.config
-        if not (is_main() and len(self.test_rows)):
-            return
         modes = {"sampled": recipe.evaluation.samples, "greedy": None if recipe.evaluation.greedy else 0}
         files = {mode: self.out / "evaluation" / f"{who}_{mode}.jsonl" for mode in modes}
         missing = {mode: n for mode, n in modes.items() if n != 0 and not files[mode].exists()}
-        if not missing:
+        if not (is_main() and len(self.test_rows) and missing):
             return
         # With ZeRO-3 configured, transformers would load a shard of the model.
         require("transformers.integrations.deepspeed", extra="train").unset_hf_deepspeed_config()
@@ -171,23 +155,22 @@ class Run:
             )
             rows = [dataclasses.asdict(answer) | {"reward": finite(answer.reward)} for answer in answers]
             rewards = [row["reward"] for row in rows]
-            if advice := split_of(rewards, recipe.correct_above):
-                # Where right answers are known to be above the threshold, the policy may just not give any yet.
-                within_reach = any(reward is not None and reward > recipe.correct_above for reward in self.tried)
-                if who == BEFORE and ("as correct" in advice or not within_reach):
-                    raise ThresholdError(f"{recipe.correctness}, before training: {advice}")
-                self._say(f"{recipe.correctness}: {advice}")
+            advice = split_of(rewards, recipe.correct_above)
+            if who == BEFORE and "as correct" in advice:  # as incorrect: it may not give right answers yet
+                raise ThresholdError(f"{recipe.correctness}, before training: {advice}")
             json_lines.write(files[mode], rows)
             correct = sum(reward is not None and reward > recipe.correct_above for reward in rewards) / len(rewards)
-            self.console.print(f"{label:<10} {mode} accuracy {correct:.3f}  ({time.perf_counter() - begun:.0f} s)")
+            self._say(f"{label:<10} {mode} accuracy {correct:.3f}  ({time.perf_counter() - begun:.0f} s)")
+            if advice:
+                self._say(f"{recipe.correctness}: {advice}")
         del policy
         torch.cuda.empty_cache()  # vLLM takes a share of what is free
 
     def _train(self, algorithm: str, checkpoint: Path | None) -> None:
-        from ktae.train.callbacks import Records
+        from ktae.train.trainer import Records
 
         recipe, label = self.recipe, parse_algorithm(algorithm).label
-        config = grpo_config(recipe, algorithm, self.out, test_rows=len(self.test_rows))
+        config = grpo_config(recipe, algorithm, self.out)
         reward_funcs = list(self.rewards.values())
         if buffer := overlong_buffer(recipe, algorithm, config.max_completion_length):
             punishment = require("trl.rewards", extra="train").get_soft_overlong_punishment
@@ -204,30 +187,22 @@ class Run:
             train_dataset=self.train_rows,
             eval_dataset=self.test_rows if config.eval_strategy != "no" else None,
             correctness_reward=self.rewards[recipe.correctness].__name__,
-            correct_above=recipe.correct_above,
-            card=_card(recipe, algorithm),
             **options,
         )
         trainer.remove_callback(require("transformers", extra="train").PrinterCallback)
         trainer.add_callback(Records(trainer, algorithm, label, self.out, recipe.samples_every, self._say))
-        if "ktae" in options:  # compiles it now, and not in the first update, whose time is shown
-            ids = torch.zeros(2, 1, dtype=torch.long)
-            key_token_values(ids, torch.ones_like(ids), torch.tensor([0.0, 1.0]), ids[:, 0], config=options["ktae"])
         if is_main() and checkpoint and (wrote := len([*checkpoint.glob("rng_state*.pth")])) != processes():
             self._say(f"{checkpoint} is of {wrote} process(es), not {processes()}: other rollouts will be sampled")
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        self._save(trainer, self.out / algorithm)
 
-    def _save(self, trainer: Any, folder: Path) -> None:
-        """The final model with its card; renamed last: a folder `model` means that this algorithm is done."""
-        unfinished = folder / "unfinished"
+        # Renamed last: a folder `model` means that this algorithm is done.
+        unfinished = self.out / algorithm / "unfinished"
         trainer.save_model(str(unfinished), _internal_call=True)
-        trainer.create_model_card()
         trainer.accelerator.wait_for_everyone()
         if is_main():
-            shutil.copy(folder / "README.md", unfinished)
+            (unfinished / "README.md").write_text(_card(recipe, algorithm))
             os.sync()
-            unfinished.rename(folder / "model")
+            unfinished.rename(self.out / algorithm / "model")
         trainer.accelerator.wait_for_everyone()
 
 
@@ -237,7 +212,8 @@ def _trainer(recipe: Recipe, algorithm: str) -> tuple[type, dict[str, Any]]:
     from ktae.integrations.trl_dynamic_sampling import DynamicSamplingTrainer
     from ktae.train.trainer import RunTrainer
 
-    parsed, on_top, options = parse_algorithm(algorithm), [], {}
+    parsed, on_top = parse_algorithm(algorithm), []
+    options: dict[str, Any] = {"correct_above": recipe.correct_above}
     if recipe.lora is not None:
         options["peft_config"] = lora_config(recipe.lora)
     if parsed.ktae:
@@ -248,7 +224,7 @@ def _trainer(recipe: Recipe, algorithm: str) -> tuple[type, dict[str, Any]]:
         options["advantages"] = parsed.load_estimator()
     if parsed.rollout == "dapo" and recipe.dynamic_sampling:  # below, so that estimators see what is trained on
         on_top.append(DynamicSamplingTrainer)
-        options |= dataclasses.asdict(recipe.dynamic_sampling)
+        options["max_generation_rounds"] = recipe.dynamic_sampling
     return type("Trainer", (*on_top, RunTrainer), {}), options
 
 
@@ -265,18 +241,18 @@ def skeleton(config: Any, lora: dict[str, Any] | None) -> Any:
         return model if lora is None else require("peft", extra="train").get_peft_model(model, lora_config(lora))
 
 
-def _card(recipe: Recipe, algorithm: str) -> dict[str, Any]:
-    """What TRL's model card is to say of an algorithm's model."""
+def _card(recipe: Recipe, algorithm: str) -> str:
+    """The model card of an algorithm's model."""
     source, parsed = recipe.data.source, parse_algorithm(algorithm)
-    on_top = f", key tokens by `{recipe.key_tokens(algorithm)}`" if parsed.ktae else ""
-    card = {
-        "trainer_name": parsed.label,
-        "base_model": recipe.model.path,
-        "dataset_name": source if source.count("/") == 1 and not Path(source).exists() else None,
-        "tags": re.split("[_+]", algorithm)[:2],
-        "settings": f"By `ktae train` (ktae {ktae.__version__}): algorithm `{algorithm}`{on_top}, seed {recipe.seed}.",
-    }
-    return card | ({"paper": _DAPO_PAPER} if algorithm == "dapo" else {})
+    front = {"library_name": "transformers", "tags": ["trl", *re.split("[_+]", algorithm)[:2]]}
+    on_hub = source.count("/") == 1 and not Path(source).exists()
+    front |= {"datasets": [source]} if on_hub else {}
+    on_top = f", key tokens (https://arxiv.org/abs/2505.16826) by `{recipe.key_tokens(algorithm)}`" * parsed.ktae
+    return (
+        f"---\n{require('yaml', extra='train').safe_dump(front)}---\n\n# {recipe.name}-{algorithm}\n\n"
+        f"`{recipe.model.path}`, trained with {parsed.label} on `{source}` by `ktae train` (ktae {ktae.__version__}): "
+        f"algorithm `{algorithm}`{on_top}, seed {recipe.seed}.\n"
+    )
 
 
 def quiet() -> None:

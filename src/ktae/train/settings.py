@@ -24,24 +24,23 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def grpo_config(recipe: Recipe, algorithm: str, out: Path, *, test_rows: int | None = None) -> Any:
-    """TRL's GRPOConfig for one of the recipe's algorithms, with checkpoints in `out/algorithm`.
-
-    During training the policy is evaluated if there are `test_rows` and the recipe says so.
+def grpo_config(recipe: Recipe, algorithm: str, out: Path) -> Any:
+    """TRL's `GRPOConfig`: the defaults of `ktae train`, below the algorithm's, below the recipe's section `trl`.
 
     Raises:
-        ValueError: the batch does not divide over the processes, checkpoints would fall between two generations,
-            or TRL refuses a setting.
+        ValueError: settings do not go together.
     """
-    rollout = parse_algorithm(algorithm).rollout
+    rollout, batch = parse_algorithm(algorithm).rollout, recipe.batch
     accelerator = torch.accelerator.is_available() and not recipe.trl.get("use_cpu")
-    updates = recipe.batch.updates * recipe.trl.get("num_iterations", 1)
+    updates = batch.updates * recipe.trl.get("num_iterations", 1)
     defaults = {
         "report_to": "none",
         "run_name": f"{recipe.name}-{algorithm}",
         "logging_steps": 1,
         "save_steps": _SAVE_EVERY * updates,
         "save_total_limit": 2,
+        "num_generations_eval": 1,
+        "per_device_eval_batch_size": recipe.evaluation.batch_size,
         "ddp_timeout": 24 * 3600,  # the other processes wait while the main one evaluates
         "use_cpu": not accelerator,
         "bf16": accelerator,
@@ -56,24 +55,15 @@ def grpo_config(recipe: Recipe, algorithm: str, out: Path, *, test_rows: int | N
         )
     if settings["save_total_limit"] == 1:
         raise ValueError("trl.save_total_limit must be at least 2: a kill while saving must leave one checkpoint")
-    weights = settings.get("reward_weights") or [1.0] * len(recipe.rewards)
-    if len(weights) != len(recipe.rewards):
-        raise ValueError(f"trl.reward_weights must be one a reward, {len(recipe.rewards)}, got {weights}")
-    if rollout == "dapo" and recipe.overlong:
-        settings["reward_weights"] = [*weights, recipe.overlong.factor]
-    if recipe.evaluation.every and test_rows:
-        settings |= {
-            "eval_strategy": "steps",
-            "eval_steps": recipe.evaluation.every,
-            "num_generations_eval": 1,
-            "per_device_eval_batch_size": recipe.evaluation.batch_size,
-        }
-    batch, world = recipe.batch, processes()
-    at_once = batch.per_device * world
-    if batch.mini_batch * batch.rollouts % at_once:
+    if weights := settings.get("reward_weights"):
+        if len(weights) != len(recipe.rewards):
+            raise ValueError(f"trl.reward_weights must be one a reward, {len(recipe.rewards)}, got {weights}")
+        settings["reward_weights"] = [*weights, *([1.0] if rollout == "dapo" and recipe.overlong else [])]
+    at_once, update = batch.per_device * processes(), batch.mini_batch * batch.rollouts
+    if update % at_once:
         raise ValueError(
             f"a mini-batch of {batch.mini_batch} problems x {batch.rollouts} rollouts does not divide into passes of "
-            f"batch.per_device {batch.per_device} rollouts on {world} process{'es' if world > 1 else ''}"
+            f"batch.per_device {batch.per_device} rollouts on {processes()} process(es)"
         )
     settings |= {
         "output_dir": str(out / algorithm),
@@ -81,7 +71,7 @@ def grpo_config(recipe: Recipe, algorithm: str, out: Path, *, test_rows: int | N
         "disable_tqdm": True,
         "num_generations": batch.rollouts,
         "per_device_train_batch_size": batch.per_device,
-        "gradient_accumulation_steps": batch.mini_batch * batch.rollouts // at_once,
+        "gradient_accumulation_steps": update // at_once,
         "steps_per_generation": batch.prompts * batch.rollouts // at_once,
     }
     try:
@@ -94,17 +84,11 @@ def grpo_config(recipe: Recipe, algorithm: str, out: Path, *, test_rows: int | N
     return config
 
 
-def overlong_buffer(recipe: Recipe, algorithm: str, max_completion_length: int) -> int:
-    """Over how many tokens before the limit the overlong punishment grows; 0 without one.
-
-    Raises:
-        ValueError: they are more than a completion can have.
-    """
+def overlong_buffer(recipe: Recipe, algorithm: str, limit: int) -> int | None:
+    """Over how many tokens before the limit of a completion the overlong punishment grows; None without one."""
     if parse_algorithm(algorithm).rollout != "dapo" or recipe.overlong is None:
-        return 0
-    buffer = max_completion_length // 4 if recipe.overlong.buffer is None else recipe.overlong.buffer
-    if buffer > max_completion_length:
-        raise ValueError(
-            f"overlong.buffer must be at most trl.max_completion_length {max_completion_length}, got {buffer}"
-        )
+        return None
+    buffer = limit // 4 if recipe.overlong == "quarter" else recipe.overlong
+    if not 0 < buffer <= limit:
+        raise ValueError(f"overlong must be at least 1 and at most trl.max_completion_length {limit}, got {buffer}")
     return buffer

@@ -18,19 +18,30 @@ from ktae.train.recipe import Recipe, label_of
 
 
 def summarize(recipe: Recipe, out: Path, console: Any) -> None:
-    """Reads the run's records; writes results.json, summary.md and curves.png; prints the table."""
+    """Reads the run's records; writes results.json and curves.png; prints the table."""
     results = _results(recipe, out)
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    header = ["policy", "sampled accuracy", "greedy accuracy", "mean length", "training"]
-    lines, notes = [_cells(policy) for policy in results["policies"].values()], _notes(results)
-    table = Table(*header, title=f"{recipe.name}: {results['problems']} held-out problems, 95 % intervals")
-    for line in lines:
-        table.add_row(*line)
+    title = f"{recipe.name}: {results['problems']} held-out problems, 95 % intervals"
+    table = Table("policy", "sampled accuracy", "greedy accuracy", "mean length", "training", title=title)
+    for policy in results["policies"].values():
+        scores = [policy.get(mode) for mode in ("sampled", "greedy")]
+        cells = [f"{one['accuracy']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" if one else "-" for one in scores]
+        length = next((f"{one['mean_length']:.1f}" for one in scores if one), "-")
+        spent = f"{policy['steps']} steps, {policy['seconds']:.0f} s" if "steps" in policy else ""
+        table.add_row(policy["label"], *cells, length, spent)
     console.print(table)
-    for note in notes:
-        console.print(note, highlight=False)
-    rows = "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *lines])
-    (out / "summary.md").write_text("\n\n".join([rows, *notes]) + "\n")
+    for row in results["differences"]:
+        console.print(
+            f"{label_of(row['policy'])} minus {label_of(row['baseline'])}, {row['mode']}: {row['difference']:+.3f} "
+            f"[{row['low']:+.3f}, {row['high']:+.3f}] (95 %, paired by problem)",
+            highlight=False,
+        )
+    if results["problems"]:
+        console.print(
+            f"The intervals cover the choice of test problems, not the training seed (one here: {recipe.seed}). "
+            "One seed cannot show that one algorithm is better than another.",
+            highlight=False,
+        )
     if (out / "metrics.jsonl").exists() and (curves := read_curves(out)):
         labels = {name: label_of(name) for name in recipe.algorithms}
         save(draw_curves(curves, labels, f"{recipe.name}, seed {recipe.seed}"), out / "curves.png")
@@ -67,29 +78,3 @@ def _results(recipe: Recipe, out: Path) -> dict[str, Any]:
             interval = {"difference": by.value, "low": by.low, "high": by.high}
             differences.append({"policy": who, "baseline": baseline, "mode": mode, **interval})
     return {"seed": recipe.seed, "problems": problems, "policies": policies, "differences": differences}
-
-
-def _cells(policy: dict[str, Any]) -> list[str]:
-    scores = [policy.get(mode) for mode in ("sampled", "greedy")]
-    cells = [f"{one['accuracy']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" if one else "-" for one in scores]
-    length = scores[0] or scores[1]
-    return [
-        policy["label"],
-        *cells,
-        f"{length['mean_length']:.1f}" if length else "-",
-        f"{policy['steps']} steps, {policy['seconds']:.0f} s" if "steps" in policy else "",
-    ]
-
-
-def _notes(results: dict[str, Any]) -> list[str]:
-    notes = [
-        f"{label_of(row['policy'])} minus {label_of(row['baseline'])}, {row['mode']}: "
-        f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] (95 %, paired by problem)"
-        for row in results["differences"]
-    ]
-    if results["problems"]:
-        notes.append(
-            f"The intervals cover the choice of test problems, not the training seed (one here: {results['seed']}). "
-            "One seed cannot show that one algorithm is better than another."
-        )
-    return notes

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from trl.trainer.grpo_trainer import GRPOTrainer
+from transformers import TrainerCallback
 
+from ktae.files.json_lines import append
 from ktae.integrations.trl import CorrectnessTrainer
 from ktae.train.folder import COMPLETE
-from ktae.train.rewards import ThresholdError, split_of
 
-_TRIES = 3  # generations until all rollouts' being correct is a fault of the threshold
+_EVERY, _SILENCE = 10, 60.0  # updates, or seconds, until a run says something
 
 
 class RunTrainer(CorrectnessTrainer):
@@ -23,30 +25,17 @@ class RunTrainer(CorrectnessTrainer):
 
     * A rollout that any reward function could not score (None, NaN, infinite) is unscored as a whole: it has
       advantage 0, and neither the group's mean nor KTAE's tables see it. TRL alone would take the sum of the others.
-    * A loss or gradient that is not finite stops the run before the weights are touched.
+    * A loss or gradient that is not finite stops the run, with a FloatingPointError, before the weights are touched.
     * A checkpoint gets the file `complete` when everything else is on disk.
     * Resuming from a checkpoint of the last update trains nothing.
 
-    Args:
-        *args, **kwargs: those of `CorrectnessTrainer`.
-        card: what TRL's model card is to say: `trainer_name`, `base_model`, `dataset_name`, `tags`, `paper`, and
-            `settings`, a paragraph on how the model was trained.
-
-    On the main process, `latest_rollouts` holds the latest rollouts trained on, of all processes, one dict each: group,
-    prompt, completion, each reward (None where unscored), other logged columns, rollout advantage.
-
-    Logs `accuracy` and `unscored` (docs/metrics.md).
-
-    Raises:
-        FloatingPointError: while training: a loss or gradient is not finite.
-        ThresholdError: while training: rewards differ, and all of the first three generations are above the threshold.
+    On the main process, `latest_rollouts` holds the latest rollouts trained on, of all processes, as docs/metrics.md
+    says of samples.jsonl. Logs `accuracy` and `unscored`.
     """
 
-    def __init__(self, *args: Any, card: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._card = card or {}
         self._generated = False
-        self._tries, self._first_rewards = 0, []
 
     def _calculate_rewards(self, *rollouts: Any) -> Tensor:
         rewards_NF = super()._calculate_rewards(*rollouts)
@@ -62,20 +51,23 @@ class RunTrainer(CorrectnessTrainer):
         correct_N = (rewards_N > self.correct_above).float()
         self._metrics[mode]["accuracy"].append(correct_N[~unscored_N].mean().item())
         self._generated = mode == "train"
-        if mode == "train" and self._tries < _TRIES:
-            self._tries += 1
-            self._first_rewards += rewards_N[~unscored_N].tolist()
-            advice = split_of(self._first_rewards, self.correct_above)
-            if advice and self._tries == _TRIES and min(self._first_rewards) > self.correct_above:
-                raise ThresholdError(advice)
         return batch
 
     def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
         inputs = super()._prepare_inputs(generation_batch)
         if self._generated and self.accelerator.is_main_process:
-            self.latest_rollouts = _rollouts(self)  # now: an evaluation would put its own in their place
+            self.latest_rollouts = self._rollouts()  # now: an evaluation would put its own in their place
         self._generated = False
         return inputs
+
+    def _rollouts(self) -> list[dict[str, Any]]:
+        """What TRL keeps for its completions table, a row a rollout."""
+        logs, size = self._logs, cast(int, self.num_generations)
+        columns = {"prompt": logs["prompt"], "completion": logs["completion"], **logs["rewards"], **logs["extra"]}
+        columns["advantage"] = logs["advantages"]
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        without_nan = [{name: None if value != value else value for name, value in row.items()} for row in rows]
+        return [{"group": number // size, **row} for number, row in enumerate(without_nan)]
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -108,31 +100,40 @@ class RunTrainer(CorrectnessTrainer):
             os.sync()
             Path(cast(str, self.args.output_dir), f"checkpoint-{self.state.global_step}", COMPLETE).touch()
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        card = self._card
-        self._name, self._paper = card.get("trainer_name", self._name), card.get("paper", self._paper)
-        super().create_model_card(self.args.run_name, card.get("dataset_name"), card.get("tags"))
-        if self.is_world_process_zero():
-            path = Path(cast(str, self.args.output_dir), "README.md")
-            # TRL takes every base model for one of the hub, and knows no other place for the trained one.
-            text = path.read_text().replace("[None](https://huggingface.co/None)", f"`{card.get('base_model')}`")
-            text = text.replace('model="None"', 'model="path/to/this/folder"')
-            path.write_text(text.replace("\n### Framework", f"\n{card.get('settings', '')}\n\n### Framework"))
 
+class Records(TrainerCallback):
+    """Writes metrics.jsonl, a row an update or evaluation, and samples.jsonl, the rollouts of every so manieth update.
 
-def _rollouts(trainer: GRPOTrainer) -> list[dict[str, Any]]:
-    """What TRL keeps for its completions table, a row a rollout."""
-    logs = trainer._logs
-    columns = {**logs["rewards"], **logs["extra"]}
-    return [
-        {
-            "group": i // cast(int, trainer.num_generations),
-            "prompt": logs["prompt"][i],
-            "completion": logs["completion"][i],
-            **{
-                name: None if values[i] != values[i] else values[i] for name, values in columns.items()
-            },  # NaN: unscored
-            "advantage": logs["advantages"][i],
-        }
-        for i in range(len(logs["prompt"]))
-    ]
+    Every tenth update, or after a minute's silence, it prints a line.
+    """
+
+    def __init__(
+        self, trainer: RunTrainer, algorithm: str, label: str, out: Path, every: int, say: Callable[[str], object]
+    ) -> None:
+        self._trainer, self._algorithm, self._label = trainer, algorithm, label
+        self._out, self._samples_every, self._say = out, every, say
+        self._latest = {"reward": math.nan, "completions/mean_length": math.nan}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._begun = self._said = time.perf_counter()
+        self._first = state.global_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if not state.is_world_process_zero or not {"loss", "eval_loss"} & (logs or {}).keys():
+            return
+        step, key = state.global_step, {"algorithm": self._algorithm, "step": state.global_step}
+        append(self._out / "metrics.jsonl", [{**key, **logs}])
+        if "loss" not in logs:
+            return
+        if self._samples_every and step % self._samples_every == 0:
+            append(self._out / "samples.jsonl", [{**key, **row} for row in self._trainer.latest_rollouts])
+        # A step that reuses the rollouts of an earlier one logs neither; None is a mean of nothing.
+        self._latest |= {name: logs[name] for name in self._latest if logs.get(name) is not None}
+        now = time.perf_counter()
+        if step % _EVERY == 0 or step == state.max_steps or now - self._said > _SILENCE:
+            self._said, spent, (reward, length) = now, now - self._begun, self._latest.values()
+            left = spent / max(step - self._first, 1) * (state.max_steps - step)
+            self._say(
+                f"{self._label:<10} step {step}/{state.max_steps}  reward {reward:.2f}  length {length:.1f}  "
+                f"{spent:.0f} s, {left:.0f} s left"
+            )

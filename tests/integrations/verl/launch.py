@@ -106,7 +106,7 @@ def launch(inputs, folder, *settings, ranks=1, modules="cpu_platform,spy", **env
     ]
     environment = {
         **os.environ,
-        "PYTHONPATH": str(HERE),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
         "VERL_USE_EXTERNAL_MODULES": modules,
         "KTAE_TEST_DIR": str(folder),
         "OMP_NUM_THREADS": "1",

@@ -39,21 +39,16 @@ def compute(rows):
     return [row[: len(given["ids"])].tolist() for row, given in zip(advantages, rows, strict=True)], metrics
 
 
-def expected(rows, **config):
+def expected(rows):
     real = [row for row in rows if not row["padding"]]
     width = max(len(row["ids"]) for row in real)
     ids, mask = ([row[key] + [0] * (width - len(row[key])) for row in real] for key in ("ids", "mask"))
     uids = [row["uid"] for row in real]
-    values = oracle.key_token_values(
-        ids, mask, [row["reward"] for row in real], [uids.index(uid) for uid in uids], **config
-    )
-    values = iter(values)
+    rewards, groups = [row["reward"] for row in real], [uids.index(uid) for uid in uids]
+    values = iter(oracle.key_token_values(ids, mask, rewards, groups))
+    found = [np.zeros(width) if row["padding"] else next(values) for row in rows]
     return [
-        [
-            (row["advantage"] + value) * final
-            for value, final in zip(np.zeros(width) if row["padding"] else next(values), row["final"], strict=False)
-        ]
-        for row in rows
+        (row["advantage"] + value[: len(row["final"])]) * row["final"] for row, value in zip(rows, found, strict=True)
     ]
 
 
@@ -84,34 +79,8 @@ def test_the_oracles_advantages_whatever_the_order_the_masks_and_the_padding(row
 
 def rollout(ids, reward, uid="a", **more):
     ones = [1] * len(ids)
-    return {
-        "ids": ids,
-        "reward": reward,
-        "uid": uid,
-        "mask": ones,
-        "final": ones,
-        "advantage": 0.0,
-        "padding": False,
-    } | more
-
-
-def test_tool_output_says_nothing():
-    """Token 8 is in the correct rollout only, but a tool wrote it."""
-    rows = [rollout([8, 7], 1.0, mask=[0, 1], final=[0, 1]), rollout([5, 7], 0.0)]
-    (correct, incorrect), _ = compute(rows)
-    assert correct == [0.0, 0.0]
-    assert incorrect[0] < -0.5
-
-
-def test_a_rejected_token_is_still_evidence():
-    """Its own advantage is 0; in another rollout the same token keeps the value that both rollouts give it."""
-    rows = [rollout([7], 1.0), rollout([7, 4], 1.0), rollout([5], 0.0), rollout([5], 0.0)]
-    (kept, *_), _ = compute(rows)
-    rejected = [rows[0], rows[1] | {"final": [0, 1]}, *rows[2:]]
-    (still, zero, *_), _ = compute(rejected)
-    assert still == kept
-    assert kept[0] > 0.5
-    assert zero[0] == 0.0
+    row = {"ids": ids, "reward": reward, "uid": uid, "mask": ones, "final": ones, "advantage": 0.0, "padding": False}
+    return row | more
 
 
 def test_metrics_with_nothing_to_average_are_left_out():
@@ -139,10 +108,6 @@ def third(rollouts):
     return rollouts.mask / 3
 
 
-def place(rollout):
-    return range(len(rollout["token_ids"]))
-
-
 def test_settings_from_a_struct_config():
     """tests/integrations/test_credit.py has what they may be."""
     assert (asked_for(None).scale, asked_for({}).scale) == (1.0, 1.0)
@@ -150,18 +115,7 @@ def test_settings_from_a_struct_config():
     assert (credit.scale, credit.correct_above) == (2, 0.5)
     with pytest.raises(ValueError, match=r"algorithm\.ktae\.h1 is unknown; .* may hold preset, .*, states"):
         asked_for({"h1": 2})
-
-
-def test_an_estimator_and_states_by_import_path():
-    credit = asked_for({"estimator": "test_batch:third", "states": "test_batch:place", "correct_above": 0.5})
-    assert (credit.needs, credit.correct_above) == (("entropies",), 0.5)
-    assert credit.state_rows([{"token_ids": [5, 5]}], 3).tolist() == [[0, 1, 0]]
-    mask, entropies = torch.tensor([[1, 1], [1, 0]]), torch.ones(2, 2)
-    own = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
-    rewards, groups = torch.tensor([1.0, 0.0]), torch.tensor([0, 0])
-    rollouts = Rollouts(torch.tensor([[5, 6], [7, 0]]), mask, rewards, groups, own[:, 0], entropies=entropies)
-    advantages, _ = token_advantages(credit, rollouts, own, mask, [False, False])
-    torch.testing.assert_close(advantages, torch.tensor([[4 / 3, 4 / 3], [-2 / 3, 0.0]]))
+    assert asked_for({"estimator": "test_batch:third"}).needs == ("entropies",)
 
 
 def test_entropies_are_not_there_in_bypass_mode():

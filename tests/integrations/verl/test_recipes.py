@@ -57,17 +57,10 @@ def test_verl_accepts_the_configuration(name, composed):
     assert need_reference_policy(config) == name.startswith("grpo")
     assert config.data.train_batch_size * config.actor_rollout_ref.rollout.n == 1024 * 16
     assert config.trainer.experiment_name == name
-
-
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_ktae_is_on_where_the_name_says_so(name, composed):
-    config = composed(name)
-    if name.endswith("ktae"):
-        assert get_trainer_cls(config.trainer.v1.trainer_mode) is KTAETrainer
-        assert token_credit(config).scale == 1.0
-    else:
-        assert get_trainer_cls(config.trainer.v1.trainer_mode) is PPOTrainerSync
-        assert "ktae" not in config.algorithm
+    is_ktae = name.endswith("ktae")
+    assert get_trainer_cls(config.trainer.v1.trainer_mode) is (KTAETrainer if is_ktae else PPOTrainerSync)
+    assert ("ktae" in config.algorithm) == is_ktae
+    assert not is_ktae or token_credit(config).scale == 1.0
 
 
 @pytest.mark.parametrize("name", ["dapo", "dapo_ktae"])

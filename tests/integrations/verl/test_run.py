@@ -21,7 +21,7 @@ KTAE_SYNC = ("trainer.v1.trainer_mode=ktae_sync", "algorithm.adv_estimator=grpo"
 SETTINGS = ("+algorithm.ktae.information_gain_weight=2", "+algorithm.ktae.exclude_token_ids=[3,257]")
 ORACLE = {"information_gain_weight": 2.0, "exclude_token_ids": (3, 257)}
 CORRECTION = (
-    *("trainer.v1.trainer_mode=ktae_colocate_async", "algorithm.adv_estimator=rloo"),
+    *("trainer.v1.trainer_mode=ktae_sync", "algorithm.adv_estimator=rloo"),
     *("+algorithm.ktae.preset=recommended", "+algorithm.ktae.scale=2.0"),
     *("algorithm.rollout_correction.rollout_rs=token_k1", "algorithm.rollout_correction.rollout_rs_threshold=0.5_2.0"),
     *("algorithm.rollout_correction.rollout_is=token", "algorithm.filter_groups.enable=True"),
@@ -134,7 +134,7 @@ def test_the_token_ids_are_those_the_server_generated(name, request):
         generated = real_rows(run.step(number))["generated"]
         rows = {(tuple(p), tuple(r)) for p, r in zip(generated["prompts"], generated["responses"], strict=True)}
         assert rows <= server
-    if name != "corrected":  # which generates for later updates too, and drops groups
+    if name != "corrected":  # which drops groups
         assert len(server) == 24
 
 
@@ -152,17 +152,8 @@ def test_padding_rows_get_nothing_and_count_nowhere(one_rank):
     outcomes = set(zip(rows["groups"], rows["rewards"], strict=True))
     mixed = len(outcomes) - len(set(rows["groups"]))
     assert step["metrics"]["ktae/mixed_group_share"] == pytest.approx(mixed / 3)
-
-
-def test_one_and_two_ranks_agree(one_rank, two_ranks):
-    def advantages(run):
-        step = real_rows(run.step(1))
-        ids = zip(step["generated"]["prompts"], step["generated"]["responses"], strict=True)
-        return sorted(zip(map(repr, ids), step["actor"]["advantages"], strict=True))
-
-    (rows, one), (rows_again, two) = (zip(*advantages(run), strict=True) for run in (one_rank, two_ranks))
-    assert rows == rows_again
-    assert_close(one, two)
+    for name in ("key_token_share", "abs_value_correct", "abs_value_incorrect", "mixed_group_share", "seconds"):
+        assert f"ktae/{name}:" in one_rank.output
 
 
 @pytest.mark.parametrize("name", ["one_rank", "two_ranks", "corrected"])
@@ -173,19 +164,13 @@ def test_weights_move_and_reach_the_server(name, request):
     assert all(row["moved"] > 1e-3 for row in later)
 
 
-def test_metrics_are_in_verls_log(one_rank):
-    for name in ("key_token_share", "abs_value_correct", "abs_value_incorrect", "mixed_group_share", "seconds"):
-        assert f"ktae/{name}:" in one_rank.output
-
-
 @pytest.mark.parametrize("number", [1, 2])
 def test_rejected_tokens_count_in_the_tables_and_are_not_trained_on(corrected, number):
     step = corrected.step(number)
     rows = real_rows(step)
-    assert step["trainer"] == "ktae.integrations.verl.KTAETrainerColocateAsync"
     generated, trained_on = (np.concatenate(rows[name]["response_mask"]) for name in ("generated", "actor"))
     assert generated.all()
-    assert 0.2 < trained_on.mean() < 0.8  # every third token was rejected, and stale ones
+    assert 0.2 < trained_on.mean() < 0.8  # every third token was rejected
     expected, values = oracle_advantages(rows, oracle.rloo, context=2, term_frequency_weight=0.0, scale=2.0)
     assert_close(rows["actor"]["advantages"], expected)
     assert np.count_nonzero(np.abs(values) > 0.1) > 3
@@ -211,7 +196,7 @@ def test_settings_that_nobody_reads_stop_the_run(inputs, tmp_path):
 
 
 def test_an_installed_ktae_changes_nothing_of_verls(tmp_path):
-    """verl's functions are the same ones with the entry point as without plugins; only two names are registered."""
+    """verl's functions are the same ones with the entry point as without plugins; only a name is registered."""
     code = """
 import verl
 from verl.trainer.ppo import ray_trainer, v1
