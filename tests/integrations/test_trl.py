@@ -1,5 +1,6 @@
 """Token advantages through TRL's own generation, scoring, loss and logging, on a tiny model."""
 
+import inspect
 import logging
 import math
 import sys
@@ -20,8 +21,9 @@ import tiny
 from datasets import Dataset
 from processes import ONE, start
 from tiny import IDS, RecordedGRPO, Recorder, build, has_a, key_values, quick, replay  # noqa: F401 (quick is a fixture)
+from trl import GRPOConfig, GRPOTrainer
 
-from ktae.estimators import Rollouts
+from ktae.estimators import Rollouts, load_estimator
 from ktae.integrations.metrics import measure
 from ktae.integrations.trl import TokenAdvantageTrainer
 
@@ -29,6 +31,7 @@ pytestmark = tiny.WARNINGS
 
 G = 6  # num_generations of `tiny.build`
 LOSSES = ("grpo", "dapo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo")
+UNIFORM_AT_SEQUENCE_LEVEL = ("grpo", "dapo", "dr_grpo", "bnpo", "luspo", "sapo")
 
 
 class RecordedToken(Recorder, TokenAdvantageTrainer):
@@ -164,6 +167,19 @@ def test_an_estimator_by_import_path_gets_the_policys_own(tmp_path, settings):
     assert_same(batch["advantages"], expected(rollouts, entropies - log_probs + given.states * mask))
 
 
+@pytest.mark.parametrize("name", ["back_off", "prefix_tree", "entropy_weighting", "turn_groups"])
+def test_named_estimators_train(tmp_path, name):
+    """Through `KTAETrainer`'s base: what is added is the estimator's values of the same rollouts."""
+    trainer = build(tmp_path, RecordedToken, advantages=name, states=place)
+    given, trainer.credit.estimator = [], lambda rollouts: given.append(rollouts) or load_estimator(name)(rollouts)
+    (rollouts,) = trained(trainer).rollouts
+    value = load_estimator(name)(given[0])
+    assert value.any()
+    assert_same(rollouts.batch["advantages"], expected(rollouts, value))
+    assert (weights(trainer) - flat(tiny.model().parameters())).abs().max() > 0
+    assert (given[0].entropies is not None) == (name == "entropy_weighting")
+
+
 def test_key_tokens_within_states(tmp_path):
     """A state that tells the places apart changes the values to those of the core with the same states."""
     (rollouts,) = trained(build(tmp_path, states=lambda rollout: range(len(rollout["token_ids"])))).rollouts
@@ -186,8 +202,11 @@ def outside(rollouts):
     ("arguments", "error", "message"),
     [
         ({"ktae": {"scale": 8}}, TypeError, r"ktae must be a KTAEConfig, such as .* got \{'scale': 8\}"),
+        ({"ktae": ktae.KTAEConfig}, TypeError, r"ktae must be a KTAEConfig, such as .* got <class"),
+        ({"ktae": "recommended"}, TypeError, r"ktae must be a KTAEConfig, such as .* got 'recommended'"),
         ({"ktae": ktae.KTAEConfig(), "correct_above": 0.5}, ValueError, "correct_above must be that of .* got 0.5"),
         ({"advantages": "no_such"}, ValueError, "estimator must be one of .* got 'no_such'"),
+        ({"advantages": "test_trl:no_such"}, ValueError, "test_trl has no function 'no_such'"),
         ({"advantages": 3}, TypeError, "estimator must be a KTAEConfig, a name, .* or a function of Rollouts, got 3"),
         ({"advantages": shapeless}, ValueError, r"shapeless fails .* must return values of shape \(4, 3\)"),
         ({"advantages": outside}, ValueError, r"outside fails .* 0 outside the mask, got 1.0 at \[1, 1\]"),
@@ -211,11 +230,7 @@ def test_mistakes_are_told_before_the_model_is_loaded(tmp_path, monkeypatch, arg
     ("arguments", "message"),
     [
         ({"states": lambda rollout: [0]}, r"an integer for each of the rollout's \d+ tokens, got \[0\]"),
-        ({"settings": {"off_policy_mask_threshold": 0.5}}, r"off_policy_mask_threshold must be None .* got 0\.5"),
-        (
-            {"settings": {"importance_sampling_level": "sequence"}},
-            "level must be token .* got 'sequence'",
-        ),
+        ({"settings": {"off_policy_mask_threshold": 0.5}}, r"off_policy_mask_threshold .* must be None, got 0\.5"),
     ],
 )
 def test_what_is_refused_later(tmp_path, arguments, message):
@@ -349,13 +364,17 @@ def assert_stepped(trainer, loss, key):
     torch.testing.assert_close(weights(trainer) - start, step, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_the_gradient_weights_each_token_by_its_advantage(tmp_path, loss):
+@pytest.mark.parametrize(
+    ("loss", "level"),
+    [*((loss, "token") for loss in LOSSES), *((loss, "sequence") for loss in UNIFORM_AT_SEQUENCE_LEVEL)],
+)
+def test_the_gradient_weights_each_token_by_its_advantage(tmp_path, loss, level):
     """One step of gradient descent is the one computed by hand from the advantages, for every loss type.
 
     epsilon_high is what TRL recommends for CISPO, whose ratios it would cut to 0.2 otherwise.
     """
-    trainer = trained(build(tmp_path, settings={"loss_type": loss, "learning_rate": 1.0, "epsilon_high": 5.0}))
+    settings = {"loss_type": loss, "importance_sampling_level": level, "learning_rate": 1.0, "epsilon_high": 5.0}
+    trainer = trained(build(tmp_path, settings=settings))
     key = check(trainer.rollouts[0])
     assert informative(key)
     assert_stepped(trainer, loss, key)
@@ -399,6 +418,75 @@ def test_microbatches_keep_each_completion_with_its_advantages(tmp_path):
             used = [row for batch in trainer.microbatches[start : start + 4] for row in rows(batch)]
             assert Counter(used) == Counter(scored)
             assert used != scored
+
+
+# Sequence-level importance ratios with token advantages (GSPO-token)
+
+
+@pytest.fixture(scope="module")
+def off_policy():
+    """A batch whose rollouts were sampled by another policy: some ratios are clipped."""
+    rows, width = 12, 8
+    seeded = torch.Generator().manual_seed(0)
+    lengths = torch.randint(2, width + 1, (rows,), generator=seeded)
+    mask = (torch.arange(width) < lengths[:, None]).long()
+    batch = {
+        "prompt_ids": torch.randint(3, 12, (rows, 3), generator=seeded),
+        "prompt_mask": torch.ones(rows, 3, dtype=torch.long),
+        "completion_ids": torch.randint(3, 12, (rows, width), generator=seeded) * mask,
+        "completion_mask": mask,
+        "num_items_in_batch": mask.sum(),
+    }
+    with torch.no_grad():
+        noise = 0.5 * torch.randn(rows, width, generator=seeded)
+        batch["old_per_token_logps"] = (log_probs_of(tiny.model(), batch) + noise) * mask
+    return batch
+
+
+def loss_gradient(folder, trainer, batch, loss, **kwargs):
+    """Of TRL's loss at the start weights."""
+    settings = {"loss_type": loss, "importance_sampling_level": "sequence", "delta": 1.5}
+    built = trained(build(folder, trainer, settings=settings, **kwargs))
+    built.model.load_state_dict(tiny.model().state_dict())
+    return flat(torch.autograd.grad(built._compute_loss(built.model, batch), list(built.model.parameters())))
+
+
+def ratio_losses(loss, ratio, advantages):
+    if loss == "sapo":
+        temperature = torch.where(advantages > 0, 1.0, 1.05)
+        return torch.sigmoid(temperature * (ratio - 1)) * 4 / temperature * advantages
+    return torch.minimum(ratio.clamp(max=1.5) * advantages, ratio.clamp(0.8, 1.2) * advantages)
+
+
+@pytest.mark.parametrize("loss", UNIFORM_AT_SEQUENCE_LEVEL)
+def test_gspo_token(tmp_path, off_policy, loss):
+    """By hand with advantages of single tokens; and GSPO, which is TRL's, where those of a rollout are equal."""
+    mask, model = off_policy["completion_mask"], tiny.model()
+    advantages = torch.randn(mask.shape, generator=torch.Generator().manual_seed(1))
+    log_probs = log_probs_of(model, off_policy)
+    log_ratios = ((log_probs - off_policy["old_per_token_logps"]) * mask).sum(dim=1, keepdim=True)
+    sequence = torch.exp(log_ratios / mask.sum(dim=1, keepdim=True)).detach()
+    assert ((sequence < 0.8) | (sequence > 1.2)).any()
+    ratio = sequence * torch.exp(log_probs - log_probs.detach())
+    by_hand = (token_weights(loss, mask) * ratio_losses(loss, ratio, advantages)).sum()
+    wanted = flat(torch.autograd.grad(-by_hand, list(model.parameters())))
+    token = loss_gradient(tmp_path, RecordedToken, off_policy | {"advantages": advantages}, loss, advantages=zero)
+    assert wanted.abs().max() > 0.01
+    torch.testing.assert_close(token, wanted, rtol=1e-4, atol=1e-6)
+
+    gspo = loss_gradient(tmp_path, RecordedGRPO, off_policy | {"advantages": advantages[:, 0]}, loss)
+    equal = off_policy | {"advantages": advantages[:, :1].expand(mask.shape)}
+    torch.testing.assert_close(
+        loss_gradient(tmp_path, RecordedToken, equal, loss, advantages=zero), gspo, rtol=1e-4, atol=1e-6
+    )
+    assert (gspo - token).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("loss", ["cispo", "vespo"])
+def test_sequence_level_is_trls_own_where_tokens_keep_their_credit(tmp_path, loss):
+    settings = {"loss_type": loss, "importance_sampling_level": "sequence", "learning_rate": 1.0}
+    nothing = trained(build(tmp_path, RecordedToken, advantages=zero, settings=settings))
+    assert (weights(nothing) - weights(trained(build(tmp_path, settings=settings)))).abs().max() > 0.01
 
 
 # Evaluation
@@ -462,10 +550,20 @@ def conversational(tokenizer):
     )
     end = "<eos>|<stop>|$"
     call = {"type": "function", "function": {"name": "look", "arguments": {}}}
-    calls = {"open_pattern": "<call>", "close_pattern": end, "repeats": True, "content": "text", "transform": call}
-    fields = {"content": {"close_pattern": end, "content": "text"}, "tool_calls": calls}
-    defaults = {"role": "assistant"}
-    tokenizer.response_template = {"defaults": defaults, "start_anchor": "<assistant>", "fields": fields}
+    tokenizer.response_template = {
+        "defaults": {"role": "assistant"},
+        "start_anchor": "<assistant>",
+        "fields": {
+            "content": {"close_pattern": end, "content": "text"},
+            "tool_calls": {
+                "open_pattern": "<call>",
+                "close_pattern": end,
+                "repeats": True,
+                "content": "text",
+                "transform": call,
+            },
+        },
+    }
     return tokenizer
 
 
@@ -593,6 +691,25 @@ def test_completions_table(tmp_path, capsys):
 
 
 # Other packages
+
+
+def test_adapters_alone_are_trained_with_token_advantages(tmp_path):
+    from peft import LoraConfig
+
+    adapters = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    trainer = build(tmp_path, settings={"max_steps": 2, "learning_rate": 0.1}, peft_config=adapters)
+    before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+    assert all(check(rollouts).any() for rollouts in trained(trainer).rollouts)
+    moved = {name for name, weight in trainer.model.named_parameters() if not torch.equal(weight, before[name])}
+    assert moved
+    assert all("lora_" in name for name in moved)
+
+
+def test_liger_replaces_layers_and_no_loss():
+    """Liger's fused GRPO loss takes one advantage a rollout; TRL 1.16 has no way to switch it on."""
+    assert "use_liger_kernel" in inspect.signature(GRPOConfig).parameters
+    assert "use_liger_loss" not in inspect.signature(GRPOConfig).parameters
+    assert "LigerFusedLinearGRPOLoss" not in inspect.getsource(inspect.getmodule(GRPOTrainer))
 
 
 @pytest.mark.slow

@@ -39,90 +39,108 @@ def test_what_cannot_be_judged_is_wrong_and_counted():
         [r"\boxed{9^{9^{9}}}", r"\boxed{x+1}", "It is 3.", "None."],
         ["1", "1+x", "4", "5"],
         log_metric=lambda name, value: logged.append((name, value)),
+        prompts=["?"] * 4,
         another_column=[1, 2, 3, 4],
     )
     assert rewards == [0.0, 1.0, 0.0, 0.0]
     assert logged == [("ktae/answers_missing", 1), ("ktae/grader_timeouts", 1), ("ktae/grader_errors", 0)]
+
+
+def test_the_columns_must_match():
     with pytest.raises(ValueError, match="got 2 predictions but 1 answers"):
         math_answer(["1", "2"], ["1"])
 
 
-OWN = """
-import functools
-
-def short(completions, **columns):
-    return [0.0]
-
-def graded(**columns):
-    from ktae.chain.problems import exact_match
-    return [0.1 + 0.9 * reward for reward in exact_match(**columns)]
-
-async def later(**columns):
-    return [0.0]
-
-partial, limit = functools.partial(short), 3
-"""
-
-
-@pytest.fixture
-def own(tmp_path, monkeypatch):
-    (tmp_path / "own_rewards.py").write_text(OWN)
-    (tmp_path / "broken_rewards.py").write_text("import not_installed_anywhere")
-    monkeypatch.syspath_prepend(tmp_path)
-    sys.modules.pop("own_rewards", None)
-
-
-def test_built_in_rewards_and_import_paths(own):
+def test_loads_built_in_rewards_and_import_paths(tmp_path, monkeypatch):
     assert load_reward("math_answer") is math_answer
     assert load_reward("exact_match") is chain.exact_match
+    (tmp_path / "own_rewards.py").write_text("def short(completions, **kwargs):\n    return [0.0]\n\nlimit = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
     assert load_reward("own_rewards:short")(completions=["a"]) == [0.0]
+    with pytest.raises(ValueError, match=r"own_rewards has no function 'shrt'; did you mean 'short'\?"):
+        load_reward("own_rewards:shrt")
+    with pytest.raises(ValueError, match=r"own_rewards has no function 'limit'"):
+        load_reward("own_rewards:limit")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("math_anwser", r"reward must be one of exact_match, .*, got 'math_anwser'; did you mean 'math_answer'\?"),
+        ("exact", r"did you mean 'exact_match'\?"),
         ("", r"reward must be one of .*, got ''"),
         ("no_such_package.rewards:score", r"there is no module 'no_such_package'"),
         ("ktae.train.rewardz:math_answer", r"there is no module 'ktae.train.rewardz'"),
-        ("own_rewards:shrt", r"own_rewards has no function 'shrt'; did you mean 'short'\?"),
-        ("own_rewards:limit", r"own_rewards has no function 'limit'"),
-        ("own_rewards:later", r"'own_rewards:later' must be a plain function, got "),
-        ("own_rewards:partial", r"'own_rewards:partial' must be a plain function, got "),
+        ("ktae.train.rewards:math_anser", r"did you mean 'math_answer'\?"),
         (":score", r"or 'package.module:function', got"),
         ("ktae.train.rewards:", r"or 'package.module:function', got"),
         (".rewards:math_answer", r"or 'package.module:function', got"),
     ],
 )
-def test_what_is_no_reward_is_refused(own, name, message):
+def test_an_unknown_reward_names_the_nearest_right_one(name, message):
     with pytest.raises(ValueError, match=message):
         load_reward(name)
 
 
-def test_an_error_inside_a_reward_module_is_not_hidden(own):
+def test_an_error_inside_a_reward_module_is_not_hidden(tmp_path, monkeypatch):
+    (tmp_path / "broken_rewards.py").write_text("import not_installed_anywhere")
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
         load_reward("broken_rewards:score")
+    assert "broken_rewards" not in sys.modules
 
 
-def test_rewards_are_tried_beforehand():
+def test_what_is_no_plain_function_is_refused(tmp_path, monkeypatch):
+    source = "import functools\n\nasync def later(**_):\n    return [0.0]\n\npartial = functools.partial(later)\n"
+    (tmp_path / "odd_rewards.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("later", "partial"):
+        with pytest.raises(ValueError, match=f"reward 'odd_rewards:{name}' must be a plain function, got "):
+            load_reward(f"odd_rewards:{name}")
+
+
+def test_a_function_that_does_not_return_a_value_a_completion_is_refused():
     rows = {"prompt": ["1?", "2?"], "answers": [["1"], ["2"]]}
     with pytest.raises(ValueError, match="must return a value a completion, 2, got 1"):
         check_threshold(lambda **columns: [0.0], rows, 0.0)
-    note = check_threshold(lambda completion_ids, **columns: [0.0], rows, 0.0)
+
+
+def test_what_cannot_be_tried_beforehand_is_said():
+    rows = {"prompt": ["1?"], "answers": [["1"]]}
+    tried, note = check_threshold(lambda completion_ids, **columns: [0.0], rows, 0.0)
+    assert not tried
     assert "it cannot be tried on accepted answers: TypeError" in note
-    assert not check_threshold(lambda completions, **columns: [0.0] * len(completions), rows, 0.0)
+
+
+SMALL = ["--data.test_rows", "50", "--data.train_rows", "16", "--trl.max_steps", "12", "--algorithms", "[grpo]"]
+SMALL += ["--trl.save_strategy", "no", "--trl.max_completion_length", "40", "--evaluation.greedy", "false"]
+ALL_CORRECT = "all rewards, 0.1 to 1, are above correct_above 0, so all count as correct; --correct_above 0.55 would"
+ALL_WRONG = "all rewards, -2 to -1, are at most correct_above 0, so all count as incorrect; --correct_above -1.5 would"
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
-def test_a_run_in_which_all_counts_as_correct_is_refused(own, tmp_path, monkeypatch, capsys):
-    """Its form keeps the reward from being tried beforehand: the first evaluation shows it."""
+@pytest.mark.parametrize(
+    ("low", "high", "evaluated", "message"),
+    [(0.1, 1, 1, ALL_CORRECT), (-2, -1, 1, ALL_WRONG), (0.1, 1, 0, ALL_CORRECT)],
+)
+def test_a_run_whose_rewards_the_threshold_does_not_split_is_refused(
+    tmp_path, monkeypatch, capsys, low, high, evaluated, message
+):
+    """Its form keeps the reward from being tried beforehand: the first evaluation shows it, or the first rollouts."""
+    (tmp_path / "graded_rewards.py").write_text(
+        "from ktae.chain.problems import exact_match\n\n\ndef graded(**columns):\n"
+        f"    return [{low} + {high - low} * reward for reward in exact_match(**columns)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("graded_rewards", None)
     monkeypatch.chdir(tmp_path)
-    small = ["--data.test_rows", "50", "--trl.max_completion_length", "40", "--evaluation.greedy", "false"]
-    assert main(["train", "quickstart", "--rewards", "[own_rewards:graded]", *small]) == 2
+    how = ["--rewards", "[graded_rewards:graded]", "--evaluation.samples", str(evaluated)]
+    assert main(["train", "quickstart", *how, *SMALL]) == 2
     out, err = capsys.readouterr()
-    assert "before training: all rewards, 0.1 to 1, are above correct_above 0, so all count as correct" in err
+    assert message in err
     assert err.count("\n") == 1
     assert "accuracy" not in out
+    assert (tmp_path / "runs" / "quickstart").exists() != bool(evaluated), "kept once something was trained"
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers")

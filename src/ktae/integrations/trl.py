@@ -20,12 +20,16 @@ from torch import Tensor
 from ktae.config import KTAEConfig
 from ktae.estimators import Estimator, Rollouts
 from ktae.extras import require
-from ktae.integrations.credit import States, TokenCredit, expect, reward_column, rollout_means
+from ktae.integrations.credit import States, TokenCredit, reward_column, rollout_means
 
 require("trl", extra="train")
 
 from trl.models.utils import disable_gradient_checkpointing  # noqa: E402 (after the check that names the extra)
 from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402
+
+# With these losses TRL's sequence-level importance ratio is one number for the whole rollout, clipped and
+# differentiated as such: the gradient of every token is scaled by the rollout's mean advantage.
+_SEQUENCE_LEVEL_ERASES_TOKENS = ("grpo", "dapo", "dr_grpo", "bnpo", "luspo", "sapo")
 
 
 class CorrectnessTrainer(GRPOTrainer):
@@ -33,10 +37,12 @@ class CorrectnessTrainer(GRPOTrainer):
 
     Args:
         model, reward_funcs, *args, **kwargs: those of `GRPOTrainer`.
-        correctness_reward: name of that reward function, whose raw values count; may be omitted when there is only one.
+        correctness_reward: name of that reward function; may be omitted when there is only one. Its raw values are
+            used, before reward weights and normalisation.
         correct_above: a rollout is correct when that reward is greater.
 
-    Raises a ValueError before the model is loaded if `correctness_reward` is missing or unknown.
+    Raises:
+        ValueError: `correctness_reward` is missing or unknown; before the model is loaded.
     """
 
     latest_rewards: Tensor
@@ -68,6 +74,10 @@ class CorrectnessTrainer(GRPOTrainer):
 class TokenAdvantageTrainer(CorrectnessTrainer):
     """`trl.GRPOTrainer` whose advantages are A_i + V_it, one a token, instead of A_i, one a rollout.
 
+    With `importance_sampling_level="sequence"`, where the loss would take a rollout's mean advantage for all tokens,
+    the ratio is GSPO-token's, s_it = sg[s_i] pi(o_it) / sg[pi(o_it)] (arXiv 2507.18071, section 4.3): its value is the
+    sequence's, its gradient the token's. Where all advantages of a rollout are equal this is GSPO.
+
     Args:
         *args, **kwargs: those of `CorrectnessTrainer`.
         advantages, correct_above: what gives V_it, as the first arguments of `TokenCredit`. An estimator that cannot do
@@ -78,8 +88,8 @@ class TokenAdvantageTrainer(CorrectnessTrainer):
     Logs `ktae/*` and names traps (docs/metrics.md); the completions table has a column with each rollout's mean value.
 
     Raises:
-        TypeError, ValueError: before the model is loaded: see `TokenCredit` and `CorrectnessTrainer`; after that: a
-            setting erases token-level credit, `importance_sampling_level="sequence"` for instance.
+        TypeError, ValueError: before the model is loaded: see `TokenCredit` and `CorrectnessTrainer`; after that:
+            `off_policy_mask_threshold` is set.
         RuntimeError: Unsloth has replaced TRL's trainer.
     """
 
@@ -93,17 +103,21 @@ class TokenAdvantageTrainer(CorrectnessTrainer):
         states: States | None = None,
         **kwargs: Any,
     ) -> None:
-        if "unsloth" in sys.modules or GRPOTrainer.__name__.startswith("Unsloth"):
-            raise RuntimeError(
-                "token advantages do not work with Unsloth: its loss moves each completion by its prompt's padding, "
-                "and not the token advantages, so that each token would get another token's credit. "
-                "Train without importing unsloth."
-            )
+        _refuse_unsloth()
         self.credit = TokenCredit(advantages, correct_above, states)
         self.credit.check_given("a TokenAdvantageTrainer without states=", "log_probs", "entropies", "states")
         super().__init__(*args, correct_above=self.credit.correct_above, **kwargs)
-        expect(self, "importance_sampling_level", "a sequence's ratio averages the advantages of a rollout", "token")
-        expect(self, "off_policy_mask_threshold", "it would drop single tokens, and not whole rollouts", None)
+        if self.off_policy_mask_threshold is not None:
+            raise ValueError(
+                "off_policy_mask_threshold drops whole rollouts by the sign of the rollout advantage; with token "
+                f"advantages it would drop single tokens. It must be None, got {self.off_policy_mask_threshold}"
+            )
+        self._loss_inputs: dict[str, Any] | None = None
+        self._gspo_token = (
+            self.importance_sampling_level == "sequence" and self.loss_type in _SEQUENCE_LEVEL_ERASES_TOKENS
+        )
+        if self._gspo_token:
+            self.importance_sampling_level = "token"  # of ratios that have the sequence's value
 
     def _generate(self, prompts: list) -> tuple:
         """Keeps which tokens are tool output, before truncated rollouts are masked as a whole."""
@@ -185,6 +199,26 @@ class TokenAdvantageTrainer(CorrectnessTrainer):
         assert entropies is not None
         return {"log_probs": log_probs * inside_BT, "entropies": entropies * inside_BT}
 
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        if not self._gspo_token:
+            return super()._compute_loss(model, inputs)
+        self._loss_inputs = inputs = dict(inputs)
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._loss_inputs = None
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple:
+        """GSPO-token, within TRL's loss: the old log-probabilities for which each ratio has its sequence's value."""
+        found = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if (inputs := self._loss_inputs) is not None:
+            log_probs_BT = found[0].detach()
+            mask_BT = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+            log_ratio_BT = (log_probs_BT - inputs.get("old_per_token_logps", log_probs_BT)) * mask_BT
+            log_ratio_B = log_ratio_BT.sum(dim=1) / mask_BT.sum(dim=1).clamp(min=1)
+            inputs["old_per_token_logps"] = log_probs_BT - log_ratio_B[:, None]
+        return found
+
 
 class KTAETrainer(TokenAdvantageTrainer):
     """`TokenAdvantageTrainer` with key-token values.
@@ -208,3 +242,12 @@ class KTAETrainer(TokenAdvantageTrainer):
         if not isinstance(config, KTAEConfig):
             raise TypeError(f"ktae must be a KTAEConfig, such as KTAEConfig(scale=8.0), got {ktae!r}")
         super().__init__(*args, advantages=config, **kwargs)
+
+
+def _refuse_unsloth() -> None:
+    if "unsloth" in sys.modules or GRPOTrainer.__name__.startswith("Unsloth"):
+        raise RuntimeError(
+            "token advantages do not work with Unsloth: its loss moves each completion by its prompt's padding and not "
+            "the token advantages, so that each token would get another token's credit. "
+            "Train without importing unsloth."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import signal
 import sys
 import traceback
@@ -47,6 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
         try:
             training.run()
         except ThresholdError:  # of a setting: there is nothing to go on with
+            if not (out / "metrics.jsonl").exists():
+                shutil.rmtree(out)
             raise
         except (Exception, KeyboardInterrupt) as error:
             signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -65,7 +65,10 @@ def _rows(run: Run, configs: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "a prompt", first.rstrip()[-300:]
     yield "", f"prompts have {statistics.median(lengths):g} tokens in the median, at most {max(lengths):,}"
     yield "its answer", " or ".join(run.train_rows[0]["answers"])
-    yield "correct", f"where {recipe.correctness} > {recipe.correct_above:g}" + (f"; {run.note}" if run.note else "")
+    taken = sum(reward is not None and reward > recipe.correct_above for reward in run.tried)
+    judged = rf"it takes {taken} of {len(run.tried)} accepted answers, in \boxed{{}} and bare" if taken else ""
+    judged = "; ".join(part for part in (judged, run.note) if part)
+    yield "correct", f"where {recipe.correctness} > {recipe.correct_above:g}" + (f"; {judged}" if judged else "")
 
     dtype = str(model.config.dtype or "float32") if recipe.model.dtype == "auto" else recipe.model.dtype
     parameters = f"{model.num_parameters():,} parameters, {model.num_parameters(only_trainable=True):,} trained"

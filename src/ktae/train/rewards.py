@@ -38,12 +38,17 @@ def math_answer(
     Args:
         completions: one per rollout, a text or a list of chat messages, of which the last assistant message counts.
         answers: per rollout the accepted answer, or several of which any will do.
-        log_metric: TRL's; gets `ktae/answers_missing`, `ktae/grader_timeouts`, `ktae/grader_errors` (docs/metrics.md).
+        log_metric: TRL's; gets `ktae/answers_missing`, `ktae/grader_timeouts` and `ktae/grader_errors`, numbers of
+            rollouts of this call (docs/metrics.md).
         kwargs: the other dataset columns and what else TRL passes; not used.
 
     Returns:
         1.0 for a correct answer; 0.0 for an incorrect or missing one, and for one that could not be judged, or a policy
         could hide behind the deadline; None where a worker process died, which is no fault of the answer.
+
+    Raises:
+        ImportError: math-verify or pebble is not installed.
+        ValueError, TypeError: the columns do not have the form above.
 
     >>> math_answer(["It is 1,234.", r"\boxed{5}", "No idea."], ["1234", "6", "7"])
     [1.0, 0.0, 0.0]
@@ -68,11 +73,15 @@ def load_reward(name: str) -> Callable[..., Any]:
 
 
 class ThresholdError(ValueError):
-    """`correct_above` makes every rollout correct, although their rewards differ."""
+    """`correct_above` makes every rollout correct, or every one incorrect, although their rewards differ."""
 
 
 def split_of(rewards: Iterable[float | None], correct_above: float) -> str:
-    """What to say of rewards, None where unscored, that differ although all are correct, or all incorrect; or nothing.
+    """What to say of rewards that differ although all are correct, or all incorrect; otherwise an empty text.
+
+    Args:
+        rewards: of rollouts; None and NaN where unscored.
+        correct_above: a rollout is correct when its reward is greater than this.
 
     >>> split_of([0.1, 1.0, 0.1, None], correct_above=0.0)
     'all rewards, 0.1 to 1, are above correct_above 0, so all count as correct; --correct_above 0.55 would split them'
@@ -90,12 +99,18 @@ def split_of(rewards: Iterable[float | None], correct_above: float) -> str:
     )
 
 
-def check_threshold(reward: Callable[..., Any], rows: Any, correct_above: float) -> str:
+def check_threshold(reward: Callable[..., Any], rows: Any, correct_above: float) -> tuple[list[float | None], str]:
     r"""Tries the reward that decides correctness on answers that are known to be right, and on completions without one.
 
-    Returns what to say of each row's first accepted answer, put in \boxed{} and then bare: how many are correct; that
-    the function cannot be tried so; or that right answers get more than none and still count as incorrect, since the
-    threshold is too high or the function wants another form.
+    Args:
+        reward: in TRL's form.
+        rows: a slice of the data set, columns `prompt` and `answers` among them.
+        correct_above: a rollout is correct when its reward is greater than this.
+
+    Returns:
+        Rewards of each row's first accepted answer, put in \boxed{} and then bare; none where the function cannot be
+        tried. And what to say of that: its error, or that right answers get more than none and still count as
+        incorrect, since the threshold is too high or the function wants another form.
 
     Raises:
         ThresholdError: right answers get more than none, and both count as correct.
@@ -104,29 +119,25 @@ def check_threshold(reward: Callable[..., Any], rows: Any, correct_above: float)
     prompts, answers = rows["prompt"], [accepted[0] for accepted in rows["answers"]]
     columns = {name: values for name, values in rows.items() if name != "prompt"}
 
-    def tried(texts: list[str]) -> list[float]:
+    def tried(texts: list[str]) -> list[float | None]:
         chat = not isinstance(prompts[0], str)
         completions = [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
-        found = reward(prompts=prompts, completions=completions, **columns)
-        counts.append(len(found))
-        return [value for one in found if (value := finite(one)) is not None]
+        return [finite(value) for value in reward(prompts=prompts, completions=completions, **columns)]
 
-    counts: list[int] = []
     try:
         right = tried([rf"The answer is $\boxed{{{answer}}}$." for answer in answers]) + tried(answers)
-        wrong = tried([""] * len(answers))
+        none = tried([""] * len(answers))
     except Exception as error:  # of a function that needs more than a text
-        return f"it cannot be tried on accepted answers: {error!r}"
-    if counts != [len(answers)] * 3:
-        raise ValueError(f"the reward function must return a value a completion, {len(answers)}, got {counts[-1]}")
-    best = max(right, default=-math.inf)
-    if wrong and best > max(wrong) and (advice := split_of([best, *wrong], correct_above)):
-        advice = f"tried on right answers and on none: {advice}"
-        if min(wrong) > correct_above:
-            raise ThresholdError(advice)
-        return advice
-    taken = sum(value > correct_above for value in right)
-    return rf"it takes {taken} of {2 * len(answers)} accepted answers, in \boxed{{}} and bare" if taken else ""
+        return [], f"it cannot be tried on accepted answers: {error!r}"
+    if (len(right), len(none)) != (2 * len(answers), len(answers)):
+        raise ValueError(f"the reward function must return a value a completion, {len(answers)}, got {len(none)}")
+    best = max((value for value in right if value is not None), default=-math.inf)
+    wrong = [value for value in none if value is not None]
+    advice = split_of([best, *wrong], correct_above) if wrong and best > max(wrong) else ""
+    advice = advice and f"tried on right answers and on none: {advice}"
+    if advice and min(wrong) > correct_above:
+        raise ThresholdError(advice)
+    return right, advice
 
 
 def finite(reward: Any) -> float | None:

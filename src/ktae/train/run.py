@@ -21,6 +21,7 @@ from ktae.extras import require
 from ktae.files import json_lines
 from ktae.integrations.credit import TokenCredit
 from ktae.models.load import check_model, load_model
+from ktae.states import Calculation
 from ktae.train.data import load_data
 from ktae.train.folder import forget_later, newest
 from ktae.train.recipe import Recipe, parse_algorithm
@@ -54,15 +55,16 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
             raise ValueError("trl.eval_strategy must be no without held-out problems; set data.test_rows")
         if estimator := parse_algorithm(algorithm).load_estimator():
             credit = TokenCredit(estimator, recipe.correct_above)
-            credit.check_given("`ktae train`", "log_probs", "entropies")
+            credit.states = _states(credit, tokenizer)
+            credit.check_given("`ktae train`", "log_probs", "entropies", "states")
     model_config, tokenizer = check_model(recipe.model)
     if not isinstance(train_rows[0]["prompt"], str) and tokenizer.chat_template is None:
         raise ValueError(
             f"the prompts are chat messages, and the tokenizer of {recipe.model.path} has no chat template"
         )
     model = skeleton(model_config, recipe.lora)  # PEFT's checks
-    note = check_threshold(rewards[recipe.correctness], train_rows[:_TRIED], recipe.correct_above)
-    return Run(recipe, out, resume, train_rows, test_rows, rewards, model, tokenizer, note)
+    tried = check_threshold(rewards[recipe.correctness], train_rows[:_TRIED], recipe.correct_above)
+    return Run(recipe, out, resume, train_rows, test_rows, rewards, model, tokenizer, *tried)
 
 
 def check_installed(recipe: Recipe) -> None:
@@ -79,8 +81,8 @@ def check_installed(recipe: Recipe) -> None:
 class Run:
     """A run whose settings have been checked.
 
-    `rewards` are the functions by the recipe's names, `model` is the policy without weights, and `note` what
-    `check_threshold` says.
+    `rewards` are the functions by the recipe's names, `model` the policy without weights, `tried` what
+    `check_threshold` got for answers that are known to be right, and `note` what it says of that.
     """
 
     recipe: Recipe
@@ -91,6 +93,7 @@ class Run:
     rewards: dict[str, Callable[..., Any]]
     model: Any
     tokenizer: Any
+    tried: list[float | None]
     note: str
 
     def run(self) -> None:
@@ -155,9 +158,11 @@ class Run:
             )
             rows = [dataclasses.asdict(answer) | {"reward": finite(answer.reward)} for answer in answers]
             rewards = [row["reward"] for row in rows]
-            advice = split_of(rewards, recipe.correct_above)
-            if who == BEFORE and "as correct" in advice:  # as incorrect: it may not give right answers yet
-                raise ThresholdError(f"{recipe.correctness}, before training: {advice}")
+            if advice := split_of(rewards, recipe.correct_above):
+                # Where right answers are known to be above the threshold, the policy may just not give any yet.
+                within_reach = any(reward is not None and reward > recipe.correct_above for reward in self.tried)
+                if who == BEFORE and ("as correct" in advice or not within_reach):
+                    raise ThresholdError(f"{recipe.correctness}, before training: {advice}")
             json_lines.write(files[mode], rows)
             correct = sum(reward is not None and reward > recipe.correct_above for reward in rewards) / len(rewards)
             self._say(f"{label:<10} {mode} accuracy {correct:.3f}  ({time.perf_counter() - begun:.0f} s)")
@@ -179,6 +184,8 @@ class Run:
         # TRL adds adapters, whose weights are random, before it sets the seed itself.
         require("transformers", extra="train").set_seed(recipe.seed)
         model, tokenizer = load_model(recipe.model)
+        if "advantages" in options:
+            options["states"] = _states(TokenCredit(options["advantages"]), tokenizer)
         trainer = trainer_class(
             model=model,
             processing_class=tokenizer,
@@ -204,6 +211,11 @@ class Run:
             os.sync()
             unfinished.rename(self.out / algorithm / "model")
         trainer.accelerator.wait_for_everyone()
+
+
+def _states(credit: TokenCredit, tokenizer: Any) -> Calculation | None:
+    """Where an estimator needs states, a recipe has those of the calculation so far."""
+    return Calculation(tokenizer) if "states" in credit.needs else None
 
 
 def _trainer(recipe: Recipe, algorithm: str) -> tuple[type, dict[str, Any]]:
