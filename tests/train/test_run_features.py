@@ -142,3 +142,10 @@ def test_a_full_disk_is_named(tmp_path):
     full.symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"No space left on device: '.*metrics\.jsonl'"):
         append(full, [{"step": 1}])
+
+
+def test_an_estimator_that_needs_states_gets_the_calculation_so_far(tmp_path):
+    result = cli("train", "quickstart", *SMALL, "--algorithms", "[grpo+ktae_calculation]", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = read(tmp_path / "runs" / "quickstart" / "metrics.jsonl")
+    assert any(row.get("ktae/abs_value_correct", 0) > 0 for row in rows)

@@ -54,9 +54,7 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
         if config.eval_strategy != "no" and not len(test_rows):
             raise ValueError("trl.eval_strategy must be no without held-out problems; set data.test_rows")
         if estimator := parse_algorithm(algorithm).load_estimator():
-            credit = TokenCredit(estimator, recipe.correct_above)
-            credit.states = _states(credit, tokenizer)
-            credit.check_given("`ktae train`", "log_probs", "entropies", "states")
+            TokenCredit(estimator, recipe.correct_above)
     model_config, tokenizer = check_model(recipe.model)
     if not isinstance(train_rows[0]["prompt"], str) and tokenizer.chat_template is None:
         raise ValueError(
