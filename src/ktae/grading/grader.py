@@ -234,8 +234,9 @@ def _decided(outcome: int | str, job: _Job) -> Verdict:
         return Verdict("timeout", extracted, outcome)
     if outcome >= 0:
         return Verdict("correct", extracted, f"equivalent to {_short(accepted[outcome])}")
-    more = f" and {len(accepted) - 1} more" if len(accepted) > 1 else ""
-    return Verdict("incorrect", extracted, f"not equivalent to {_short(accepted[0])}{more}")
+    more = len(accepted) - 1
+    reason = f"not equivalent to {_short(accepted[0])}" + (f" and {more} more" if more else "")
+    return Verdict("incorrect", extracted, reason)
 
 
 def _short(answer: str) -> str:

@@ -73,8 +73,8 @@ def as_set(text: str) -> str | None:
     if len(sets) == 2 and r"\lor" not in text:
         upper, lower = sorted(sets, key=lambda one: not one.startswith(r"(-\infty,"))
         low, high = lower.removesuffix(r",\infty)"), upper.removeprefix(r"(-\infty,")
-        ends = constant(low[1:]), constant(high[:-1])
-        if low != lower and high != upper and None not in ends and ends[0] < ends[1]:
+        first, last = constant(low[1:]), constant(high[:-1])
+        if low != lower and high != upper and first is not None and last is not None and first < last:
             return f"{low},{high}"
     return r"\cup".join(sets)
 
