@@ -109,7 +109,10 @@ def decision(tasks: dict[str, Runs]) -> str:
         return "No small task has four seeds of all methods yet.\n"
     against = ("grpo", *RIVALS)
     rows = [
-        [f"`{method}`", *(shown(d, 3) if (d := pooled(small, method, b, "greedy_accuracy")) else "" for b in against)]
+        [
+            f"`{method}`",
+            *("" if method == b else shown(pooled(small, method, b, "greedy_accuracy"), 3) for b in against),
+        ]
         for method in METHODS
         if method != "grpo"
     ]
