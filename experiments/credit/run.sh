@@ -14,4 +14,4 @@ for shape in "512 4" "256 8" "64 32" "32 64"; do
         --json "$out/groups_of_$2.jsonl"
 done
 python $out/tables.py
-python $out/predicts.py
+python $out/wording.py

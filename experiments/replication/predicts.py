@@ -32,7 +32,6 @@ from ktae.estimators import token_values
 from ktae.seeds import derived_seed
 
 HERE = Path(__file__).parent
-MEASURED = HERE / "measured.jsonl"
 BATCHES, REFERENCE_BATCHES, REFERENCE_GROUP = 24, 8, 32
 LOCALISATION = ("top", "after", "before", "slip", "sign")
 GAINS = {"greedy_accuracy": "greedy", "accuracy": "sampled"}
@@ -113,12 +112,12 @@ def main() -> None:
         torch.set_num_threads(1)
         scales = {name: tuned(done).get(name, {}).get("scale", 1.0) for name in (*METHODS, *EXTRA)}
         for task_name in PREDICTED:
-            there = {row["method"] for row in rows_of(MEASURED) if row["task"] == task_name}
+            there = {row["method"] for row in rows_of(HERE / "measured.jsonl") if row["task"] == task_name}
             rows = [json.dumps(row) for row in measure(task_name, {m: s for m, s in scales.items() if m not in there})]
-            with MEASURED.open("a") as file:
+            with (HERE / "measured.jsonl").open("a") as file:
                 file.writelines(f"{row}\n" for row in rows)
     measured: dict[str, dict[str, dict]] = {}
-    for row in rows_of(MEASURED):
+    for row in rows_of(HERE / "measured.jsonl"):
         measured.setdefault(row["task"], {})[row["method"]] = row
     reported = [run for run in done.values() if run["seed"] in SEEDS]
     parts = [

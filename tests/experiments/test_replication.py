@@ -236,10 +236,11 @@ def test_the_tuned_cell_is_the_best_and_the_rest_of_the_plan_waits_for_it(experi
 
 
 def test_the_committed_tables_are_those_of_the_committed_runs(experiment, tmp_path, monkeypatch):
-    tables = experiment("tables")
-    for name in ("runs.jsonl", "first_runs.jsonl"):
+    monkeypatch.setattr("sys.argv", ["predicts.py"])
+    for name in ("runs.jsonl", "first_runs.jsonl", "measured.jsonl"):
         (tmp_path / name).write_text((FOLDER / name).read_text())
-    monkeypatch.setattr(tables, "HERE", tmp_path)
-    tables.main()
-    for name in ("tables.md", "first_tables.md"):
+    for script in (experiment("tables"), experiment("predicts")):
+        monkeypatch.setattr(script, "HERE", tmp_path)
+        script.main()
+    for name in ("tables.md", "first_tables.md", "predicts.md"):
         assert (tmp_path / name).read_text() == (FOLDER / name).read_text()
