@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "ktae"
 
 # Bottom up. A module belongs to the longest name here that it begins with; one in a package may import its siblings.
 LAYERS = (
-    {"config", "extras", "seeds", "states"},
+    {"config", "extras", "markdown", "seeds", "states"},
     {"checks"},
     {"units", "contingency", "rollout"},
     {"scores"},

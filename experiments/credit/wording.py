@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ktae import markdown
 from ktae.bench.controls import ESTIMATORS
 from ktae.bench.credit import SPLITS, judge
 from ktae.bench.labelled import LabelledRollouts, assemble
@@ -52,9 +53,9 @@ def main() -> None:
         **{f"`{name}`": ESTIMATORS[name] for name in ("ktae", "prefix_tree", "surprise", "oracle")},
     }
     found = judge(rollouts, estimators, seed)
-    lines = ["| tokens are compared within | " + " | ".join(SHOWN) + " |", "|---|" + "---:|" * len(SHOWN)]
-    lines += [f"| {name} | " + " | ".join(f"{of[m][0]:.3f}" for m in SHOWN) + " |" for name, of in found.items()]
-    (Path(__file__).parent / "wording.md").write_text("\n".join(lines) + "\n")
+    lines = [[name, *(f"{of[m][0]:.3f}" for m in SHOWN)] for name, of in found.items()]
+    text = markdown.table(["tokens are compared within", *SHOWN], lines)
+    (Path(__file__).parent / "wording.md").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Which measure of an estimator, taken before any training, goes with its gain in training? Writes predicts.md.
 
-    python predicts.py measure     adds what is missing to measured.jsonl: a minute of one core a task and ten methods
+    python predicts.py measure     adds what is missing to measured.jsonl, some minutes of one core a task
     python predicts.py             the rank correlations, from measured.jsonl and runs.jsonl
 
-Everything is measured on rollouts of the warm start that training begins with, in the shape of a training batch, with
-learning rate aside the same settings: how well the first slip is found (`ktae.bench.metrics`), and how far a batch's
+Everything is measured on rollouts of the warm start that training begins with, in the shape and with the scales of
+training: how well the first slip is found (`ktae.bench.metrics`), and how far a batch's
 policy gradient points where the gradient of the prompts' mean accuracy does, which is estimated from many rollouts.
 """
 

@@ -26,7 +26,8 @@ from ktae.bench.sources.word_problems import WordProblem
 from ktae.seeds import derived_seed
 
 FOLDER = Path(os.environ.get("KTAE_WARM_STARTS", "/tmp/ktae_warm_starts"))
-# The hard chains stop early: .11 and .27 of the problems right, where the others begin at .4. Word problems: both .12.
+# The hard chains stop early: .11 and .27 of the problems right, where the others begin at .4.
+# Word problems: .22 and .27.
 UPDATES = {"chain": 1000, "chain_hard": 510, "legs": 1000, "words": 1800}
 TEACHERS = {"legs": (LEGS, legs.teacher_trace), "words": (WORDS, word_problems.teacher_trace)}
 SIZES = {"legs": TRACES, "words": 8}  # of a batch

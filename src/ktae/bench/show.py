@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+from ktae import markdown
 from ktae.bench.metrics import METRICS
 
 Row = dict[str, Any]
@@ -18,12 +19,8 @@ FIDELITY_METRICS = {
 def as_markdown(rows: Sequence[Row]) -> str:
     """One table a source, and what is in them."""
     parts = []
-    for title, *lines in _tables(rows):
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
-        first, *others = widths
-        text = ["| " + " | ".join([line[0].ljust(first), *map(str.rjust, line[1:], others)]) + " |" for line in lines]
-        parts += [f"### {title}", "\n".join(text)]
+    for title, header, *lines in _tables(rows):
+        parts += [f"### {title}", markdown.table(header, lines)]
     about = rows[0]["about"]
     legend = [
         f"{about['split']} split, {about['groups']} groups of {about['group_size']}, seed {about['seed']}",

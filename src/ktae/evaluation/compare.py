@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ktae import markdown
 from ktae.evaluation import results, statistics
 from ktae.evaluation.results import Problems
 from ktae.evaluation.statistics import Estimate, share_interval
@@ -90,9 +91,9 @@ def as_markdown(comparison: Comparison) -> str:
         lengths.append([d.task, *_cells(d.length, 1, ".0f")])
     shown = [f"A is {comparison.a}, the baseline.\nB is {comparison.b}.\n{comparison.settings}".rstrip()]
     header = ["task", "problems", "A", "B", "B - A", "p", "p, Holm"]
-    shown += ["Accuracy, % [95 % interval]:", results.markdown(header, accuracies)]
+    shown += ["Accuracy, % [95 % interval]:", markdown.table(header, accuracies)]
     if any(d.length for d in rows):
-        shown += ["Mean length, tokens [95 % interval]:", results.markdown(["task", "A", "B", "B - A"], lengths)]
+        shown += ["Mean length, tokens [95 % interval]:", markdown.table(["task", "A", "B", "B - A"], lengths)]
     return "\n\n".join([*shown, *comparison.notes]) + "\n"
 
 

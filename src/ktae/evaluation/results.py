@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ktae import markdown
 from ktae.evaluation.at_k import majority_at_k, pass_at_k
 from ktae.evaluation.statistics import Estimate, average, mean_interval, share_interval
 from ktae.grading.rules.notation import clean, spelling
@@ -189,17 +190,7 @@ def table(results: Mapping[str, Any]) -> str:
     if macro := results["macro"]:
         last = {"task": MACRO, "problems": f"{macro['tasks']} tasks", "accuracy, %": _accuracy(macro)}
         lines.append([last.get(name, "") for name in columns])
-    return markdown(list(columns), lines)
-
-
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, aligned for a terminal; the first column is text, the others are numbers."""
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    text = []
-    for first, *others in (header, rule, *lines):
-        text.append(" | ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]))
-    return "\n".join(f"| {line} |" for line in text)
+    return markdown.table(list(columns), lines)
 
 
 def times(problems: int, *samples: int) -> str:

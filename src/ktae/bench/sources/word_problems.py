@@ -40,7 +40,7 @@ _NAMES = """
     Teresa Andrew Sarah Michael Olivia George Amelia Edward Sophie Arthur Bianca Walter Carmen Gustav Esther Rashid
     Fatima Kenji Yuki Priya Arjun Ingrid Bjorn Chloe Pierre Greta Stefan Lucia Marco Nadia Tariq Linda Kevin Paula
     Anton Selma Bruno Doris Henry
-""".split()  # noqa: SIM905
+""".split()  # noqa: SIM905 (a hundred words without their quotes)
 _THINGS = """
     apples pears marbles stickers shells coins cards books pencils stamps cookies flowers beads buttons balloons
     tickets candles peaches plums stones ribbons badges puzzles postcards lemons melons cherries oranges bananas
@@ -49,7 +49,7 @@ _THINGS = """
     rockets trains tractors dinosaurs muffins pancakes sandwiches pretzels lollipops chocolates roses tulips seeds
     bricks tiles planks nails screws blankets pillows lanterns mirrors brushes whistles drums guitars necklaces
     bracelets
-""".split()  # noqa: SIM905
+""".split()  # noqa: SIM905 (a hundred words without their quotes)
 
 
 @dataclass(frozen=True)
@@ -314,7 +314,7 @@ def _judge(problem: WordProblem, text: str) -> list[Label]:
     def mark(match: re.Match[str], name: str, right: set[str], label: Label) -> bool:
         """Marks a number: `label` as far as one of the right ones goes, then a slip and what follows from it."""
         (start, end), written = match.span(name), match[name]
-        same = max((len(commonprefix([written, number])) for number in right), default=0)  # noqa: RUF071
+        same = max((len(commonprefix([written, number])) for number in right), default=0)  # noqa: RUF071 (texts, not paths)
         marks[start:end] = [label] * same + [Label.PROPAGATED] * (end - start - same)
         if written not in right:
             marks[start + same] = Label.SLIP
