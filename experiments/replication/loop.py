@@ -45,34 +45,31 @@ class Settings:
     warmup: int = 5
     rounds: int = 4  # of generation at most, to fill a batch of DAPO's
     overlong_buffer: int = 12
-    evaluate_every: int = 10
-    curve_rows: int = 100  # test problems of an evaluation during training
-    final_rows: int = 500  # of the last evaluations and of what is measured at the end
-    final_evaluations: int = 3  # the last ones, whose mean is the result
+    evaluate_every: int = 10  # updates, the last one among them
+    final_rows: int = 500  # test problems of an evaluation
+    final_evaluations: int = 3  # whose mean is the result
     samples: int = 8  # of each test problem at the end, for pass@8 and maj@8; 0: nothing is measured there
     learned_rows: int = 200  # the last training problems, evaluated at the end as well
     scale: float = 1.0  # a factor of the token-level values; for GRPO alone, of the advantages
 
 
 def run(model, tokenizer, task: Task, method: Estimator, settings: Settings, seed: int) -> dict[str, Any]:
-    """Trains `model` in place and returns the curve, the final evaluations and the means over the updates."""
+    """Trains `model` in place and returns the mean of the final evaluations, `evaluate_end`, and the means over updates."""
     learned: list[Any] = []
     problems = _recorded(task.problems(random.Random(derived_seed("problems", seed))), learned)
     generator = torch.Generator().manual_seed(derived_seed("sampling", seed))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    started, curve, means, sampled = time.perf_counter(), [], [], 0
+    started, final, means = time.perf_counter(), [], []
     final_from = settings.updates - settings.evaluate_every * (settings.final_evaluations - 1)
     for update in range(settings.updates + 1):
-        if update % settings.evaluate_every == 0:
-            rows = settings.final_rows if update >= final_from else settings.curve_rows
-            curve.append({"update": update, "rollouts": sampled} | evaluate_both(model, tokenizer, task, rows))
+        if update >= final_from and update % settings.evaluate_every == 0:
+            final.append(evaluate_both(model, tokenizer, task, settings.final_rows))
         if update == settings.updates:
             break
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * min(1.0, (update + 1) / settings.warmup)
-        batch, prompts, drawn, accuracy = generate(model, tokenizer, task, problems, settings, generator)
-        sampled += drawn
+        batch, prompts, accuracy = generate(model, tokenizer, task, problems, settings, generator)
         values_BT = token_values(method, batch.rollouts)
         advantage_BT = (batch.rollouts.rollout_advantages[:, None].float() + values_BT) * batch.completions.mask
         means.append(
@@ -91,9 +88,8 @@ def run(model, tokenizer, task: Task, method: Estimator, settings: Settings, see
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
     return {
-        "final": _mean([point for point in curve if point["update"] >= final_from]),
+        "final": _mean(final),
         "end": evaluate_end(model, tokenizer, task, settings, learned[-settings.learned_rows :]),
-        "curve": curve,
         "train": _mean(means),
         "seconds": time.perf_counter() - started,
     }
@@ -120,8 +116,8 @@ class Batch:
 
 def generate(
     model, tokenizer, task: Task, problems, settings: Settings, generator
-) -> tuple[Batch, list[list[int]], int, float]:
-    """A batch, the prompt's token ids of each row, the rollouts drawn for it and the share of those that were correct.
+) -> tuple[Batch, list[list[int]], float]:
+    """A batch, the prompt's token ids of each row and the share of all rollouts drawn for it that were correct.
 
     DAPO drops the groups without variance and draws again until the batch is full or the rounds are used up; then
     the batch stays smaller.
@@ -148,7 +144,6 @@ def generate(
     return (
         Batch(completions, judged(tokenizer, task, [(p, texts) for p, _, texts in kept], completions, settings)),
         prompts,
-        drawn,
         correct / drawn,
     )
 

@@ -50,7 +50,7 @@ def measure(task_name: str, scales: dict[str, float]) -> Iterator[dict[str, obje
 
     def drawn(group_size: int):
         shape = Settings(prompts=len(problems), group_size=group_size)
-        batch, prompts, _, _ = generate(model, tokenizer, of_task, iter(problems), shape, generator)
+        batch, prompts, _ = generate(model, tokenizer, of_task, iter(problems), shape, generator)
         return batch, prompts
 
     def gradient(batch, prompts, advantage_BT: Tensor) -> Tensor:
