@@ -32,7 +32,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from ktae.chain import problems as chain
 from ktae.chain.model import BOS, EOS, MAX_COMPLETION, PAD, SPECIAL, fast_tokenizer
-from ktae.models.held_out import answer
+from ktae.models.generate import answer
 
 DEFAULT_STEPS = 1000
 LEARNING_RATE = 3e-3

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ktae.chain import problems as chain
 from ktae.chain.labels import Label, label_steps
-from ktae.chain.problems import MODULUS, OPERATIONS, Problem, exact_match, extract_answer
+from ktae.chain.problems import MODULUS, OPERATIONS, Problem, apply, exact_match, extract_answer
 
 OTHER, RIGHT, SLIP, PROPAGATED = Label
 
@@ -18,13 +18,6 @@ problems = st.builds(
     start=st.integers(0, MODULUS - 1),
     operations=st.lists(st.sampled_from(OPERATIONS), min_size=4, max_size=6).map(tuple),
 )
-
-
-def reward(problem: Problem, completion: str) -> float:
-    return exact_match([problem.prompt], [completion], [[str(problem.answer)]])[0]
-
-
-# --- problems ---------------------------------------------------------------------------------------------
 
 
 @given(problems)
@@ -58,9 +51,6 @@ def test_no_test_problem_is_a_training_problem():
     assert rows[:10] == chain.train_problems(10, chain._TEST_SEED) != chain.train_problems(10, 1)
 
 
-# --- grading ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("text", "answer"),
     [("S1 +5 = 58 ans 58", 58), ("ans 0", 0), ("ans 96 ", 96), ("ans 3 ans 4", 4)]
@@ -78,47 +68,45 @@ def test_rewards_follow_the_answers_and_extra_columns_are_ignored():
         exact_match([""], ["ans 3"], [["3"], ["3"]])
 
 
-# --- labels -----------------------------------------------------------------------------------------------
-
-
 @st.composite
 def written_responses(draw):
     """A problem, a response written step by step, and the labels known from how it was written."""
     problem = draw(problems)
-    value, truth = problem.start, problem.start
-    words, labels = [], []
+    value, truth, written = problem.start, problem.start, []
 
     def write(word, label=OTHER):
-        words.append(word)
-        labels.append(label)
+        written.append((word, label))
 
-    for number, op in enumerate(problem.operations, 1):
+    def number(follows):
+        """Writes what follows, or something else, and returns it."""
+        offset = draw(st.one_of(st.just(0), st.integers(0, MODULUS - 1)))
+        value = (follows + offset) % MODULUS
+        write(str(value), SLIP if offset else RIGHT if value == truth else PROPAGATED)
+        return value
+
+    for step, op in enumerate(problem.operations, 1):
         for word in draw(st.sampled_from(([], ["let", "me", "think"], ["note", "that"]))):
             write(word)
-        write(f"S{number}")
-        before, truth = value, chain.apply(truth, op)
+        write(f"S{step}")
+        before, truth = value, apply(truth, op)
         for attempt in range(draw(st.integers(1, 2))):
             if attempt:
                 write("check")
-            written = draw(st.one_of(st.just(op), st.sampled_from(OPERATIONS)))
-            write(written, OTHER if written == op else SLIP)
+            chosen = draw(st.one_of(st.just(op), st.sampled_from(OPERATIONS)))
+            write(chosen, OTHER if chosen == op else SLIP)
             write("=")
-            offset = draw(st.one_of(st.just(0), st.integers(0, MODULUS - 1)))
-            value = (chain.apply(before, written) + offset) % MODULUS
-            write(str(value), SLIP if offset else RIGHT if value == truth else PROPAGATED)
+            value = number(apply(before, chosen))
             if attempt:
                 write("ok!")
     write("ans")
-    offset = draw(st.one_of(st.just(0), st.integers(0, MODULUS - 1)))
-    answer = (value + offset) % MODULUS
-    write(str(answer), SLIP if offset else RIGHT if answer == truth else PROPAGATED)
-    return problem, words, labels
+    number(value)
+    return problem, *zip(*written, strict=True)
 
 
 @given(written_responses())
 def test_labels_are_those_known_from_writing_the_response(case):
     problem, words, labels = case
-    assert label_steps(problem, " ".join(words)) == labels
+    assert label_steps(problem, " ".join(words)) == list(labels)
 
 
 WORDS = [*chain.NUMBERS, *OPERATIONS, *chain.STEPS, "=", "ans", "check", "ok!", "let"]
@@ -141,8 +129,7 @@ def test_a_wrong_answer_always_has_a_slip(problem, edits):
     completion = " ".join(words)
     labels = label_steps(problem, completion)
     assert len(labels) == len(words)
-    if extract_answer(completion) is not None and reward(problem, completion) == 0:
-        assert SLIP in labels
+    assert SLIP in labels or extract_answer(completion) in (None, problem.answer)
 
 
 @pytest.mark.parametrize(
@@ -163,8 +150,6 @@ def test_the_first_slip_is_found(completion, first):
     labels = label_steps(Problem.from_prompt("53 S1 +5 S2 *9 S3 -4 S4 +1 ?"), completion)
     assert (labels.index(SLIP) if SLIP in labels else None) == first
 
-
-# --- determinism ------------------------------------------------------------------------------------------
 
 # Loads the module by its path, without the package around it: the task itself needs no framework.
 _PROBE = """

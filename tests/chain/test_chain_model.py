@@ -7,7 +7,7 @@ from ktae.chain import problems as chain
 from ktae.chain.labels import Label, label_steps
 from ktae.chain.model import MAX_COMPLETION, load
 from ktae.chain.problems import Problem
-from ktae.models.held_out import answer
+from ktae.models.generate import answer
 
 # Accuracy of the shipped checkpoint on the first 200 test problems.
 GREEDY_BAND, SAMPLED_BAND = (0.38, 0.50), (0.33, 0.46)

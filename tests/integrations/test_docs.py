@@ -3,11 +3,10 @@
 import ast
 import importlib
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import ONE, start
 
 from ktae.integrations.credit import TokenCredit
 
@@ -18,9 +17,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 @pytest.mark.slow
 def test_a_trainer_of_ones_own(tmp_path):
     (code,) = [code for code in SNIPPETS if "lists.advantages" in code]
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
-    lines = [ast.literal_eval(line) for line in result.stdout.splitlines()]
+    lines = [ast.literal_eval(line) for line in start([*ONE, "-c", code], cwd=tmp_path).splitlines()]
     assert list(map(len, lines)) == [3, 2, 4, 3]
     assert lines[0][2] > lines[0][0] > 0, "7 comes with the right answers"
     assert lines[1][1] < lines[1][0] < 0, "9 with the wrong one"

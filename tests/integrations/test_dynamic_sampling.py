@@ -19,22 +19,22 @@ RIGHT, WRONG = [A, EOS], [B, C, EOS]
 MIXED, SOLVED, FAILED = [RIGHT, WRONG, WRONG], [RIGHT] * 3, [WRONG] * 3
 
 
-class Dynamic(Recorder, DynamicSamplingTrainer):
+class Dynamic(Recorder, KTAETrainer, DynamicSamplingTrainer):
     pass
 
 
-class DynamicKTAE(Recorder, KTAETrainer, DynamicSamplingTrainer):
-    pass
-
-
-BATCH = {"per_device_train_batch_size": 6, "num_generations": 3}  # two groups of three
-
-
-def build(folder, outcomes=None, trainer=Dynamic, settings=None, **kwargs):
-    """`outcomes`: one list of groups a round of generation."""
+def build(folder, outcomes=None, settings=None, **kwargs):
+    """Batches of two groups of three; `outcomes`: one list of groups a round of generation."""
     if outcomes is not None:
         kwargs["rollout_func"] = tiny.replay([list(itertools.chain(*groups)) for groups in outcomes])
-    return tiny.build(folder, trainer, settings=BATCH | (settings or {}), **kwargs)
+    two = {"per_device_train_batch_size": 6, "num_generations": 3}
+    return tiny.build(folder, Dynamic, settings=two | (settings or {}), **kwargs)
+
+
+def trained(*arguments, **kwargs):
+    trainer = build(*arguments, **kwargs)
+    trainer.train()
+    return trainer
 
 
 def metric(trainer, name):
@@ -43,8 +43,7 @@ def metric(trainer, name):
 
 def test_groups_without_variance_are_replaced(tmp_path):
     other = [WRONG, RIGHT, RIGHT]
-    trainer = build(tmp_path, [[SOLVED, MIXED], [FAILED, FAILED], [other, SOLVED]])
-    trainer.train()
+    trainer = trained(tmp_path, [[SOLVED, MIXED], [FAILED, FAILED], [other, SOLVED]])
     (rollouts,) = trainer.rollouts
     assert rollouts.ids == [*MIXED, *other]
     assert rollouts.rewards[:, 0].tolist() == [1, 0, 0, 0, 1, 1]
@@ -53,11 +52,14 @@ def test_groups_without_variance_are_replaced(tmp_path):
     names = ("rounds", "dropped_groups", "filled_groups")
     assert [metric(trainer, name) for name in names] == [[3.0], [4.0], [0.0]]
     assert metric(trainer, "reward") == [pytest.approx((3 + 1 + 0 + 0 + 2 + 3) / 18)]
-    mean, std = rollouts.rewards.view(2, 3).mean(dim=1), rollouts.rewards.view(2, 3).std(dim=1)
-    wanted = (rollouts.rewards.view(2, 3) - mean[:, None]) / (std[:, None] + 1e-4)
+    rewards = rollouts.rewards.view(2, 3)
+    wanted = (rewards - rewards.mean(dim=1, keepdim=True)) / (rewards.std(dim=1, keepdim=True) + 1e-4)
     torch.testing.assert_close(rollouts.rollout_advantages.view(2, 3), wanted)
-    assert rollouts.rollout_advantages.tolist() == list(trainer._logs["advantages"])
     assert list(trainer._logs["prompt"]) == rollouts.prompts
+    key = tiny.key_values(rollouts.ids, rollouts.rewards[:, 0], 3)
+    assert key.any()
+    wanted = (rollouts.rollout_advantages[:, None] + key) * rollouts.batch["completion_mask"]
+    torch.testing.assert_close(rollouts.batch["advantages"], wanted, rtol=0, atol=1e-6)
 
 
 def test_prompts_go_with_their_completions(tmp_path):
@@ -70,8 +72,7 @@ def test_prompts_go_with_their_completions(tmp_path):
             seen[prompt, tuple(ids)] = reward
         return rewards
 
-    trainer = build(tmp_path, reward_funcs=parity, settings={"max_steps": 6})
-    trainer.train()
+    trainer = trained(tmp_path, reward_funcs=parity, settings={"max_steps": 6})
     assert len(trainer.rollouts) == 6
     assert max(metric(trainer, "rounds")) > 1
     for rollouts in trainer.rollouts:
@@ -85,7 +86,6 @@ def test_prompts_go_with_their_completions(tmp_path):
 
 def test_a_further_round_asks_for_as_many_problems_as_seem_necessary(tmp_path):
     asked = []
-    settings = {"per_device_train_batch_size": 12}
 
     def outcomes(prompts, trainer):
         asked.append(len(prompts) // 3)
@@ -96,8 +96,7 @@ def test_a_further_round_asks_for_as_many_problems_as_seem_necessary(tmp_path):
             "logprobs": None,
         }
 
-    trainer = build(tmp_path, rollout_func=outcomes, settings=settings)
-    trainer.train()
+    trainer = trained(tmp_path, rollout_func=outcomes, settings={"per_device_train_batch_size": 12})
     assert asked == [4, 2], "one group is missing, three of four were mixed"
     assert len(trainer.rollouts[0].ids) == 12
 
@@ -113,7 +112,7 @@ def test_further_problems_are_new_ones_and_the_same_for_the_same_seed_and_step(t
             prompts += batch[::3]
             return replay(batch, trainer)
 
-        build(tmp_path / folder, rollout_func=note, settings={"seed": seed}).train()
+        trained(tmp_path / folder, rollout_func=note, settings={"seed": seed})
         assert len(set(prompts)) == len(prompts) == 8
         asked.append(prompts)
     assert asked[0] == asked[1]
@@ -122,20 +121,13 @@ def test_further_problems_are_new_ones_and_the_same_for_the_same_seed_and_step(t
 
 def test_short_batches_are_filled(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="ktae"):
-        trainer = build(tmp_path, [[SOLVED, FAILED], [FAILED, MIXED]], max_generation_rounds=2)
-        trainer.train()
+        trainer = trained(tmp_path, [[SOLVED, FAILED], [FAILED, MIXED]], max_generation_rounds=2)
     assert trainer.rollouts[0].ids == [*MIXED, *SOLVED]
-    assert metric(trainer, "filled_groups") == [1.0]
-    assert metric(trainer, "dropped_groups") == [2.0]
+    assert (metric(trainer, "filled_groups"), metric(trainer, "dropped_groups")) == ([1.0], [2.0])
     assert trainer.rollouts[0].rollout_advantages[3:].tolist() == [0, 0, 0]
     assert "1 of 2 groups are still without reward variance after 2 rounds" in caplog.text
-
-
-def test_the_training_set_may_run_out(tmp_path):
-    trainer = build(tmp_path, [[FAILED, FAILED], [FAILED]], train_dataset=tiny.prompts(3))
-    trainer.train()
-    assert metric(trainer, "rounds") == [2.0]
-    assert metric(trainer, "filled_groups") == [2.0]
+    trainer = trained(tmp_path, [[FAILED, FAILED], [FAILED]], train_dataset=tiny.prompts(3))  # which runs out
+    assert (metric(trainer, "rounds"), metric(trainer, "filled_groups")) == ([2.0], [2.0])
 
 
 def test_only_correctness_makes_a_group_informative(tmp_path):
@@ -145,68 +137,42 @@ def test_only_correctness_makes_a_group_informative(tmp_path):
         return [-len(ids) / 10 for ids in completion_ids]
 
     def correct(completion_ids, **columns):
-        return [None if C in ids and ids[0] == C else float(A in ids) for ids in completion_ids]
+        return [None if ids[0] == C else float(A in ids) for ids in completion_ids]
 
     longer = [[A, EOS], [A, B, EOS], [A, B, B, EOS]]
     unscored = [[C, EOS], [C, C, EOS], RIGHT]
-    trainer = build(
-        tmp_path,
-        [[longer, unscored], [MIXED, MIXED]],
-        reward_funcs=[correct, penalty],
-        correctness_reward="correct",
-    )
-    trainer.train()
+    rewards = {"reward_funcs": [correct, penalty], "correctness_reward": "correct"}
+    trainer = trained(tmp_path, [[longer, unscored], [MIXED, MIXED]], **rewards)
     assert trainer.rollouts[0].ids == [*MIXED, *MIXED]
 
 
-def test_with_key_token_values(tmp_path):
-    trainer = build(tmp_path, [[SOLVED, MIXED], [FAILED, MIXED]], DynamicKTAE)
-    trainer.train()
-    (rollouts,) = trainer.rollouts
-    key = tiny.key_values(rollouts.ids, rollouts.rewards[:, 0], 3)
-    wanted = (rollouts.rollout_advantages[:, None] + key) * rollouts.batch["completion_mask"]
-    torch.testing.assert_close(rollouts.batch["advantages"], wanted, rtol=0, atol=1e-6)
-    assert key.any()
-
-
-def test_columns_that_reward_functions_log_stay_with_their_rollouts(tmp_path):
+def test_logged_columns_and_environment_masks_stay_with_their_rollouts(tmp_path):
     def correct(completion_ids, log_extra, log_metric, **columns):
         log_extra("length", [len(ids) for ids in completion_ids])
         log_metric("calls", 1.0)
         return tiny.has_a(completion_ids)
 
-    trainer = build(tmp_path, [[SOLVED, MIXED], [MIXED, FAILED]], reward_funcs=correct)
-    trainer.train()
-    assert list(trainer._logs["extra"]["length"]) == [len(ids) for ids in [*MIXED, *MIXED]]
-
-
-def test_environment_masks_stay_with_their_rollouts(tmp_path):
     masks = [[0, 1], [1, 0, 1], [1, 1, 1]]
     rounds = [
         ([*SOLVED, *MIXED], [[1] * len(ids) for ids in SOLVED] + masks),
         ([*MIXED, *FAILED], masks + [[1] * len(ids) for ids in FAILED]),
     ]
-    trainer = build(tmp_path, trainer=DynamicKTAE, rollout_func=tiny.replay(rounds))
-    trainer.train()
+    trainer = trained(tmp_path, reward_funcs=correct, rollout_func=tiny.replay(rounds))
+    assert list(trainer._logs["extra"]["length"]) == [len(ids) for ids in [*MIXED, *MIXED]]
     kept = trainer.rollouts[0].batch["tool_mask"].tolist()
     assert [row[: len(mask)] for row, mask in zip(kept, masks + masks, strict=True)] == masks + masks
 
 
 def test_evaluation_samples_once(tmp_path):
-    trainer = build(
-        tmp_path,
-        [[FAILED, SOLVED]],
-        settings={"per_device_eval_batch_size": 6},
-        eval_dataset=tiny.prompts(2),
-    )
+    settings = {"per_device_eval_batch_size": 6}
+    trainer = build(tmp_path, [[FAILED, SOLVED]], settings=settings, eval_dataset=tiny.prompts(2))
     trainer.evaluate()
     assert trainer.rollouts[0].ids == [*FAILED, *SOLVED]
 
 
 def test_resumed_draws_what_it_would_have_drawn(tmp_path):
     settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "optim": "adamw_torch"}
-    whole = build(tmp_path / "whole", settings=settings)
-    whole.train()
+    whole = trained(tmp_path / "whole", settings=settings)
     assert max(metric(whole, "rounds")) > 1
     resumed = build(tmp_path / "resumed", settings=settings)
     resumed.train(resume_from_checkpoint=os.fspath(tmp_path / "whole" / "checkpoint-2"))
@@ -221,7 +187,6 @@ def test_resumed_draws_what_it_would_have_drawn(tmp_path):
     [
         ({"max_generation_rounds": 0}, "max_generation_rounds must be at least 1, got 0"),
         ({"train_dataset": tiny.prompts().to_iterable_dataset()}, "train_dataset must not be iterable"),
-        ({"correctness_reward": "hasa"}, r"one of the reward functions \['has_a'\], got 'hasa'"),
     ],
 )
 def test_errors(tmp_path, arguments, message):

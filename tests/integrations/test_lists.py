@@ -55,24 +55,17 @@ OWN = ktae.rollout.grpo(torch.tensor(REWARDS), torch.zeros(4, dtype=torch.long))
 MASKS = [[1] * len(ids) for ids in IDS]
 
 
+def tensors(rows, dtype):
+    return [torch.tensor(row, dtype=dtype) for row in rows]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
-        (IDS, MASKS, REWARDS, GROUPS),
         ([tuple(ids) for ids in IDS], MASKS, tuple(REWARDS), tuple(GROUPS)),
-        (
-            [torch.tensor(ids, dtype=torch.int32) for ids in IDS],
-            [torch.tensor(mask, dtype=torch.bfloat16) for mask in MASKS],
-            torch.tensor(REWARDS),
-            torch.zeros(4, dtype=torch.long),
-        ),
-        (
-            [np.array(ids, dtype=np.uint16) for ids in IDS],
-            [np.array(mask, dtype=bool) for mask in MASKS],
-            np.array(REWARDS),
-            np.zeros(4, dtype=int),
-        ),
-        (IDS, None, [torch.tensor(reward, dtype=torch.bfloat16) for reward in REWARDS], [("a", 1)] * 4),
+        (tensors(IDS, torch.int32), tensors(MASKS, torch.bfloat16), torch.tensor(REWARDS), torch.zeros(4).long()),
+        ([np.array(ids, dtype=np.uint16) for ids in IDS], MASKS, np.array(REWARDS), np.zeros(4, dtype=int)),
+        (IDS, None, tensors(REWARDS, torch.bfloat16), [("a", 1)] * 4),
         (IDS, None, [True, False, np.False_, 1], GROUPS, OWN),
     ],
 )
@@ -100,11 +93,10 @@ def test_other_estimators_and_what_they_take():
         lists.values(IDS, None, REWARDS, GROUPS, **more)
 
 
-def test_an_unscored_rollout_gets_nothing_and_changes_nothing():
-    scored = lists.advantages(IDS, None, REWARDS, GROUPS)
-    assert lists.advantages([*IDS, [1, 3]], None, [*REWARDS, None], [*GROUPS, "a"]) == [*scored, [0.0, 0.0]]
-    with_own = lists.advantages([*IDS, [1, 3]], None, [*REWARDS, None], [*GROUPS, "a"], [*OWN, None])
-    assert with_own == [*scored, [0.0, 0.0]]
+@pytest.mark.parametrize("own", [None, [*OWN, None]])
+def test_an_unscored_rollout_gets_nothing_and_changes_nothing(own):
+    found = lists.advantages([*IDS, [1, 3]], None, [*REWARDS, None], [*GROUPS, "a"], own)
+    assert found == [*lists.advantages(IDS, None, REWARDS, GROUPS), [0.0, 0.0]]
 
 
 @pytest.mark.parametrize("kind", [np.float32, lambda value: torch.tensor(value, dtype=torch.float32)])
@@ -123,15 +115,11 @@ def test_rewards_keep_their_precision(kind, others):
         ({"masks": [[1, 1], [1, 1], [], [1]]}, ValueError, r"masks\[1\] must be as long .* expected 3 entries, got 2"),
         ({"masks": [[1, 1]]}, ValueError, r"masks must have one entry for each of the 4 rollouts .* got 1"),
         ({"masks": [[1, 1], [1, 2, 1], [], [1]]}, ValueError, r"only 0 and 1, got 2 at \[1, 1\]"),
-        ({"masks": [[1, 1], [1, 0.5, 1], [], [1]]}, ValueError, r"only 0 and 1, got 0.5 at \[1, 1\]"),
         ({"masks": [[1, 1], [1, "x", 1], [], [1]]}, TypeError, r"masks\[1\] must be a flat sequence of numbers"),
         ({"rewards": [1.0]}, ValueError, r"rewards must have one entry for each of the 4 rollouts .* got 1"),
         ({"rewards": [1.0, "0", 0.0, 1.0]}, TypeError, r"rewards\[1\] must be a number or None, got '0'"),
-        ({"rewards": [1.0, [0.0], 0.0, 1.0]}, TypeError, r"rewards\[1\] must be a number or None, got \[0.0\]"),
         ({"rewards": [1.0, 0.0, math.inf, 1.0]}, ValueError, r"rewards must be finite .* got inf at index 2"),
-        ({"groups": ["a"] * 5}, ValueError, r"groups must have one entry for each of the 4 rollouts .* got 5"),
         ({"groups": ["a", "a", None, "a"]}, TypeError, r"groups\[2\] must be a hashable .* got None"),
-        ({"groups": ["a", "a", ["a"], "a"]}, TypeError, r"groups\[2\] must be a hashable .* got \['a'\]"),
         ({"groups": [0.0, math.nan, 0.0, 0.0]}, TypeError, r"groups\[1\] must be a hashable .* got nan"),
         ({"token_ids": [[1, 2], [1, 3, 3], [], [0.5]]}, TypeError, r"token_ids\[3\] must hold integers, got \[0.5\]"),
         ({"token_ids": [[1, 2], [1, 3, 3], [], 2]}, ValueError, r"token_ids\[3\] must be a flat sequence, got shape"),

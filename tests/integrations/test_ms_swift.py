@@ -1,16 +1,24 @@
-"""ms-swift's hook in runs of `swift rlhf` on a tiny model, where it is installed."""
+"""ms-swift's hook in runs of `swift rlhf` on a tiny model, where it is installed.
 
+Run as a program, `test_ms_swift.py FOLDER [arguments of swift rlhf]`, it is such a run: every generation's samples and
+advantages, without and with key-token values, go to FOLDER/RANK.pt.
+"""
+
+import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from ms_swift_worker import CONFIG, write_files
 from processes import ONE, TWO, start
+from tiny_model import model, prompts, tokenizer
 from torch.nn.utils.rnn import pad_sequence
 
 import ktae
 
 GROUP = 4
+CONFIG = ktae.KTAEConfig(scale=2.0)
 GLOO = ["--ddp_backend", "gloo"]
 RUNS = {
     # On two processes the middle one of three groups straddles both.
@@ -18,6 +26,56 @@ RUNS = {
     "two processes": (2, TWO, ["--per_device_train_batch_size", "2", "--steps_per_generation", "3", *GLOO]),
     "two updates": (1, ONE, ["--per_device_train_batch_size", "4", "--num_iterations", "2", "--loss_type", "dapo"]),
 }
+RECORDS = []
+PLUGIN = """
+import test_ms_swift
+from swift import rlhf_trainers
+from swift.rewards import ORM, orms
+
+from ktae.integrations import ms_swift
+from ktae.integrations.credit import TokenCredit
+
+
+class HasA(ORM):
+    def __call__(self, completions, **columns):
+        return [float("a" in completion.split()) for completion in completions]
+
+
+class Length(ORM):
+    def __call__(self, completions, **columns):
+        return [len(completion) / 100 for completion in completions]
+
+
+orms["has_a"], orms["length"] = HasA, Length
+rlhf_trainers.GRPOTrainer = test_ms_swift.noted(rlhf_trainers.GRPOTrainer, test_ms_swift.before)
+ms_swift.install(TokenCredit(test_ms_swift.CONFIG), correctness_reward="HasA")
+rlhf_trainers.GRPOTrainer = test_ms_swift.noted(rlhf_trainers.GRPOTrainer, test_ms_swift.after)
+"""
+SETTINGS = """
+--rlhf_type grpo --model_type llama --template dummy --num_generations 4 --max_completion_length 10 --max_steps 4
+--tuner_type full --torch_dtype float32 --attn_impl eager --use_vllm false --use_hf true --report_to none
+--save_strategy no --reward_funcs length has_a
+"""
+
+
+def noted(trainer, note):
+    class Noted(trainer):
+        def _postprocess_batch(self, samples, batch_encoded_inputs):
+            super()._postprocess_batch(samples, batch_encoded_inputs)
+            note(self, samples, [encoded["grpo_batch"] for encoded in batch_encoded_inputs])
+
+    return Noted
+
+
+def before(trainer, samples, batches):
+    trainer.plain = [batch.advantages.clone() for batch in batches]
+
+
+def after(trainer, samples, batches):
+    record = {"ids": [sample.response_token_ids for sample in samples], "plain": trainer.plain}
+    record["rewards"] = trainer._rewards_per_func.clone()  # of all processes
+    record |= {"masks": [one.completion_mask for one in batches], "advantages": [one.advantages for one in batches]}
+    RECORDS.append(record)
 
 
 @pytest.mark.slow
@@ -25,10 +83,15 @@ RUNS = {
 def test_each_token_gets_its_own_value(tmp_path, name):
     pytest.importorskip("swift", reason="needs ms-swift 4.6, which needs a TRL below 1.0")
     processes, launch, options = RUNS[name]
-    write_files(tmp_path)
-    worker = Path(__file__).with_name("ms_swift_worker.py")
+    words = tokenizer()
+    words.chat_template = "{% for message in messages %}{{ message['content'] + ' ' }}{% endfor %}"
+    words.save_pretrained(tmp_path / "model")
+    model().save_pretrained(tmp_path / "model")
+    rows = [{"messages": [{"role": "user", "content": prompt}]} for prompt in prompts(10)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "plugin.py").write_text(PLUGIN)
     offline = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
-    start([*launch, worker, tmp_path, *options], environment=offline)
+    start([*launch, __file__, tmp_path, *options], environment=offline)
 
     informative = False
     for parts in zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(processes)), strict=True):
@@ -38,7 +101,7 @@ def test_each_token_gets_its_own_value(tmp_path, name):
             pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
             parts[0]["rewards"][:, 1],
             torch.arange(len(ids)) // GROUP,
-            config=ktae.KTAEConfig(**CONFIG),
+            config=CONFIG,
         )
         rows = iter(zip(value_NT, map(len, ids), strict=True))
         for part in parts:
@@ -56,3 +119,14 @@ def test_each_token_gets_its_own_value(tmp_path, name):
 def flat(ids):
     """Turns are lists of their own."""
     return [token for turn in ids for token in turn] if ids and isinstance(ids[0], list) else ids
+
+
+if __name__ == "__main__":
+    sys.modules["test_ms_swift"] = sys.modules["__main__"]  # the plugin's import is this very module
+    from swift.pipelines import rlhf_main
+
+    folder = Path(sys.argv[1])
+    paths = {"model": "model", "dataset": "data.jsonl", "external_plugins": "plugin.py", "output_dir": "out"}
+    files = [part for name, path in paths.items() for part in (f"--{name}", str(folder / path))]
+    rlhf_main([*files, *SETTINGS.split(), *sys.argv[2:]])
+    torch.save(RECORDS, folder / f"{os.environ.get('RANK', '0')}.pt")

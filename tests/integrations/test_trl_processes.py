@@ -1,6 +1,7 @@
-"""KTAETrainer on two processes: groups straddle them, and their completions have unequal widths.
+"""TRL's trainers on two processes: groups straddle them, and their completions have unequal widths.
 
-Run as a program, as one of them, it writes FOLDER/RANK.pt: for each case what was generated, advantages and metrics.
+Run as a program, as one of them, it writes FOLDER/RANK.pt: for each case what was generated, advantages, metrics and
+the weights in the end.
 """
 
 import sys
@@ -15,8 +16,11 @@ pytest.importorskip("trl")
 import tiny
 from processes import TWO, start
 from tiny import quick  # noqa: F401 (a fixture)
+from trl.rewards import get_soft_overlong_punishment
 
-from ktae.integrations.trl import TokenAdvantageTrainer
+from ktae.integrations.trl import KTAETrainer, TokenAdvantageTrainer
+from ktae.integrations.trl_dynamic_sampling import DynamicSamplingTrainer
+from ktae.train.trainer import RunTrainer
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,11 +28,9 @@ pytestmark = [
     pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs the gloo backend"),
 ]
 
-
 # In each of them some group has rows on both processes.
 CASES = {
     "groups of 2": {"per_device_train_batch_size": 3, "num_generations": 2, "max_steps": 4},
-    "groups of 6": {"per_device_train_batch_size": 3, "num_generations": 6, "max_steps": 4},
     "groups of 4, two steps a generation": {
         "per_device_train_batch_size": 3,
         "steps_per_generation": 2,
@@ -46,6 +48,21 @@ CASES = {
 # The same with an estimator that looks at what is gathered only for it.
 OWN = "groups of 4, an estimator of one's own"
 CASES[OWN] = {"per_device_train_batch_size": 6, "num_generations": 4, "max_steps": 1}
+# What `ktae train` trains with: dynamic sampling, KTAE, penalty and all; the weights must come out the same too.
+RUN = "a run"
+CASES[RUN] = {
+    "loss_type": "dapo",
+    "epsilon_high": 0.28,
+    "optim": "adamw_torch",
+    "learning_rate": 0.001,
+    "max_grad_norm": 1.0,
+    "num_generations": 4,
+    "per_device_train_batch_size": 6,
+    "gradient_accumulation_steps": 2,
+    "steps_per_generation": 2,  # one update a generation: TRL draws mini-batches per process
+    "max_steps": 8,
+    "shuffle_dataset": False,
+}
 
 
 def own(rollouts):
@@ -59,16 +76,32 @@ def place(rollout):
     return range(len(rollout["token_ids"]))
 
 
+def correct(completion_ids, **columns):
+    """Some cannot be scored, and hardly any group of the first problems is mixed."""
+    wanted = {tiny.IDS["a"], tiny.IDS["b"]}
+    return [None if ids[0] == tiny.IDS["j"] else float(wanted <= set(ids)) for ids in completion_ids]
+
+
 def train(folder, case, settings, **kwargs):
     """Runs a case, with an evaluation if it has one, and returns the trainer."""
+    bases = {OWN: (TokenAdvantageTrainer,), RUN: (KTAETrainer, DynamicSamplingTrainer, RunTrainer)}
+    trainer = type("Trainer", (tiny.Recorder, *bases.get(case, (KTAETrainer,))), {})
     if case == OWN:
         kwargs |= {"advantages": own, "states": place}
-        kwargs["trainer"] = type("RecordedToken", (tiny.Recorder, TokenAdvantageTrainer), {})
-    trainer = tiny.build(folder, settings=settings, eval_dataset=tiny.prompts(6), **kwargs)
+    if case == RUN:
+        kwargs |= {"reward_funcs": [correct, get_soft_overlong_punishment(tiny.LENGTH, 4)]}
+        kwargs |= {"correctness_reward": "correct", "rollout_func": tiny.hashed}
+    trainer = tiny.build(folder, trainer, settings=settings, eval_dataset=tiny.prompts(6), **kwargs)
     trainer.train()
     if "num_generations_eval" in settings:
         trainer.evaluate()
     return trainer
+
+
+def weights(trainer):
+    return torch.cat(
+        [value.detach().flatten() for value in trainer.accelerator.unwrap_model(trainer.model).parameters()]
+    )
 
 
 def main():
@@ -79,10 +112,9 @@ def main():
         trainer = train(folder / str(number), name, settings)
         assert trainer.accelerator.num_processes == 2
         rollouts = [vars(generation) for generation in trainer.rollouts]
-        written[name] = {"rollouts": rollouts, "log": trainer.state.log_history}
-    rank = trainer.accelerator.process_index
+        written[name] = {"rollouts": rollouts, "log": trainer.state.log_history, "weights": weights(trainer)}
+    torch.save(written, folder / f"{trainer.accelerator.process_index}.pt")
     torch.distributed.destroy_process_group()
-    torch.save(written, folder / f"{rank}.pt")
 
 
 @pytest.fixture(scope="module")
@@ -93,58 +125,47 @@ def processes(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
-class Both:
-    """The rollouts of one generation of both processes, as one batch."""
-
-    def __init__(self, first, second):
-        self.prompts = first["prompts"] + second["prompts"]
-        self.ids = first["ids"] + second["ids"]
-        self.widths = [part["batch"]["completion_ids"].shape[1] for part in (first, second)]
-        self.rewards, self.rollout_advantages = first["rewards"], first["rollout_advantages"]
-        assert torch.equal(self.rewards, second["rewards"])
-        assert torch.equal(self.rollout_advantages, second["rollout_advantages"])
-        for part, width in zip((first, second), self.widths, strict=True):
-            assert part["batch"]["advantages"].shape == (len(part["ids"]), width)
-        self.advantages = self._joined(first, second, "advantages")
-
-    def _joined(self, first, second, name):
-        parts = (first["batch"][name], second["batch"][name])
-        return torch.cat([pad(part, (0, max(self.widths) - part.shape[1])) for part in parts])
-
-
-def generations(processes, case):
-    first, second = (process[case]["rollouts"] for process in processes)
-    return [Both(*pair) for pair in zip(first, second, strict=True)]
+def joined(first, second):
+    """The advantages of one generation of both processes, as one batch."""
+    parts = [part["batch"]["advantages"] for part in (first, second)]
+    width = max(part.shape[1] for part in parts)
+    return torch.cat([pad(part, (0, width - part.shape[1])) for part in parts])
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_process_gets_the_same_advantages(processes, case, tmp_path):
+def test_one_process_comes_to_the_same(processes, case, tmp_path):
     """The same rollouts, replayed in one process of twice the size; test_trl.py has what one process gives."""
-    both = generations(processes, case)
-    assert any(batch.advantages.any() for batch in both)
-    if case != OWN:
-        assert any(batch.widths[0] != batch.widths[1] for batch in both)
+    first, second = (process[case] for process in processes)
+    generations = list(zip(first["rollouts"], second["rollouts"], strict=True))
     doubled = {name: 2 * value for name, value in CASES[case].items() if name.startswith("per_device")}
-    settings = CASES[case] | doubled
-    replayed = train(tmp_path, case, settings, rollout_func=tiny.replay([batch.ids for batch in both]))
-    assert len(replayed.rollouts) == len(both)
-    for rollouts, batch in zip(replayed.rollouts, both, strict=True):
-        assert rollouts.prompts == batch.prompts
-        assert torch.equal(rollouts.rewards, batch.rewards)
-        torch.testing.assert_close(batch.advantages, rollouts.batch["advantages"], rtol=0, atol=1e-6)
+    replayed = tiny.replay([one["ids"] + other["ids"] for one, other in generations])
+    alone = train(tmp_path, case, CASES[case] | doubled, rollout_func=replayed)
+    assert len(alone.rollouts) == len(generations)
+    for rollouts, pair in zip(alone.rollouts, generations, strict=True):
+        assert rollouts.prompts == pair[0]["prompts"] + pair[1]["prompts"]
+        assert all(torch.equal(part["rewards"].nan_to_num(9), rollouts.rewards.nan_to_num(9)) for part in pair)
+        torch.testing.assert_close(joined(*pair), rollouts.batch["advantages"], rtol=0, atol=1e-6)
+    assert any(joined(*pair).any() for pair in generations)
+    if case != OWN:
+        widths = [[part["batch"]["advantages"].shape[1] for part in pair] for pair in generations]
+        assert any(one != other for one, other in widths)
 
-    logs = [metrics(process[case]["log"]) for process in processes]
-    assert logs[0] == logs[1]
-    alone = metrics(replayed.state.log_history)
-    assert len(alone) == len(logs[0]) > 0
-    for row, other in zip(alone, logs[0], strict=True):
-        assert row == pytest.approx(other, abs=1e-6)
+    assert torch.equal(first["weights"], second["weights"])
+    assert metrics(first["log"]) == metrics(second["log"])
+    for row, other in zip(metrics(alone.state.log_history), metrics(first["log"]), strict=True):
+        assert row
+        assert row == pytest.approx(other, abs=1e-5)
+    if case == RUN:
+        torch.testing.assert_close(first["weights"], weights(alone), rtol=1e-4, atol=1e-6)
+        assert max(row["dynamic_sampling/rounds"] for row in first["log"][:-1]) > 1
+        assert max(row["unscored"] for row in first["log"][:-1]) > 0
 
 
 def metrics(log):
-    """The estimator's metrics of each logged step, without the time they took."""
-    rows = [{name: row[name] for name in row if "ktae/" in name and "seconds" not in name} for row in log]
-    return [row for row in rows if row]
+    """What each logged step has that depends on no time."""
+    known = ("reward", "accuracy", "unscored", "num_tokens", "dynamic_sampling/", "ktae/", "eval_ktae/", "clip_ratio/r")
+    rows = [row for row in log if "loss" in row or "eval_loss" in row]
+    return [{name: row[name] for name in row if name.startswith(known) and "seconds" not in name} for row in rows]
 
 
 if __name__ == "__main__":

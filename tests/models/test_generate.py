@@ -7,6 +7,7 @@ from itertools import pairwise
 import documented_vllm
 import pytest
 import torch
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
@@ -14,15 +15,9 @@ from tiny_model import EOS, IDS, STOP, model, tokenizer
 from transformers import GenerationConfig
 
 from ktae.chain import problems as chain
-from ktae.models.generate import (
-    Sampling,
-    TransformersBackend,
-    VllmBackend,
-    choose_backend,
-    generate,
-    plan_batches,
-    render,
-)
+from ktae.chain.model import MAX_COMPLETION
+from ktae.models import generate as models
+from ktae.models.generate import Sampling, TransformersBackend, VllmBackend, choose_backend, plan_batches, render
 from ktae.models.load import Model, load_model
 from ktae.seeds import derived_seed
 
@@ -41,40 +36,42 @@ def test_batches(lengths, max_tokens, budget):
 
 
 @pytest.fixture(scope="module")
-def backend():
-    return TransformersBackend(*load_model(Model("python:ktae/chain/weights")))
+def policy():
+    return load_model(Model("python:ktae/chain/weights"))
+
+
+@pytest.fixture(scope="module")
+def backend(policy):
+    return TransformersBackend(*policy)
 
 
 PROMPTS = [problem["prompt"] for problem in chain.test_problems()[:12]]
 
 
-def everything(backend, texts, sampling, *, seed=0, **kwargs):
+def everything(backend, texts, sampling, *, seed=0, budget=10**6):
     seeds = [derived_seed(seed, i) for i in range(len(texts))]
-    return {i: c for part in generate(backend, texts, sampling, seeds, **kwargs) for i, c in part.items()}
+    parts = models.generate(backend, texts, sampling, seeds, budget=budget)
+    return {i: c for part in parts for i, c in part.items()}
 
 
 def test_greedy_does_not_depend_on_the_batches(backend):
-    sampling = Sampling(max_tokens=40)
-    whole = everything(backend, PROMPTS, sampling, budget=10**6)
+    whole = everything(backend, PROMPTS, Sampling(max_tokens=40))
     assert sorted(whole) == list(range(12))
-    assert everything(backend, PROMPTS[::-1], sampling, budget=150) == {11 - i: c for i, c in whole.items()}
+    reverse = everything(backend, PROMPTS[::-1], Sampling(max_tokens=40), budget=150)
+    assert reverse == {11 - i: c for i, c in whole.items()}
 
 
 def test_sampling_is_seeded(backend):
-    sampling = Sampling(temperature=1.0, max_tokens=40)
-    before = torch.get_rng_state()
-    parts = list(generate(backend, PROMPTS, sampling, range(12), budget=300))
-    assert len(parts) > 2
+    sampling, before = Sampling(temperature=1.0, max_tokens=40), torch.get_rng_state()
+    whole = everything(backend, PROMPTS, sampling, budget=300)
     assert torch.equal(torch.get_rng_state(), before)
-    whole = {i: c for part in parts for i, c in part.items()}
-    assert everything(backend, PROMPTS, sampling, seed=4, budget=300) != whole
+    assert whole == everything(backend, PROMPTS, sampling, budget=300)
+    assert whole != everything(backend, PROMPTS, sampling, seed=4, budget=300)
 
 
 def test_lengths_and_truncation():
-    llama, words = model(), tokenizer()
-    engine = TransformersBackend(llama, words)
-    sampling = Sampling(temperature=1.0, max_tokens=6)
-    completions = everything(engine, ["a b c"] * 200, sampling, budget=10**6).values()
+    backend, sampling = TransformersBackend(model(), tokenizer()), Sampling(temperature=1.0, max_tokens=6)
+    completions = everything(backend, ["a b c"] * 200, sampling).values()
     ended = [c for c in completions if not c.truncated]
     cut = [c for c in completions if c.truncated]
     assert len(ended) > 20 < len(cut)
@@ -101,14 +98,13 @@ CHECKPOINTS_OWN = {"do_sample": True, "temperature": 0.3, "top_k": 2, "repetitio
 def test_the_checkpoints_generation_settings_play_no_part(temperature, adapters):
     """Except the ids that end a completion."""
     sampling, words = Sampling(temperature, max_tokens=6), tokenizer()
-    plain = everything(TransformersBackend(model(), words), ["a b c"] * 20, sampling, budget=10**6)
-    llama = model()
+    plain, llama = everything(TransformersBackend(model(), words), ["a b c"] * 20, sampling), model()
     own = GenerationConfig(eos_token_id=llama.generation_config.eos_token_id, **CHECKPOINTS_OWN)
     llama.generation_config = own
     if adapters:
         llama = get_peft_model(llama, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
     backend = TransformersBackend(llama, words)
-    assert everything(backend, ["a b c"] * 20, sampling, budget=10**6) == plain
+    assert everything(backend, ["a b c"] * 20, sampling) == plain
     assert backend.end_ids == sorted({IDS[EOS], IDS[STOP]})
     assert backend.not_used == CHECKPOINTS_OWN
     inner = llama.get_base_model() if adapters else llama
@@ -135,10 +131,10 @@ def vllm(monkeypatch, tmp_path):
 
 def test_vllm_draws_every_sample_with_a_seed_of_its_own(vllm):
     texts, sampling = ["a"] * 32 + ["b"] * 32, Sampling(1.0, 0.9, 8)
-    whole = everything(vllm, texts, sampling, budget=10**6)
+    whole = everything(vllm, texts, sampling)
     assert len({c.text for c in whole.values()}) == 64
     assert everything(vllm, texts, sampling, budget=40) == whole, "the batches do not matter"
-    assert everything(vllm, texts, sampling, seed=1, budget=10**6) != whole
+    assert everything(vllm, texts, sampling, seed=1) != whole
 
 
 def test_vllm_gets_nothing_of_the_checkpoint_but_the_ends(vllm):
@@ -176,3 +172,39 @@ def test_backends(gpu, installed, monkeypatch):
 def test_wrong_sampling(settings, message):
     with pytest.raises(ValueError, match=message):
         Sampling(**settings)
+
+
+# Held-out problems
+
+
+def answers(policy, count, **settings):
+    rows = Dataset.from_list(chain.test_problems()[:count])
+    return models.answer(*policy, rows, chain.exact_match, max_completion_length=MAX_COMPLETION, **settings)
+
+
+def test_answers_are_counted_and_scored_one_by_one(policy):
+    model, _ = policy
+    model.train()
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    sampled = answers(policy, 20, samples=2, batch_size=7)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.training
+    assert sampled == answers(policy, 20, samples=2, batch_size=7) != answers(policy, 20, samples=2, seed=1)
+    assert [a.problem for a in sampled] == [i for i in range(20) for _ in range(2)]
+    for a in sampled:
+        ended = a.length < MAX_COMPLETION
+        assert a.length == len(a.completion.split()) + ended, "the end token counts"
+        assert a.reward == chain.exact_match([], [a.completion], [chain.test_problems()[a.problem]["answers"]])[0]
+    assert len({a.completion for a in sampled}) > 30
+
+
+def test_a_second_end_token_of_the_model_ends_a_completion_too(policy):
+    model, tokenizer = policy
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.get_vocab()["ans"]]
+    try:
+        cut = answers(policy, 20, samples=None)
+    finally:
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+    assert all(a.completion.split()[-1] == "ans" and a.length == len(a.completion.split()) for a in cut)
+    assert len({a.length for a in cut}) > 1

@@ -35,17 +35,12 @@ def test_missing(path, message, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["gpt2", "Qwen/Qwen2.5-Math-1.5B"])
-def test_what_can_be_on_the_hub_is_left_to_it(path, monkeypatch):
+def test_what_can_be_on_the_hub_is_left_to_it_and_what_is_there_not_asked_for(path, monkeypatch):
     assert resolve(path) == path
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(OSError, match=f"^the model {path} is no local folder, and .* hub does not give it: [^\n]+$"):
         check_available(path)
-
-
-def test_what_is_there_is_not_asked_for(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     check_available("python:ktae/chain/weights")
-    check_available(str(CHECKPOINT))
 
 
 def test_tokenizer_without_padding_pads_with_the_end(tmp_path):

@@ -1,6 +1,7 @@
 """Reading problems: files and the split."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,18 +11,17 @@ from ktae.train.recipe import Data
 ROWS = [{"prompt": f"{i} apples?", "answers": [str(i)], "N": i} for i in range(20)]
 
 
-@pytest.fixture
-def write(tmp_path, monkeypatch):
+def write(rows):
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(autouse=True)
+def rows(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-    def write(rows):
-        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
     write(ROWS)
-    return write
 
 
-def test_split_is_disjoint_and_does_not_depend_on_the_seed(write):
+def test_split_is_disjoint_and_does_not_depend_on_the_seed():
     data = Data("rows.jsonl", test_rows=5, train_rows=8)
     train, test = load_data(data, seed=0)
     again_train, again_test = load_data(data, seed=1)
@@ -40,10 +40,10 @@ def test_modchain_splits():
     assert test["prompt"] == same["prompt"]
 
 
-def test_a_row_that_cannot_be_read_is_named(tmp_path):
-    (tmp_path / "cut.jsonl").write_text('{"prompt": "a", "answers": ["b"]}\n{"prompt": "a", \n')
-    with pytest.raises(ValueError, match=r"cut\.jsonl:2: "):
-        load_data(Data(str(tmp_path / "cut.jsonl"), test_rows=0), seed=0)
+def test_a_row_that_cannot_be_read_is_named():
+    Path("rows.jsonl").write_text('{"prompt": "a", "answers": ["b"]}\n{"prompt": "a", \n')
+    with pytest.raises(ValueError, match=r"rows\.jsonl:2: "):
+        load_data(Data("rows.jsonl", test_rows=0), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -53,17 +53,12 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path):
         ({"prompt": 3}, "prompt must be a text or a list of chat messages, got 3"),
         ({"answers": ["1", ""]}, r"answers must be a list of texts, none blank; got \['1', ''\] in {'prompt': '0 ap"),
         ({"answers": []}, r"answers must be a list of texts, none blank; got \[\] in"),
+        ({"prompt": [{"role": "user"}]}, r"prompt must be .* got \[{'role': 'user'}\]"),
     ],
 )
-def test_wrong_rows(write, row, message):
+def test_wrong_rows(row, message):
     write([ROWS[0] | row])
     with pytest.raises(ValueError, match=f"^rows.jsonl: {message}"):
-        load_data(Data("rows.jsonl", test_rows=0), seed=0)
-
-
-def test_chat_messages(write):
-    write([ROWS[0] | {"prompt": [{"role": "user", "content": "Hi"}]}, ROWS[1] | {"prompt": [{"role": "user"}]}])
-    with pytest.raises(ValueError, match=r"prompt must be .* got \[{'role': 'user', 'content': None}\]"):
         load_data(Data("rows.jsonl", test_rows=0), seed=0)
 
 
@@ -77,6 +72,6 @@ def test_chat_messages(write):
         ({"source": "modchain", "train_rows": 1, "test_rows": 1001}, ValueError, "data.test_rows must be at most 1000"),
     ],
 )
-def test_wrong_settings(write, settings, error, message):
+def test_wrong_settings(settings, error, message):
     with pytest.raises(error, match=message):
         load_data(Data(**{"source": "rows.jsonl", "test_rows": 5, **settings}), seed=0)

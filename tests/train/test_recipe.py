@@ -42,18 +42,15 @@ def test_defaults_and_overrides(load):
 
 
 @pytest.mark.parametrize("number", ["1e-6", "1E-6", "1.0e-6", ".000001", "1e-06"])
-def test_numbers_in_scientific_notation_are_numbers(load, number):
-    assert load("--trl.learning_rate", number).trl["learning_rate"] == pytest.approx(1e-6)
+def test_numbers_in_scientific_notation_are_numbers_and_no_is_a_text(load, number):
+    recipe = load("--trl.learning_rate", number, "--trl.save_strategy", "no", "--evaluation.greedy", "false")
+    assert recipe.trl == {"learning_rate": pytest.approx(1e-6), "save_strategy": "no"}
+    assert not recipe.evaluation.greedy
+    assert load(text=yaml.safe_dump(recipe.as_dict())) == recipe
 
 
 def test_a_key_of_a_section_that_is_null(load):
     assert load("--lora.r", "4", text=f"{MINIMAL}lora: null\n").lora == {"r": 4}
-
-
-def test_no_is_a_text(load):
-    recipe = load("--trl.save_strategy", "no", "--evaluation.greedy", "false")
-    assert (recipe.trl["save_strategy"], recipe.evaluation.greedy) == ("no", False)
-    assert load(text=yaml.safe_dump(recipe.as_dict())) == recipe
 
 
 # Algorithms
@@ -110,20 +107,6 @@ def test_the_written_config_is_the_recipe_again_and_says_only_what_ran(load):
         )
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["--algorithms", "[grpo+ktae_context]", "--ktae.scale", "3"], "ktae has no effect: it is for"),
-        (["--ktae_context.scale", "3"], "ktae_context has no effect: it is for algorithms such as grpo+ktae_context"),
-        (["--overlong", "null"], "overlong has no effect: it is for algorithms such as dapo, and"),
-        (["--dynamic_sampling", "5"], "dynamic_sampling has no effect"),
-    ],
-)  # fmt: skip
-def test_a_setting_without_effect_is_an_error(load, overrides, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        load(*overrides)
-
-
 def test_a_section_of_the_file_may_lie_idle_when_other_algorithms_are_asked_for(load):
     text = MINIMAL.replace("[grpo]", "[grpo+ktae]") + "ktae: {scale: 2}\n"
     assert "ktae" not in load("--algorithms", "[grpo]", text=text).as_dict()
@@ -135,27 +118,20 @@ def test_a_section_of_the_file_may_lie_idle_when_other_algorithms_are_asked_for(
     ("overrides", "message"),
     [
         (["--trl.learning_rte", "1"], "unknown key 'trl.learning_rte'; did you mean 'trl.learning_rate'?"),
-        (["--learning_rate", "1"], "unknown key 'learning_rate'; did you mean 'trl.learning_rate'?"),
         (["--lora.rank", "4"], "unknown key 'lora.rank'; did you mean 'lora.r'?"),
         (["--lora.r", "four"], "lora.r must be int, got 'four'"),
         (["--model", "some/model"], "model is a section, got 'some/model'; set its keys: model.path, model.dtype"),
-        (["--evaluation", "3"], "evaluation is a section, got 3; set its keys: evaluation.samples, evaluation.greedy"),
-        (["--rollouts", "1"], "unknown key 'rollouts'; did you mean 'batch.rollouts'?"),
-        (["--ktae.fisher_wieght", "1"], "unknown key 'ktae.fisher_wieght'; did you mean 'ktae.fisher_weight'?"),
         (["--algorithms", "[grpo_ktae]"], "unknown algorithm 'grpo_ktae'; did you mean 'grpo+ktae'?"),
-        (["--algorithms", "[ppo]"], "unknown algorithm 'ppo' (grpo or dapo, alone or with an"),
         (["--algorithms", "[grpo+a/b.c]"], "unknown algorithm 'grpo+a/b.c'"),
         (["--algorithms", "[]"], "algorithms must be a list without repetitions, got []"),
-        (["--algorithms", "[grpo, grpo]"], "algorithms must be a list without repetitions, got ['grpo', 'grpo']"),
+        (["--algorithms", "[grpo, grpo]"], "algorithms must be a list without repetitions, got ['grpo', "),
         (["--algorithms", "grpo"], "algorithms must be list[str], got 'grpo'"),
         (["--seed", "true"], "seed must be int, got True"),
-        (["--evaluation.greedy", "1"], "evaluation.greedy must be bool, got 1"),
         (["--overlong", "half"], "overlong must be int | 'quarter' | null, got 'half'"),
         (["--algorithms", "[dapo]", "--dynamic_sampling", "0"], "dynamic_sampling must be at least 1, or null, got 0"),
         (["--rewards", "[exact_match, math_answer]"], "correctness_reward must name one of"),
         (["--batch.rollouts", "1"], "batch.rollouts must be at least 2, got 1"),
         (["--batch.mini_batch", "3"], "batch.prompts must be a multiple of mini_batch, got 4 and 3"),
-        (["--ktae.scale", "big"], "ktae.scale must be float, got 'big'"),
         (["--ktae.fisher", "float32"], "ktae.fisher must be 'exact' | 'released', got 'float32'"),
         (["--ktae.fisher_weight", "-1"], "ktae.fisher_weight must be >= 0, got -1.0"),
         (["--ktae.exclude_token_ids", "5"], "ktae.exclude_token_ids must be list[int], got 5"),
@@ -164,10 +140,13 @@ def test_a_section_of_the_file_may_lie_idle_when_other_algorithms_are_asked_for(
         (["--rewards", "[1]"], "rewards[0] must be str, got 1"),
         (["--rewards", "[]"], "rewards must name at least one reward function"),
         (["--name", "a/b"], "name must consist of letters, digits"),
-        (["--trl.max_steps", "ten"], "trl.max_steps must be int, got 'ten'"),
         (["--trl.report_to", "{a: 1}"], "trl.report_to must be"),
         (["--trl.push_to_hub", "true"], "trl.push_to_hub is set by ktae; upload the finished folder"),
         (["--trl.seed", "1"], "trl.seed is set by ktae; set seed"),
+        (["--algorithms", "[grpo+ktae_context]", "--ktae.scale", "3"], "ktae has no effect: it is for"),
+        (["--ktae_context.scale", "3"], "ktae_context has no effect: it is for algorithms such as grpo+ktae_context"),
+        (["--overlong", "null"], "overlong has no effect: it is for algorithms such as dapo, and"),
+        (["--dynamic_sampling", "5"], "dynamic_sampling has no effect"),
         (["--seed"], "--seed needs a value"),
         (["seed"], "expected --key value, got 'seed'"),
         (["--seed", "[1"], "not valid YAML"),
@@ -180,7 +159,7 @@ def test_wrong_settings_are_named(load, overrides, message):
 
 def test_wrong_files(load):
     with pytest.raises(ValueError, match="missing key model"):
-        load(text="name: x\nalgorithms: [grpo]\ndata: {source: x}\nrewards: [exact_match]")
+        load(text=MINIMAL.replace("model: {path: some/model}", ""))
     with pytest.raises(ValueError, match="must hold a mapping, got list"):
         load(text="- name")
     with pytest.raises(FileNotFoundError, match=r"no recipe 'quickstrt'.*\(quickstart\)"):

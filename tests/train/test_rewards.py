@@ -16,21 +16,17 @@ def chat(*contents):
     return [{"role": "assistant", "content": content} for content in contents]
 
 
-def test_scores_texts():
+def test_scores_texts_and_the_last_assistant_message_of_a_chat():
     completions = [r"\boxed{\frac12}", "It is 3.", "It is 4.", "I do not know."]
     assert math_answer(completions, ["0.5", ["2", "3.0"], "5", "6"]) == [1.0, 1.0, 0.0, 0.0]
-
-
-def test_scores_the_last_assistant_message_of_a_chat():
     completions = [
-        chat("It is 3."),
         chat("It is 3.", "No, it is 4."),
         [*chat("It is 3."), {"role": "tool", "content": "4"}],
         chat([{"type": "text", "text": "It is "}, {"type": "text", "text": "3."}]),
         [{"role": "assistant", "content": None, "tool_calls": []}],
         [],
     ]
-    assert math_answer(completions, ["3"] * 6) == [1.0, 0.0, 1.0, 1.0, 0.0, 0.0]
+    assert math_answer(completions, ["3"] * 5) == [0.0, 1.0, 1.0, 0.0, 0.0]
 
 
 def test_what_cannot_be_judged_is_wrong_and_counted():
@@ -51,52 +47,56 @@ def test_the_columns_must_match():
         math_answer(["1", "2"], ["1"])
 
 
-def test_loads_built_in_rewards_and_import_paths(tmp_path, monkeypatch):
+OWN = """
+import functools
+
+limit = 3
+
+def short(completions, **kwargs):
+    return [0.0]
+
+async def later(**_):
+    return [0.0]
+
+partial = functools.partial(later)
+"""
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    (tmp_path / "own_rewards.py").write_text(OWN)
+    (tmp_path / "broken_rewards.py").write_text("import not_installed_anywhere")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_rewards", raising=False)
+
+
+def test_loads_built_in_rewards_and_import_paths(modules):
     assert load_reward("math_answer") is math_answer
     assert load_reward("exact_match") is chain.exact_match
-    (tmp_path / "own_rewards.py").write_text("def short(completions, **kwargs):\n    return [0.0]\n\nlimit = 3\n")
-    monkeypatch.syspath_prepend(tmp_path)
     assert load_reward("own_rewards:short")(completions=["a"]) == [0.0]
-    with pytest.raises(ValueError, match=r"own_rewards has no function 'shrt'; did you mean 'short'\?"):
-        load_reward("own_rewards:shrt")
-    with pytest.raises(ValueError, match=r"own_rewards has no function 'limit'"):
-        load_reward("own_rewards:limit")
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "error", "message"),
     [
-        ("math_anwser", r"reward must be one of exact_match, .*, got 'math_anwser'; did you mean 'math_answer'\?"),
-        ("exact", r"did you mean 'exact_match'\?"),
-        ("", r"reward must be one of .*, got ''"),
-        ("no_such_package.rewards:score", r"there is no module 'no_such_package'"),
-        ("ktae.train.rewardz:math_answer", r"there is no module 'ktae.train.rewardz'"),
-        ("ktae.train.rewards:math_anser", r"did you mean 'math_answer'\?"),
-        (":score", r"or 'package.module:function', got"),
-        ("ktae.train.rewards:", r"or 'package.module:function', got"),
-        (".rewards:math_answer", r"or 'package.module:function', got"),
+        ("exact", ValueError, r"reward must be one of exact_match, .*, got 'exact'; did you mean 'exact_match'\?"),
+        ("", ValueError, r"reward must be one of .*, got ''"),
+        ("no_such_package.rewards:score", ValueError, r"there is no module 'no_such_package'"),
+        ("ktae.train.rewardz:math_answer", ValueError, r"there is no module 'ktae.train.rewardz'"),
+        ("own_rewards:shrt", ValueError, r"own_rewards has no function 'shrt'; did you mean 'short'\?"),
+        ("own_rewards:limit", ValueError, r"own_rewards has no function 'limit'"),
+        (":score", ValueError, r"or 'package.module:function', got"),
+        ("own_rewards:", ValueError, r"or 'package.module:function', got"),
+        (".rewards:math_answer", ValueError, r"or 'package.module:function', got"),
+        ("own_rewards:later", ValueError, "reward 'own_rewards:later' must be a plain function, got "),
+        ("own_rewards:partial", ValueError, "reward 'own_rewards:partial' must be a plain function, got "),
+        ("broken_rewards:score", ModuleNotFoundError, "not_installed_anywhere"),
     ],
 )
-def test_an_unknown_reward_names_the_nearest_right_one(name, message):
-    with pytest.raises(ValueError, match=message):
+def test_an_unknown_reward_names_the_nearest_right_one(modules, name, error, message):
+    with pytest.raises(error, match=message):
         load_reward(name)
-
-
-def test_an_error_inside_a_reward_module_is_not_hidden(tmp_path, monkeypatch):
-    (tmp_path / "broken_rewards.py").write_text("import not_installed_anywhere")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
-        load_reward("broken_rewards:score")
     assert "broken_rewards" not in sys.modules
-
-
-def test_what_is_no_plain_function_is_refused(tmp_path, monkeypatch):
-    source = "import functools\n\nasync def later(**_):\n    return [0.0]\n\npartial = functools.partial(later)\n"
-    (tmp_path / "odd_rewards.py").write_text(source)
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in ("later", "partial"):
-        with pytest.raises(ValueError, match=f"reward 'odd_rewards:{name}' must be a plain function, got "):
-            load_reward(f"odd_rewards:{name}")
 
 
 def test_a_function_that_does_not_return_a_value_a_completion_is_refused():
@@ -145,24 +145,13 @@ def test_a_run_whose_rewards_the_threshold_does_not_split_is_refused(
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 def test_trl_scores_and_logs_with_it(tmp_path):
-    """One step of TRL's trainer on a model that writes chains of arithmetic."""
-    trl = pytest.importorskip("trl")
+    import tiny
     from datasets import Dataset
 
-    from ktae.models.load import Model, load_model
-
-    model, tokenizer = load_model(Model("python:ktae/chain/weights"))
-    settings = {"max_steps": 1, "per_device_train_batch_size": 8, "num_generations": 8, "max_completion_length": 40}
-    settings |= {"logging_steps": 1, "report_to": "none", "save_strategy": "no", "bf16": False, "use_cpu": True}
-    trainer = trl.GRPOTrainer(
-        model=model,
-        reward_funcs=math_answer,
-        args=trl.GRPOConfig(output_dir=str(tmp_path), gradient_checkpointing=False, **settings),
-        train_dataset=Dataset.from_dict({"prompt": ["5 S1 +1 ?", "7 S1 +2 ?"], "answers": [["6"], ["9"]]}),
-        processing_class=tokenizer,
-    )
+    rows = Dataset.from_dict({"prompt": ["a b", "c d"], "answers": [["6"], ["9"]]})
+    trainer = tiny.build(tmp_path, tiny.RecordedGRPO, reward_funcs=math_answer, train_dataset=rows)
     trainer.train()
     (step,) = [entry for entry in trainer.state.log_history if "reward" in entry]
     assert step["ktae/grader_timeouts"] == step["ktae/grader_errors"] == 0
-    assert step["ktae/answers_missing"] in range(9)
-    assert step["rewards/math_answer/mean"] == step["reward"]
+    assert step["ktae/answers_missing"] == 12, "the tiny model knows letters only"
+    assert step["rewards/math_answer/mean"] == step["reward"] == 0

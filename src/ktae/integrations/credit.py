@@ -128,8 +128,8 @@ def from_settings(settings: Any, name: str, trainer: str, *given: str) -> TokenC
     Raises:
         ValueError, TypeError: a key is unknown or a value is out of range; the message names `NAME.KEY`.
     """
-    own = ["preset", "estimator", "states"] if "states" in given else ["preset", "estimator"]
-    known = [*own, *(field.name for field in fields(KTAEConfig))]
+    states_too = ["states"] if "states" in given else []
+    known = ["preset", "estimator", *states_too, *(field.name for field in fields(KTAEConfig))]
     if not isinstance(settings, Mapping | None):
         raise TypeError(f"{name} must hold some of {', '.join(known)}; got {settings!r}")
     found = dict(settings or {})

@@ -3,8 +3,7 @@
     from ktae.integrations.trl import KTAETrainer
     trainer = KTAETrainer(model, reward_funcs, args=GRPOConfig(...), train_dataset=..., ktae=KTAEConfig())
 
-TRL computes the rollout advantages as always (loss types, reward scaling, KL, generation are its own); these trainers
-add a value to each token's. Written for TRL 1.16.
+TRL computes the rollout advantages as always; these trainers add a value to each token's. Written for TRL 1.16.
 """
 
 from __future__ import annotations
@@ -103,7 +102,12 @@ class TokenAdvantageTrainer(CorrectnessTrainer):
         states: States | None = None,
         **kwargs: Any,
     ) -> None:
-        _refuse_unsloth()
+        if "unsloth" in sys.modules or GRPOTrainer.__name__.startswith("Unsloth"):
+            raise RuntimeError(
+                "token advantages do not work with Unsloth: its loss moves each completion by its prompt's padding and "
+                "not the token advantages, so that each token would get another token's credit. "
+                "Train without importing unsloth."
+            )
         self.credit = TokenCredit(advantages, correct_above, states)
         self.credit.check_given("a TokenAdvantageTrainer without states=", "log_probs", "entropies", "states")
         super().__init__(*args, correct_above=self.credit.correct_above, **kwargs)
@@ -126,10 +130,8 @@ class TokenAdvantageTrainer(CorrectnessTrainer):
         return generated
 
     def _calculate_rewards(self, *rollouts: Any) -> Tensor:
-        """Keeps what the estimator needs: the rewards of all processes and this one's rollouts."""
-        rewards_NF = super()._calculate_rewards(*rollouts)
-        self._scored = rewards_NF[:, self._correctness_column], rollouts
-        return rewards_NF
+        self._scored = rollouts
+        return super()._calculate_rewards(*rollouts)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Turns the (B,) advantages into (B, T): a group's rollouts are gathered from all processes first."""
@@ -138,7 +140,7 @@ class TokenAdvantageTrainer(CorrectnessTrainer):
         start = time.perf_counter()
         ids_BT = batch["completion_ids"]
         rows, width = ids_BT.shape
-        rewards_N, (scored, _, completions, ids) = self._scored
+        scored, _, completions, ids = self._scored
 
         # Not the batch's masks: mask_truncated_completions has zeroed them for truncated rollouts, which still say
         # which tokens go with failure.
@@ -164,7 +166,7 @@ class TokenAdvantageTrainer(CorrectnessTrainer):
         rollouts_N = Rollouts(
             ids_NT,
             gather(generated_BT),
-            rewards_N,
+            self.latest_rewards[:, self._correctness_column],
             torch.arange(len(ids_NT), device=ids_NT.device) // group_size,
             cast(Tensor, self.accelerator.gather(batch["advantages"])),
             correct_above=self.credit.correct_above,
@@ -225,8 +227,7 @@ class KTAETrainer(TokenAdvantageTrainer):
 
     Args:
         *args, **kwargs: those of `TokenAdvantageTrainer` but for `advantages` and `correct_above`.
-        ktae: the estimator's settings. A rollout is correct when its correctness reward is greater than
-            `ktae.correct_above`.
+        ktae: the settings of the key tokens; the paper's formula by default.
     """
 
     value_column = "key_token_value"
@@ -238,16 +239,6 @@ class KTAETrainer(TokenAdvantageTrainer):
     }
 
     def __init__(self, *args: Any, ktae: KTAEConfig | None = None, **kwargs: Any) -> None:
-        config = KTAEConfig() if ktae is None else ktae
-        if not isinstance(config, KTAEConfig):
+        if not isinstance(ktae, KTAEConfig | None):
             raise TypeError(f"ktae must be a KTAEConfig, such as KTAEConfig(scale=8.0), got {ktae!r}")
-        super().__init__(*args, advantages=config, **kwargs)
-
-
-def _refuse_unsloth() -> None:
-    if "unsloth" in sys.modules or GRPOTrainer.__name__.startswith("Unsloth"):
-        raise RuntimeError(
-            "token advantages do not work with Unsloth: its loss moves each completion by its prompt's padding and not "
-            "the token advantages, so that each token would get another token's credit. "
-            "Train without importing unsloth."
-        )
+        super().__init__(*args, advantages=ktae or KTAEConfig(), **kwargs)

@@ -34,9 +34,7 @@ logger = logging.getLogger("ktae")
 @dataclass
 class _Rollout:
     problem: dict[str, Any]
-    generated: list[
-        Any
-    ]  # prompt ids, completion ids, tool mask, completion, log-probabilities; None where TRL has None
+    generated: list[Any]  # prompt ids, completion ids, tool mask, completion, log-probabilities; None where TRL has it
     logged: dict[str, Any]  # by reward functions
 
 
@@ -110,13 +108,12 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
                 scored = rewards_GF[:, self._correctness_column]
                 varied = scored[~scored.isnan()].unique().numel() > 1
                 (kept if varied else dropped).append((rollouts[first : first + size], rewards_GF))
-            if len(kept) < wanted and rounds < self.max_generation_rounds:
-                further = further or self._further([group[0].problem for group, _ in kept + dropped])
-                seen, missing = len(kept) + len(dropped), wanted - len(kept)
-                likely = math.ceil(missing * seen / len(kept)) if kept else wanted
-                problems = list(islice(further, math.ceil(min(likely, wanted) / together) * together))
-                problems = problems[: len(problems) // together * together]
-                inputs = self._mine([dict(problem) for problem in problems for _ in range(size)])
+            further = further or self._further([group[0].problem for group, _ in kept + dropped])
+            missing, seen = max(wanted - len(kept), 0), len(kept) + len(dropped)
+            likely = math.ceil(missing * seen / len(kept)) if kept else wanted
+            problems = list(islice(further, math.ceil(min(likely, wanted) / together) * together))
+            problems = problems[: len(problems) // together * together]
+            inputs = self._mine([dict(problem) for problem in problems for _ in range(size)])
 
         missing = max(wanted - len(kept), 0)
         if missing and self.accelerator.is_main_process:
@@ -144,7 +141,7 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
     def _round(self, inputs: list[dict[str, Any]]) -> tuple[list[_Rollout], Tensor]:
         """Samples and scores one round; the rollouts and rewards of all processes, group by group."""
         prompts = [row["prompt"] for row in inputs]
-        *columns, fields, _, _ = self._generate(prompts)
+        *columns, fields, _, _ = self._generate(prompts)  # columns as in `_Rollout`
         _, completion_ids, _, completions, _ = columns
         for name, values in fields.items():  # columns that a rollout_func adds for the reward functions
             for index, row in enumerate(inputs):

@@ -52,10 +52,7 @@ class KTAETrainer(PPOTrainerSync):
     """verl's synchronous trainer with advantages (A_it + V_it) * mask_it.
 
     A_it is what `algorithm.adv_estimator` computes, V the key-token value or another estimator's. docs/verl.md says
-    what is taken from verl. Logs `ktae/*` (docs/metrics.md).
-
-    `algorithm.ktae` of verl's configuration may hold settings (`ktae.integrations.credit.from_settings`). A function of
-    states gets a rollout with token_ids, mask and uid.
+    what is taken from verl and what `algorithm.ktae` may hold. Logs `ktae/*` (docs/metrics.md).
 
     Raises:
         ValueError, TypeError: on construction: a setting is unknown or bad, the estimator fails on a small batch, or
@@ -146,13 +143,9 @@ def _read(batch: Any, *fields: str) -> TensorDict:
 
 def refuse_ignored_settings(arguments: Sequence[str]) -> None:
     """Stops the command whose arguments set `algorithm.ktae` for a trainer of verl's own, which would ignore it."""
-    if any("algorithm.ktae" in argument for argument in arguments):
-        modes = [argument for argument in arguments if "trainer_mode=" in argument]
-        if not any("=ktae_sync" in mode for mode in modes):
-            raise SystemExit(
-                f"algorithm.ktae is set, and {modes[-1] if modes else 'the default trainer.v1.trainer_mode'} does not "
-                "read it. Use trainer.v1.trainer_mode=ktae_sync."
-            )
+    mode = next((one for one in reversed(arguments) if "trainer_mode=" in one), "the default trainer.v1.trainer_mode")
+    if any("algorithm.ktae" in argument for argument in arguments) and "=ktae_sync" not in mode:
+        raise SystemExit(f"algorithm.ktae is set, and {mode} does not read it. Use trainer.v1.trainer_mode=ktae_sync.")
 
 
 refuse_ignored_settings(sys.argv[1:])

@@ -1,7 +1,4 @@
-"""Completions of many prompts: with vLLM where it is installed, otherwise with transformers.
-
-The work is cut into batches beforehand, and each text has a seed of its own.
-"""
+"""Completions of many prompts: with vLLM where it is installed, otherwise with transformers."""
 
 from __future__ import annotations
 
@@ -9,13 +6,14 @@ import importlib
 import importlib.util
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
 from ktae.extras import require
+from ktae.seeds import derived_seed
 
 
 @dataclass(frozen=True)
@@ -73,9 +71,8 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, budget: int) -> list[l
 class TransformersBackend:
     """Generates with transformers on whatever device there is.
 
-    Attributes:
-        end_ids: tokens that end a completion: the tokenizer's, and those of the checkpoint's generation settings.
-        not_used: what else the checkpoint's generation settings say.
+    `end_ids` end a completion: the tokenizer's, and those of the checkpoint's generation settings; `not_used` is what
+    else these say.
     """
 
     name = "transformers"
@@ -122,10 +119,7 @@ class TransformersBackend:
 
 
 class VllmBackend:
-    """Generates with vLLM; attributes are those of `TransformersBackend`.
-
-    Written from vLLM's documentation and its own `SamplingParams` (0.33); not run by us, who have no GPU.
-    """
+    """As `TransformersBackend`; written from vLLM's documentation and its own `SamplingParams` (0.33), not run."""
 
     name = "vllm"
 
@@ -197,3 +191,55 @@ def generate(
         chosen, their_seeds = [texts[i] for i in batch], [seeds[i] for i in batch]
         completions = backend.complete(chosen, sampling, their_seeds, special_tokens=special_tokens)
         yield dict(zip(batch, completions, strict=True))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A completion of a problem, and its reward, None if the function could not score it."""
+
+    problem: int  # its index
+    completion: str
+    length: int
+    reward: float | None
+
+
+def answer(
+    model: Any,
+    tokenizer: Any,
+    rows: Any,
+    reward: Callable[..., Sequence[float | None]],
+    *,
+    max_completion_length: int,
+    samples: int | None,
+    batch_size: int = 64,
+    seed: int = 0,
+    chat_template_kwargs: dict[str, Any] | None = None,
+) -> list[Answer]:
+    """Generates and scores completions of every held-out problem, in their order.
+
+    `rows` is a `datasets.Dataset` with `prompt` and what the reward function, in TRL's form, reads; `samples` is the
+    number of completions a problem, drawn at temperature 1 from the whole vocabulary, None for one greedy one.
+    """
+    sampling = Sampling(temperature=0.0 if samples is None else 1.0, max_tokens=max_completion_length)
+    tasks = [index for index in range(len(rows)) for _ in range(samples or 1)]
+    chat = not isinstance(rows[0]["prompt"], str)
+    texts = rows["prompt"]
+    if chat:
+        how = {"tokenize": False, "add_generation_prompt": True, **(chat_template_kwargs or {})}
+        texts = [tokenizer.apply_chat_template(prompt, **how) for prompt in texts]
+    answers: list[Answer] = []
+    was_training = model.training
+    backend = TransformersBackend(model, tokenizer)
+    for number, start in enumerate(range(0, len(tasks), batch_size)):
+        batch = tasks[start : start + batch_size]
+        seeds = [derived_seed(seed, number)] * len(batch)
+        completions = backend.complete([texts[i] for i in batch], sampling, seeds, special_tokens=not chat)
+        written = [completion.text for completion in completions]
+        rewards = reward(
+            prompts=[rows[i]["prompt"] for i in batch],
+            completions=[[{"role": "assistant", "content": text}] for text in written] if chat else written,
+            **{name: [rows[i][name] for i in batch] for name in rows.column_names if name != "prompt"},
+        )
+        answers += map(Answer, batch, written, [completion.length for completion in completions], rewards)
+    model.train(was_training)
+    return answers

@@ -13,7 +13,7 @@ from typing import Any
 
 from ktae.train.recipe import Recipe, parse_algorithm
 from ktae.train.run import Run, check, check_installed
-from ktae.train.settings import grpo_config, is_main, processes
+from ktae.train.settings import is_main, processes
 
 _TOKENIZED = 20_000  # prompts at most
 _OF_TRL = (
@@ -24,19 +24,17 @@ _OF_TRL = (
 
 def print_plan(recipe: Recipe) -> None:
     """Checks a recipe and prints what a run of it would be; errors as `ktae train` before it trains."""
-    out = Path("runs") / recipe.name
-    run = check(recipe, out)
-    configs = {name: grpo_config(recipe, name, out) for name in recipe.algorithms}
+    run = check(recipe, Path("runs") / recipe.name)
     if is_main():
         print(f"{recipe.name}: a dry run, nothing is trained or written\n")
-        for label, text in _rows(run, configs):
+        for label, text in _rows(run):
             print(f"  {label:<20} {text}")
 
 
-def _rows(run: Run, configs: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _rows(run: Run) -> Iterator[tuple[str, str]]:
     recipe, model, tokenizer = run.recipe, run.model, run.tokenizer
-    config, batch = configs[recipe.algorithms[0]], recipe.batch
-    for name, settings in configs.items():
+    config, batch = run.configs[recipe.algorithms[0]], recipe.batch
+    for name, settings in run.configs.items():
         algorithm, values = parse_algorithm(name), [(field, getattr(settings, field)) for field in _OF_TRL]
         yield algorithm.label, ", ".join(f"{field} {getattr(value, 'value', value)}" for field, value in values)
         if algorithm.rollout == "dapo":
@@ -67,15 +65,14 @@ def _rows(run: Run, configs: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "its answer", " or ".join(run.train_rows[0]["answers"])
     taken = sum(reward is not None and reward > recipe.correct_above for reward in run.tried)
     judged = rf"it takes {taken} of {len(run.tried)} accepted answers, in \boxed{{}} and bare" if taken else ""
-    judged = "; ".join(part for part in (judged, run.note) if part)
-    yield "correct", f"where {recipe.correctness} > {recipe.correct_above:g}" + (f"; {judged}" if judged else "")
+    where = f"where {recipe.correctness} > {recipe.correct_above:g}"
+    yield "correct", "; ".join(part for part in (where, judged, run.note) if part)
 
     dtype = str(model.config.dtype or "float32") if recipe.model.dtype == "auto" else recipe.model.dtype
     parameters = f"{model.num_parameters():,} parameters, {model.num_parameters(only_trainable=True):,} trained"
     yield "model", f"{recipe.model.path}: {parameters}; completions end with {tokenizer.eos_token!r}"
     held = memory(model, 4 if "float32" in dtype else 2) / 2**30
     yield "memory", f"{held:.3g} GiB for weights, gradients and AdamW's states; caches and activations on top"
-
     if "float32" not in dtype and recipe.lora is None and processes() == 1:
         yield (
             "Note",
@@ -98,5 +95,4 @@ def _rows(run: Run, configs: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def memory(model: Any, weight_bytes: int) -> int:
     """Bytes of a model's weights, their gradients and AdamW's two states; adapters are float32."""
     whole, trained = model.num_parameters(), model.num_parameters(only_trainable=True)
-    trained_bytes = weight_bytes if trained == whole else 4
-    return (whole - trained) * weight_bytes + 4 * trained * trained_bytes
+    return (whole - trained) * weight_bytes + 4 * trained * (weight_bytes if trained == whole else 4)

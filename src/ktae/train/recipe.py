@@ -73,7 +73,7 @@ def parse_algorithm(name: str) -> Algorithm:
     """The algorithm that `grpo`, `dapo`, or one of them with `+ESTIMATOR` names, or a ValueError.
 
     ESTIMATOR is `ktae` or `ktae_context`, whose settings are the recipe's sections of these names, another of
-    `ktae.estimators`, or a function of your own, `package.module:function`, which `load_estimator` looks for.
+    `ktae.estimators`, or a function of your own, `package.module:function`.
     """
     rollout, plus, estimator = name.replace(":", ".").partition("+")
     own = "." in estimator and all(part.isidentifier() for part in estimator.split("."))

@@ -22,8 +22,7 @@ BUILT_IN = {
     "exact_match": "ktae.chain.problems:exact_match",
 }
 
-# What a trainer passes as a completion: a text, or the messages of a chat.
-Completion = str | Sequence[Mapping[str, Any]]
+Completion = str | Sequence[Mapping[str, Any]]  # a text, or the messages of a chat
 
 
 def math_answer(
@@ -38,8 +37,7 @@ def math_answer(
     Args:
         completions: one per rollout, a text or a list of chat messages, of which the last assistant message counts.
         answers: per rollout the accepted answer, or several of which any will do.
-        log_metric: TRL's; gets `ktae/answers_missing`, `ktae/grader_timeouts` and `ktae/grader_errors`, numbers of
-            rollouts of this call (docs/metrics.md).
+        log_metric: TRL's; gets numbers of rollouts of this call (docs/metrics.md).
         kwargs: the other dataset columns and what else TRL passes; not used.
 
     Returns:
@@ -47,7 +45,6 @@ def math_answer(
         could hide behind the deadline; None where a worker process died, which is no fault of the answer.
 
     Raises:
-        ImportError: math-verify or pebble is not installed.
         ValueError, TypeError: the columns do not have the form above.
 
     >>> math_answer(["It is 1,234.", r"\boxed{5}", "No idea."], ["1234", "6", "7"])
@@ -79,10 +76,6 @@ class ThresholdError(ValueError):
 def split_of(rewards: Iterable[float | None], correct_above: float) -> str:
     """What to say of rewards that differ although all are correct, or all incorrect; otherwise an empty text.
 
-    Args:
-        rewards: of rollouts; None and NaN where unscored.
-        correct_above: a rollout is correct when its reward is greater than this.
-
     >>> split_of([0.1, 1.0, 0.1, None], correct_above=0.0)
     'all rewards, 0.1 to 1, are above correct_above 0, so all count as correct; --correct_above 0.55 would split them'
     >>> split_of([0.0, 1.0], correct_above=0.0)
@@ -101,11 +94,6 @@ def split_of(rewards: Iterable[float | None], correct_above: float) -> str:
 
 def check_threshold(reward: Callable[..., Any], rows: Any, correct_above: float) -> tuple[list[float | None], str]:
     r"""Tries the reward that decides correctness on answers that are known to be right, and on completions without one.
-
-    Args:
-        reward: in TRL's form.
-        rows: a slice of the data set, columns `prompt` and `answers` among them.
-        correct_above: a rollout is correct when its reward is greater than this.
 
     Returns:
         Rewards of each row's first accepted answer, put in \boxed{} and then bare; none where the function cannot be

@@ -6,7 +6,6 @@ import dataclasses
 import importlib.util
 import math
 import os
-import re
 import time
 import warnings
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from typing import Any
 
 import torch
 
-import ktae
 from ktae.extras import require
 from ktae.files import json_lines
 from ktae.integrations.credit import TokenCredit
@@ -49,8 +47,8 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
             f"{recipe.data.source} leaves {len(train_rows)} problems to train on, fewer than batch.prompts "
             f"{recipe.batch.prompts}; lower batch.prompts or data.test_rows"
         )
-    for algorithm in recipe.algorithms:
-        config = grpo_config(recipe, algorithm, out)  # TRL's own checks
+    configs = {algorithm: grpo_config(recipe, algorithm, out) for algorithm in recipe.algorithms}  # TRL's own checks
+    for algorithm, config in configs.items():
         if config.eval_strategy != "no" and not len(test_rows):
             raise ValueError("trl.eval_strategy must be no without held-out problems; set data.test_rows")
         if estimator := parse_algorithm(algorithm).load_estimator():
@@ -62,7 +60,7 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
         )
     model = skeleton(model_config, recipe.lora)  # PEFT's checks
     tried = check_threshold(rewards[recipe.correctness], train_rows[:_TRIED], recipe.correct_above)
-    return Run(recipe, out, resume, train_rows, test_rows, rewards, model, tokenizer, *tried)
+    return Run(recipe, out, resume, configs, train_rows, test_rows, rewards, model, tokenizer, *tried)
 
 
 def check_installed(recipe: Recipe) -> None:
@@ -77,22 +75,19 @@ def check_installed(recipe: Recipe) -> None:
 
 @dataclass
 class Run:
-    """A run whose settings have been checked.
-
-    `rewards` are the functions by the recipe's names, `model` the policy without weights, `tried` what
-    `check_threshold` got for answers that are known to be right, and `note` what it says of that.
-    """
+    """A run whose settings have been checked."""
 
     recipe: Recipe
     out: Path
     resume: bool
+    configs: dict[str, Any]  # TRL's, by algorithm
     train_rows: Any
     test_rows: Any
-    rewards: dict[str, Callable[..., Any]]
-    model: Any
+    rewards: dict[str, Callable[..., Any]]  # by the recipe's names
+    model: Any  # without weights
     tokenizer: Any
-    tried: list[float | None]
-    note: str
+    tried: list[float | None]  # what answers that are known to be right got
+    note: str  # what `check_threshold` says of that
 
     def run(self) -> None:
         """Trains every algorithm of the recipe from the same model and evaluates before and after.
@@ -105,7 +100,6 @@ class Run:
 
         recipe, out = self.recipe, self.out
         self.console = Console() if Console().is_terminal else Console(width=100)
-        self.config = grpo_config(recipe, recipe.algorithms[0], out)
         found = {algorithm: newest(out / algorithm) for algorithm in recipe.algorithms}
         finished = {algorithm for algorithm in recipe.algorithms if (out / algorithm / "model").exists()}
         if self.resume and is_main():
@@ -130,9 +124,9 @@ class Run:
 
     def _evaluate(self, who: str, trained: Path | None, label: str) -> None:
         """Writes evaluation/<who>_<mode>.jsonl unless an earlier, interrupted call of this run has."""
-        from ktae.models.held_out import answer
+        from ktae.models.generate import answer
 
-        recipe, config = self.recipe, self.config
+        recipe, config = self.recipe, self.configs[self.recipe.algorithms[0]]
         modes = {"sampled": recipe.evaluation.samples, "greedy": None if recipe.evaluation.greedy else 0}
         files = {mode: self.out / "evaluation" / f"{who}_{mode}.jsonl" for mode in modes}
         missing = {mode: n for mode, n in modes.items() if n != 0 and not files[mode].exists()}
@@ -170,21 +164,30 @@ class Run:
         torch.cuda.empty_cache()  # vLLM takes a share of what is free
 
     def _train(self, algorithm: str, checkpoint: Path | None) -> None:
-        from ktae.train.trainer import Records
+        from ktae.integrations.trl import KTAETrainer, TokenAdvantageTrainer
+        from ktae.integrations.trl_dynamic_sampling import DynamicSamplingTrainer
+        from ktae.train.trainer import Records, RunTrainer
 
-        recipe, label = self.recipe, parse_algorithm(algorithm).label
-        config = grpo_config(recipe, algorithm, self.out)
-        reward_funcs = list(self.rewards.values())
+        recipe, parsed, config = self.recipe, parse_algorithm(algorithm), self.configs[algorithm]
+        transformers = require("transformers", extra="train")
+        transformers.set_seed(recipe.seed)  # TRL adds adapters, whose weights are random, before it does so itself
+        model, tokenizer = load_model(recipe.model)
+        reward_funcs, trainers = list(self.rewards.values()), [RunTrainer]
+        options: dict[str, Any] = {"correct_above": recipe.correct_above}
         if buffer := overlong_buffer(recipe, algorithm, config.max_completion_length):
             punishment = require("trl.rewards", extra="train").get_soft_overlong_punishment
             reward_funcs.append(punishment(config.max_completion_length, buffer))
-        trainer_class, options = _trainer(recipe, algorithm)
-        # TRL adds adapters, whose weights are random, before it sets the seed itself.
-        require("transformers", extra="train").set_seed(recipe.seed)
-        model, tokenizer = load_model(recipe.model)
-        if "advantages" in options:
-            options["states"] = _states(TokenCredit(options["advantages"]), tokenizer)
-        trainer = trainer_class(
+        if parsed.rollout == "dapo" and recipe.dynamic_sampling:  # below, so that estimators see what is trained on
+            trainers.insert(0, DynamicSamplingTrainer)
+            options["max_generation_rounds"] = recipe.dynamic_sampling
+        if parsed.ktae:
+            trainers.insert(0, KTAETrainer)
+            options["ktae"] = recipe.key_tokens(algorithm)
+        elif estimator := parsed.load_estimator():
+            trainers.insert(0, TokenAdvantageTrainer)
+            needs_states = "states" in TokenCredit(estimator).needs
+            options |= {"advantages": estimator, "states": Calculation(tokenizer) if needs_states else None}
+        trainer = type("Trainer", tuple(trainers), {})(
             model=model,
             processing_class=tokenizer,
             reward_funcs=reward_funcs,
@@ -192,50 +195,25 @@ class Run:
             train_dataset=self.train_rows,
             eval_dataset=self.test_rows if config.eval_strategy != "no" else None,
             correctness_reward=self.rewards[recipe.correctness].__name__,
+            peft_config=None if recipe.lora is None else lora_config(recipe.lora),
             **options,
         )
-        trainer.remove_callback(require("transformers", extra="train").PrinterCallback)
-        trainer.add_callback(Records(trainer, algorithm, label, self.out, recipe.samples_every, self._say))
+        trainer.remove_callback(transformers.PrinterCallback)
+        trainer.add_callback(Records(trainer, algorithm, parsed.label, self.out, recipe.samples_every, self._say))
         if is_main() and checkpoint and (wrote := len([*checkpoint.glob("rng_state*.pth")])) != processes():
             self._say(f"{checkpoint} is of {wrote} process(es), not {processes()}: other rollouts will be sampled")
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
         # Renamed last: a folder `model` means that this algorithm is done.
-        unfinished = self.out / algorithm / "unfinished"
+        folder, unfinished = self.out / algorithm, self.out / algorithm / "unfinished"
         trainer.save_model(str(unfinished), _internal_call=True)
+        trainer.create_model_card(f"{recipe.name}-{algorithm}")
         trainer.accelerator.wait_for_everyone()
         if is_main():
-            (unfinished / "README.md").write_text(_card(recipe, algorithm))
+            (folder / "README.md").rename(unfinished / "README.md")
             os.sync()
-            unfinished.rename(self.out / algorithm / "model")
+            unfinished.rename(folder / "model")
         trainer.accelerator.wait_for_everyone()
-
-
-def _states(credit: TokenCredit, tokenizer: Any) -> Calculation | None:
-    """Where an estimator needs states, a recipe has those of the calculation so far."""
-    return Calculation(tokenizer) if "states" in credit.needs else None
-
-
-def _trainer(recipe: Recipe, algorithm: str) -> tuple[type, dict[str, Any]]:
-    """The trainer's class and the arguments that only it takes."""
-    from ktae.integrations.trl import KTAETrainer, TokenAdvantageTrainer
-    from ktae.integrations.trl_dynamic_sampling import DynamicSamplingTrainer
-    from ktae.train.trainer import RunTrainer
-
-    parsed, on_top = parse_algorithm(algorithm), []
-    options: dict[str, Any] = {"correct_above": recipe.correct_above}
-    if recipe.lora is not None:
-        options["peft_config"] = lora_config(recipe.lora)
-    if parsed.ktae:
-        on_top.append(KTAETrainer)
-        options["ktae"] = recipe.key_tokens(algorithm)
-    elif parsed.estimator:
-        on_top.append(TokenAdvantageTrainer)
-        options["advantages"] = parsed.load_estimator()
-    if parsed.rollout == "dapo" and recipe.dynamic_sampling:  # below, so that estimators see what is trained on
-        on_top.append(DynamicSamplingTrainer)
-        options["max_generation_rounds"] = recipe.dynamic_sampling
-    return type("Trainer", (*on_top, RunTrainer), {}), options
 
 
 def lora_config(settings: dict[str, Any]) -> Any:
@@ -249,20 +227,6 @@ def skeleton(config: Any, lora: dict[str, Any] | None) -> Any:
     with torch.device("meta"):
         model = require("transformers", extra="train").AutoModelForCausalLM.from_config(config)
         return model if lora is None else require("peft", extra="train").get_peft_model(model, lora_config(lora))
-
-
-def _card(recipe: Recipe, algorithm: str) -> str:
-    """The model card of an algorithm's model."""
-    source, parsed = recipe.data.source, parse_algorithm(algorithm)
-    front = {"library_name": "transformers", "tags": ["trl", *re.split("[_+]", algorithm)[:2]]}
-    on_hub = source.count("/") == 1 and not Path(source).exists()
-    front |= {"datasets": [source]} if on_hub else {}
-    on_top = f", key tokens (https://arxiv.org/abs/2505.16826) by `{recipe.key_tokens(algorithm)}`" * parsed.ktae
-    return (
-        f"---\n{require('yaml', extra='train').safe_dump(front)}---\n\n# {recipe.name}-{algorithm}\n\n"
-        f"`{recipe.model.path}`, trained with {parsed.label} on `{source}` by `ktae train` (ktae {ktae.__version__}): "
-        f"algorithm `{algorithm}`{on_top}, seed {recipe.seed}.\n"
-    )
 
 
 def quiet() -> None:

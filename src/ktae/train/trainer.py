@@ -23,7 +23,7 @@ _EVERY, _SILENCE = 10, 60.0  # updates, or seconds, until a run says something
 
 
 class RunTrainer(CorrectnessTrainer):
-    """TRL's trainer with strict rewards, a check of every loss and checkpoints that can be trusted.
+    """TRL's trainer for long runs.
 
     * A rollout that any reward function could not score (None, NaN, infinite) is unscored as a whole: it has
       advantage 0, and neither the group's mean nor KTAE's tables see it. TRL alone would take the sum of the others.
@@ -112,10 +112,7 @@ class RunTrainer(CorrectnessTrainer):
 
 
 class Records(TrainerCallback):
-    """Writes metrics.jsonl, a row an update or evaluation, and samples.jsonl, the rollouts of every so manieth update.
-
-    Every tenth update, or after a minute's silence, it prints a line.
-    """
+    """Writes metrics.jsonl, a row an update or evaluation, and samples.jsonl, the rollouts of some; prints lines."""
 
     def __init__(
         self, trainer: RunTrainer, algorithm: str, label: str, out: Path, every: int, say: Callable[[str], object]

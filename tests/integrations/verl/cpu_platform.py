@@ -38,6 +38,11 @@ class PlatformCPU(PlatformCUDA):
     device_name = vendor_name = "cpu"
     device_module = Device("cpu_device")
 
+    def _nothing(self, *args, **kwargs):
+        pass
+
+    set_device = synchronize = set_allocator_settings = empty_cache = is_ipc_supported = _nothing
+
     def is_available(self):
         return True
 
@@ -47,23 +52,8 @@ class PlatformCPU(PlatformCUDA):
     def device_count(self):
         return 1
 
-    def set_device(self, device_index):
-        pass
-
-    def synchronize(self, device_index=None):
-        pass
-
-    def set_allocator_settings(self, settings):
-        pass
-
-    def empty_cache(self):
-        pass
-
     def communication_backend_name(self):
         return "gloo"
-
-    def is_ipc_supported(self):
-        return False
 
 
 # Replaces the platform that `import verl` has already chosen.

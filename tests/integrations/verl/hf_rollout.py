@@ -30,31 +30,20 @@ class Server:
         number = self.samples[tuple(prompt_ids)]
         self.samples[tuple(prompt_ids)] += 1
         torch.manual_seed(zlib.crc32(repr((prompt_ids, number)).encode()))
-        prompt = torch.tensor([prompt_ids])
+        prompt, temperature = torch.tensor([prompt_ids]), sampling_params["temperature"]
+        how = {"do_sample": True, "top_k": 0, "temperature": temperature, "max_new_tokens": self.response_length}
+        how |= {"output_logits": True, "return_dict_in_generate": True, "attention_mask": torch.ones_like(prompt)}
         with torch.no_grad():
-            output = self.model.generate(
-                prompt,
-                attention_mask=torch.ones_like(prompt),
-                do_sample=True,
-                top_k=0,
-                temperature=sampling_params["temperature"],
-                max_new_tokens=self.response_length,
-                output_logits=True,
-                return_dict_in_generate=True,
-            )
+            output = self.model.generate(prompt, **how)
         token_ids = output.sequences[0, len(prompt_ids) :].tolist()
-        logits = torch.cat(output.logits) / sampling_params["temperature"]
+        logits = torch.cat(output.logits) / temperature
         log_probs = logits.log_softmax(-1).gather(1, torch.tensor(token_ids)[:, None])[:, 0]
         # Asked to, it pretends that every third token was less probable, for rollout correction to object to.
         if os.environ.get("KTAE_TEST_MISMATCH"):
             log_probs[::3] -= 1.0
         self._log(prompt_ids=prompt_ids, token_ids=token_ids, version=self.version)
-        return TokenOutput(
-            token_ids=token_ids,
-            log_probs=log_probs.tolist(),
-            stop_reason="completed",
-            extra_fields={"global_steps": self.version},
-        )
+        more = {"stop_reason": "completed", "extra_fields": {"global_steps": self.version}}
+        return TokenOutput(token_ids=token_ids, log_probs=log_probs.tolist(), **more)
 
     async def load(self, weights, version):
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
@@ -77,23 +66,20 @@ class Server:
 
 class Replica(RolloutReplica):
     async def launch_servers(self):
-        server = (
-            ray.remote(Server)
-            .options(name=f"hf_server_{self.replica_rank}", max_concurrency=1000, num_cpus=0)
-            .remote(self.model_config.path, self.config.response_length)
-        )
-        self.servers.append(server)
-        self._server_handle, self._server_address = server, f"hf_server_{self.replica_rank}"
+        name = f"hf_server_{self.replica_rank}"
+        server = ray.remote(Server).options(name=name, max_concurrency=1000, num_cpus=0)
+        self._server_handle = server.remote(self.model_config.path, self.config.response_length)
+        self._server_address = name
+        self.servers.append(self._server_handle)
 
 
 class Adapter(BaseRollout):
     """Runs in the training processes; the first of each replica sends the weights."""
 
-    async def resume(self, tags):
-        pass
+    async def resume(self, *tags):
+        """It gave nothing back."""
 
-    async def release(self):
-        pass
+    release = resume
 
     async def update_weights(self, weights, global_steps=None, **kwargs):
         received = {}

@@ -61,20 +61,11 @@ def make_inputs(folder):
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder / "model")
     torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=128,
-        initializer_range=0.2,  # some tokens are much more likely than others, so that rollouts share tokens
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    small |= {"num_key_value_heads": 1, "max_position_embeddings": 128, "tie_word_embeddings": False}
+    ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    # Some tokens are much more likely than others, so that rollouts share tokens.
+    config = Qwen2Config(vocab_size=len(words), initializer_range=0.2, **small, **ends)
     Qwen2ForCausalLM(config).save_pretrained(folder / "model")
     rows = [
         {

@@ -51,7 +51,7 @@ def composed(tmp_path):
 def test_verl_accepts_the_configuration(name, composed):
     config = composed(name)
     validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
-    omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+    actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
     omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
     assert not need_critic(config)
     assert need_reference_policy(config) == name.startswith("grpo")
@@ -61,41 +61,25 @@ def test_verl_accepts_the_configuration(name, composed):
     assert get_trainer_cls(config.trainer.v1.trainer_mode) is (KTAETrainer if is_ktae else PPOTrainerSync)
     assert ("ktae" in config.algorithm) == is_ktae
     assert not is_ktae or token_credit(config).scale == 1.0
-
-
-@pytest.mark.parametrize("name", ["dapo", "dapo_ktae"])
-def test_the_parts_of_dapo_are_where_verl_looks_for_them(name, composed):
-    config = composed(name)
-    assert PPOTrainerSync._resolve_filter_groups_metric(SimpleNamespace(config=config)) == "acc"
-    manager = DAPORewardManager(config, tokenizer=None, compute_score=lambda: None)
-    assert (manager.max_resp_len, manager.overlong_buffer_cfg.len) == (3072, 512)
-    assert manager.overlong_buffer_cfg.enable
-    actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
-    assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.loss_agg_mode) == (0.2, 0.28, "token-mean")
+    if name.startswith("dapo"):
+        assert PPOTrainerSync._resolve_filter_groups_metric(SimpleNamespace(config=config)) == "acc"
+        manager = DAPORewardManager(config, tokenizer=None, compute_score=lambda: None)
+        assert (manager.max_resp_len, manager.overlong_buffer_cfg.len) == (3072, 512)
+        assert manager.overlong_buffer_cfg.enable
+        assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.loss_agg_mode) == (0.2, 0.28, "token-mean")
 
 
 def test_environment_and_arguments_override(composed):
-    config = composed(
-        "dapo_ktae",
-        "trainer.total_epochs=1",
-        "+algorithm.ktae.scale=2.0",
-        MODEL="a/model",
-        NNODES="2",
-        GPUS_PER_NODE="4",
-    )
+    arguments = ("trainer.total_epochs=1", "+algorithm.ktae.scale=2.0")
+    config = composed("dapo_ktae", *arguments, MODEL="a/model", NNODES="2", GPUS_PER_NODE="4")
     assert config.actor_rollout_ref.model.path == "a/model"
     assert (config.trainer.nnodes, config.trainer.n_gpus_per_node, config.trainer.total_epochs) == (2, 4, 1)
     assert token_credit(config).scale == 2.0
 
 
 def test_prepared_problems_become_verls_rows_and_are_graded(tmp_path):
-    problem = {
-        "prompt": [{"role": "user", "content": "What is a half?"}],
-        "answers": ["\\frac{1}{2}", "0.5"],
-        "id": "7",
-        "source": "math",
-        "level": 3,
-    }
+    problem = {"prompt": [{"role": "user", "content": "What is a half?"}], "answers": ["\\frac{1}{2}", "0.5"]}
+    problem |= {"id": "7", "source": "math", "level": 3}
     (tmp_path / "in.jsonl").write_text(json.dumps(problem) + "\n")
     command = [sys.executable, RECIPES / "to_parquet.py", tmp_path / "in.jsonl", tmp_path / "out.parquet"]
     subprocess.run(command, check=True)

@@ -3,6 +3,7 @@
 The advantages are recomputed by the slow oracle from the token ids that the rollout server says it generated.
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import launch
 pytestmark = pytest.mark.slow
 
 KTAE_SYNC = ("trainer.v1.trainer_mode=ktae_sync", "algorithm.adv_estimator=grpo")
-SETTINGS = ("+algorithm.ktae.information_gain_weight=2", "+algorithm.ktae.exclude_token_ids=[3,257]")
+SETTINGS = (*KTAE_SYNC, "+algorithm.ktae.information_gain_weight=2", "+algorithm.ktae.exclude_token_ids=[3,257]")
 ORACLE = {"information_gain_weight": 2.0, "exclude_token_ids": (3, 257)}
 CORRECTION = (
     *("trainer.v1.trainer_mode=ktae_sync", "algorithm.adv_estimator=rloo"),
@@ -26,6 +27,18 @@ CORRECTION = (
     *("algorithm.rollout_correction.rollout_rs=token_k1", "algorithm.rollout_correction.rollout_rs_threshold=0.5_2.0"),
     *("algorithm.rollout_correction.rollout_is=token", "algorithm.filter_groups.enable=True"),
 )
+ESTIMATOR = (
+    *(*KTAE_SYNC, "+algorithm.ktae.estimator=parity:later_is_better", "+algorithm.ktae.states=parity:place"),
+    *("data.train_batch_size=2", "trainer.total_training_steps=1"),
+)
+BY_NAME = {"modules": "cpu_platform,spy,ktae.integrations.verl", "VERL_USE_EXTERNAL_PLUGINS": "none"}
+RUNS = {
+    "one_rank": (SETTINGS, {}),
+    "two_ranks": (SETTINGS, {"ranks": 2}),
+    # The trainer loaded by its module's name instead of the entry point, and all that may change masks and groups.
+    "corrected": (CORRECTION, {**BY_NAME, "KTAE_TEST_MISMATCH": "every third"}),
+    "estimator": (ESTIMATOR, {}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,34 +50,16 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(inputs, tmp_path_factory):
-    done = {}
+    """One of `RUNS` by its name, at the first call."""
 
-    def once(name, *settings, **options):
-        if name not in done:
-            done[name] = launch.launch(inputs, tmp_path_factory.mktemp(name), *settings, **options)
-            assert done[name].returncode == 0, done[name].output[-5000:]
-        return done[name]
+    @functools.cache
+    def once(name):
+        settings, options = RUNS[name]
+        done = launch.launch(inputs, tmp_path_factory.mktemp(name), *settings, **options)
+        assert done.returncode == 0, done.output[-5000:]
+        return done
 
     return once
-
-
-@pytest.fixture
-def one_rank(run):
-    return run("one_rank", *KTAE_SYNC, *SETTINGS)
-
-
-@pytest.fixture
-def two_ranks(run):
-    return run("two_ranks", *KTAE_SYNC, *SETTINGS, ranks=2)
-
-
-@pytest.fixture
-def corrected(run):
-    """A trainer loaded by its module's name instead of the entry point, and all that may change masks and groups."""
-    modules = "cpu_platform,spy,ktae.integrations.verl"
-    return run(
-        "corrected", *CORRECTION, modules=modules, VERL_USE_EXTERNAL_PLUGINS="none", KTAE_TEST_MISMATCH="every third"
-    )
 
 
 def real_rows(step):
@@ -101,15 +96,10 @@ def assert_close(rows, expected):
         np.testing.assert_allclose(row, row_expected, rtol=0, atol=1e-6)
 
 
-def generated_by_server(run):
-    return {(tuple(row["prompt_ids"]), tuple(row["token_ids"])) for row in run.server() if "token_ids" in row}
-
-
 @pytest.mark.parametrize("name", ["one_rank", "two_ranks"])
 @pytest.mark.parametrize("number", [1, 2])
-def test_the_actor_trains_on_grpo_plus_key_token_values(name, number, request):
-    run = request.getfixturevalue(name)
-    step = run.step(number)
+def test_the_actor_trains_on_grpo_plus_key_token_values(name, number, run):
+    step = run(name).step(number)
     rows = real_rows(step)
     assert step["trainer"] == "ktae.integrations.verl.KTAETrainer"
     assert step["ranks"] == (2 if name == "two_ranks" else 1)
@@ -127,20 +117,22 @@ def test_the_actor_trains_on_grpo_plus_key_token_values(name, number, request):
 
 
 @pytest.mark.parametrize("name", ["one_rank", "two_ranks", "corrected"])
-def test_the_token_ids_are_those_the_server_generated(name, request):
-    run = request.getfixturevalue(name)
-    server = generated_by_server(run)
+def test_rows_are_those_the_server_generated_and_weights_move_and_reach_it(name, run):
+    server = run(name).server()
+    sampled = {(tuple(row["prompt_ids"]), tuple(row["token_ids"])) for row in server if "token_ids" in row}
     for number in (1, 2):
-        generated = real_rows(run.step(number))["generated"]
-        rows = {(tuple(p), tuple(r)) for p, r in zip(generated["prompts"], generated["responses"], strict=True)}
-        assert rows <= server
-    if name != "corrected":  # which drops groups
-        assert len(server) == 24
+        generated = real_rows(run(name).step(number))["generated"]
+        assert set(zip(*(map(tuple, generated[part]) for part in ("prompts", "responses")), strict=True)) <= sampled
+    assert name == "corrected" or len(sampled) == 24, "corrected drops groups"
+    first, *later = [row for row in server if "update" in row]
+    assert first["moved"] == 0
+    assert [row["update"] for row in later] == [1, 2]
+    assert all(row["moved"] > 1e-3 for row in later)
 
 
-def test_padding_rows_get_nothing_and_count_nowhere(one_rank):
+def test_padding_rows_get_nothing_and_count_nowhere(run):
     """12 rollouts in mini-batches of 8: verl adds 4 rows. Among the values above they changed nothing."""
-    step = one_rank.step(1)
+    step = run("one_rank").step(1)
     padding = [row for row, is_padding in enumerate(step["padding"]) if is_padding]
     assert len(padding) == 4
     assert all(not step["actor"]["advantages"][row].any() for row in padding)
@@ -153,20 +145,12 @@ def test_padding_rows_get_nothing_and_count_nowhere(one_rank):
     mixed = len(outcomes) - len(set(rows["groups"]))
     assert step["metrics"]["ktae/mixed_group_share"] == pytest.approx(mixed / 3)
     for name in ("key_token_share", "abs_value_correct", "abs_value_incorrect", "mixed_group_share", "seconds"):
-        assert f"ktae/{name}:" in one_rank.output
-
-
-@pytest.mark.parametrize("name", ["one_rank", "two_ranks", "corrected"])
-def test_weights_move_and_reach_the_server(name, request):
-    first, *later = [row for row in request.getfixturevalue(name).server() if "update" in row]
-    assert first["moved"] == 0
-    assert [row["update"] for row in later] == [1, 2]
-    assert all(row["moved"] > 1e-3 for row in later)
+        assert f"ktae/{name}:" in run("one_rank").output
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_rejected_tokens_count_in_the_tables_and_are_not_trained_on(corrected, number):
-    step = corrected.step(number)
+def test_rejected_tokens_count_in_the_tables_and_are_not_trained_on(run, number):
+    step = run("corrected").step(number)
     rows = real_rows(step)
     generated, trained_on = (np.concatenate(rows[name]["response_mask"]) for name in ("generated", "actor"))
     assert generated.all()
@@ -179,52 +163,47 @@ def test_rejected_tokens_count_in_the_tables_and_are_not_trained_on(corrected, n
 
 
 def test_an_estimator_by_import_path(run):
-    settings = ("+algorithm.ktae.estimator=parity:later_is_better", "+algorithm.ktae.states=parity:place")
-    more = ("data.train_batch_size=2", "trainer.total_training_steps=1")
-    step = run("estimator", *KTAE_SYNC, *settings, *more).step(1)
-    rows = real_rows(step)
-    for advantages, rollout in zip(
-        rows["actor"]["advantages"], oracle.grpo(rows["rewards"], rows["groups"]), strict=True
-    ):
-        np.testing.assert_allclose(advantages, rollout + 0.1 * np.arange(len(advantages)), rtol=0, atol=1e-6)
+    rows = real_rows(run("estimator").step(1))
+    own = oracle.grpo(rows["rewards"], rows["groups"])
+    wanted = [a + 0.1 * np.arange(len(row)) for a, row in zip(own, rows["actor"]["advantages"], strict=True)]
+    assert_close(rows["actor"]["advantages"], wanted)
 
 
-def test_settings_that_nobody_reads_stop_the_run(inputs, tmp_path):
-    done = launch.launch(inputs, tmp_path, "algorithm.adv_estimator=grpo", "+algorithm.ktae.scale=2.0")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ("algorithm.adv_estimator=grpo", "+algorithm.ktae.scale=2.0"),
+            "algorithm.ktae is set, and the default trainer.v1.trainer_mode does not read it",
+        ),
+        (
+            (*KTAE_SYNC, "+algorithm.ktae.h2=2.0"),
+            "algorithm.ktae.h2 is unknown; algorithm.ktae may hold preset, estimator, states, fisher_weight,",
+        ),
+    ],
+)
+def test_settings_that_nobody_reads_stop_the_run(inputs, tmp_path, settings, message):
+    done = launch.launch(inputs, tmp_path, *settings)
     assert done.returncode != 0
-    assert "algorithm.ktae is set, and the default trainer.v1.trainer_mode does not read it" in done.output
+    assert message in done.output
+    assert not (tmp_path / "server.jsonl").exists()
 
 
 def test_an_installed_ktae_changes_nothing_of_verls(tmp_path):
-    """verl's functions are the same ones with the entry point as without plugins; only a name is registered."""
+    """Only a name is registered."""
     code = """
-import verl
+import sys, verl
 from verl.trainer.ppo import ray_trainer, v1
-from verl.trainer.ppo.v1 import trainer_base
-for module in (ray_trainer, v1, trainer_base):
-    for name, value in sorted(vars(module).items()):
+from verl.trainer.ppo.v1 import get_trainer_cls, trainer_base
+assert get_trainer_cls("ktae_sync").__module__ == "ktae.integrations.verl"
+for module in [module for name, module in sys.modules.items() if name.partition(".")[0] == "verl"]:
+    for name, value in vars(module).items():
         for place in (value, *(vars(value).values() if isinstance(value, type) else ())):
-            if str(getattr(value, "__module__", "")).startswith("verl") and callable(place):
-                written = getattr(getattr(place, "__code__", None), "co_filename", None)
-                print(module.__name__, name, getattr(place, "__qualname__", ""), written)
+            if str(getattr(place, "__module__", "")).startswith("ktae"):
+                print(module.__name__, name, place)
 """
-    printed = {}
-    for plugins in ("", "none"):
-        environment = {**os.environ, "VERL_USE_EXTERNAL_PLUGINS": plugins} if plugins else dict(os.environ)
-        command = [sys.executable, "-W", "ignore", "-c", code]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path)
-        printed[plugins] = done.stdout
-    assert "compute_advantage" in printed["none"]
-    assert printed[""] == printed["none"]
-
-
-def test_an_unknown_setting_stops_the_run(inputs, tmp_path):
-    done = launch.launch(inputs, tmp_path, *KTAE_SYNC, "+algorithm.ktae.h2=2.0")
-    assert done.returncode != 0
-    assert (
-        "algorithm.ktae.h2 is unknown; algorithm.ktae may hold preset, estimator, states, fisher_weight," in done.output
-    )
-    assert not (tmp_path / "server.jsonl").exists()
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout == ""
 
 
 def test_a_failed_import_is_visible(tmp_path):

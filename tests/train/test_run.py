@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -12,10 +13,16 @@ from random import Random
 
 import pytest
 import torch
+import yaml
+from processes import TWO, start
 from safetensors.torch import load_file
 
+import ktae
+from ktae import KTAEConfig
 from ktae.cli import main
-from ktae.files.json_lines import read
+from ktae.files.json_lines import append, read
+from ktae.models.load import Model, load_model
+from ktae.train.folder import newest
 from ktae.train.recipe import load_recipe
 
 SMALL = [
@@ -24,26 +31,39 @@ SMALL = [
     *("--trl.max_steps", "4", "--trl.save_steps", "2", "--trl.max_completion_length", "40"),
     *("--batch.prompts", "2", "--batch.mini_batch", "2", "--batch.per_device", "16"),
 ]
+QUICK = [*SMALL, "--evaluation.samples", "0", "--evaluation.greedy", "false"]
+LORA = ["--lora.r", "4", "--lora.lora_alpha", "8"]
+GRADIENT_CHECKPOINTING = "ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers"
 
 
 def command(*arguments):
     return [sys.executable, "-m", "ktae.cli", "train", "quickstart", *arguments]
 
 
-def run(*arguments, cwd):
-    return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=600)
+def run(*arguments, cwd, **options):
+    return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=600, **options)
 
 
-def weights(out, algorithm):
-    return load_file(out / algorithm / "model" / "model.safetensors")
+def finish(*arguments, cwd):
+    """Runs to a good end; what was printed."""
+    result = run(*arguments, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def weights(out, algorithm, file="model"):
+    return load_file(out / algorithm / "model" / f"{file}.safetensors")
+
+
+def same(some, others):
+    return all(torch.equal(value, others[name]) for name, value in some.items())
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
-    result = run(*SMALL, cwd=folder)
-    assert result.returncode == 0, result.stderr
-    return folder / "runs" / "quickstart", result.stdout
+    stdout = finish(*SMALL, cwd=folder)
+    return folder / "runs" / "quickstart", stdout
 
 
 def test_files(finished):
@@ -54,16 +74,13 @@ def test_files(finished):
     ]
     samples = read(out / "samples.jsonl")
     assert len(samples) == 2 * 2 * 16
-    assert {(row["step"], row["group"]) for row in samples} == {(2, 0), (2, 1), (4, 0), (4, 1)}
     for row in samples:
         assert row["completion"]
         assert row["exact_match"] in (0.0, 1.0)
         assert ("key_token_value" in row) == (row["algorithm"] == "grpo+ktae")
     by_group = {(row["algorithm"], row["step"], row["group"], row["prompt"]) for row in samples}
     assert len(by_group) == 8, "a group has one prompt"
-    for who in ("start", "grpo", "grpo+ktae"):
-        assert len(read(out / "evaluation" / f"{who}_sampled.jsonl")) == 40
-        assert len(read(out / "evaluation" / f"{who}_greedy.jsonl")) == 20
+    assert {group[1:3] for group in by_group} == {(2, 0), (2, 1), (4, 0), (4, 1)}
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert load_recipe(str(out / "config.yaml")) == load_recipe("quickstart", SMALL)
 
@@ -73,8 +90,7 @@ def test_the_algorithms_start_alike_and_part(finished):
     first = {row["algorithm"]: row for row in read(out / "metrics.jsonl") if row["step"] == 1}
     for key in ("reward", "completions/mean_length"):
         assert first["grpo"][key] == first["grpo+ktae"][key]
-    grpo, ktae = weights(out, "grpo"), weights(out, "grpo+ktae")
-    assert any(not torch.equal(grpo[name], ktae[name]) for name in grpo)
+    assert not same(weights(out, "grpo"), weights(out, "grpo+ktae"))
 
 
 def test_table(finished):
@@ -83,12 +99,16 @@ def test_table(finished):
     assert results["problems"] == 20
     for who in ("start", "grpo", "grpo+ktae"):
         answers = read(out / "evaluation" / f"{who}_sampled.jsonl")
+        assert (len(answers), len(read(out / "evaluation" / f"{who}_greedy.jsonl"))) == (40, 20)
         score = results["policies"][who]["sampled"]
         assert score["accuracy"] == pytest.approx(sum(row["reward"] for row in answers) / 40)
         assert score["mean_length"] == pytest.approx(sum(row["length"] for row in answers) / 40)
         assert score["low"] <= score["accuracy"] <= score["high"]
     for words in ("One seed", "left", "before training", "GRPO+KTAE minus GRPO, sampled"):
         assert words in stdout
+
+
+# Interrupted
 
 
 def without_times(path):
@@ -103,8 +123,7 @@ def assert_same(out, uninterrupted):
     for name in ("metrics.jsonl", "samples.jsonl", *evaluations):
         assert without_times(out / name) == without_times(uninterrupted / name), name
     for algorithm in ("grpo", "grpo+ktae"):
-        expected = weights(uninterrupted, algorithm)
-        assert all(torch.equal(value, expected[name]) for name, value in weights(out, algorithm).items())
+        assert same(weights(out, algorithm), weights(uninterrupted, algorithm))
 
 
 def started(folder, *arguments, until, timeout=240):
@@ -138,23 +157,21 @@ def test_killed_at_three_random_moments_and_resumed_is_the_same_as_uninterrupted
         process.communicate()
 
     other = run(*SMALL, "--seed", "1", "--resume", cwd=tmp_path)
-    assert other.returncode == 2
-    assert "the recipe differs" in other.stderr
-    result = run(*SMALL, "--resume", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    assert (other.returncode, "the recipe differs" in other.stderr) == (2, True)
+    finish(*SMALL, "--resume", cwd=tmp_path)
     assert_same(out, finished[0])
     assert len(read(out / "provenance.jsonl")) == 4
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers")
+@pytest.mark.filterwarnings(GRADIENT_CHECKPOINTING)
 def test_a_resumed_run_says_from_where_and_drops_what_came_later(finished, tmp_path, monkeypatch, capsys):
     uninterrupted, _ = finished
     out = tmp_path / "runs" / "quickstart"
     shutil.copytree(uninterrupted, out)
     monkeypatch.chdir(tmp_path)
-    (out / "evaluation" / "start_greedy.jsonl").unlink()
-    (out / "evaluation" / "grpo+ktae_sampled.jsonl").unlink()
+    for name in ("evaluation/start_greedy", "evaluation/grpo+ktae_sampled"):
+        (out / f"{name}.jsonl").unlink()
     shutil.rmtree(out / "grpo+ktae" / "model")
     (out / "grpo+ktae" / "checkpoint-4" / "complete").unlink()
     (out / "grpo+ktae" / "unfinished").mkdir()
@@ -192,16 +209,38 @@ def test_an_interrupt_ends_in_one_line(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_disk_that_is_full_while_a_checkpoint_is_saved(tmp_path):
+    """Files may not grow beyond 2 MB: the weights fit, the optimizer's state does not."""
+    options = [*QUICK, "--algorithms", "[grpo]"]
+    limit = (resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+    stopped = run(*options, cwd=tmp_path, preexec_fn=lambda: resource.setrlimit(*limit))
+    assert stopped.returncode == 1
+    line = stopped.stderr.splitlines()[-1]
+    assert "In runs/quickstart, no update is saved yet; " in line
+    assert line.endswith(f"go on with: ktae train quickstart {shlex.join(options)} --resume")
+    out = tmp_path / "runs" / "quickstart"
+    assert (out / "grpo" / "checkpoint-2").is_dir()
+    assert newest(out / "grpo") == (0, None), "it is not whole"
+    resumed = finish(*options, "--resume", cwd=tmp_path)
+    assert "GRPO       starts from update 0: no checkpoint is whole" in resumed
+    assert [row["step"] for row in read(out / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_a_full_disk_is_named(tmp_path):
+    full = tmp_path / "metrics.jsonl"
+    full.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: '.*metrics\.jsonl'"):
+        append(full, [{"step": 1}])
+
+
+@pytest.mark.slow
 def test_a_second_run_does_not_touch_the_first(finished):
     out, _ = finished
     before = (out / "metrics.jsonl").read_bytes()
     refused = run(*SMALL, "--out", str(out), cwd=out.parents[1])
     assert refused.returncode == 2
     assert f"{out} is not empty; give --resume" in refused.stderr
-    again = run(
-        *SMALL, "--algorithms", "[grpo]", "--trl.max_steps", "1", "--evaluation.samples", "0", cwd=out.parents[1]
-    )
-    assert again.returncode == 0, again.stderr
+    finish(*QUICK, "--algorithms", "[grpo]", "--trl.max_steps", "1", cwd=out.parents[1])
     assert (out.parent / "quickstart-2" / "grpo" / "model").is_dir()
     assert (out / "metrics.jsonl").read_bytes() == before
 
@@ -213,11 +252,111 @@ def test_a_second_run_does_not_touch_the_first(finished):
         (["--trl.report_to", "wandb"], "wandb, which the recipe's trl section asks for, is not installed"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing` is deprecated:FutureWarning:transformers")
+@pytest.mark.filterwarnings(GRADIENT_CHECKPOINTING)
 def test_mistakes_are_one_line(tmp_path, arguments, message, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "quickstart", *arguments]) == 2
     stderr = capsys.readouterr().err
     assert message in stderr
-    assert "Traceback" not in stderr
+    assert stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists(), "refused before anything is written"
+
+
+# With its options on
+
+
+@pytest.fixture(scope="module")
+def featured(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("features")
+    options = ["--algorithms", "[dapo+ktae]", "--trl.log_completions", "true", "--batch.prompts", "4", *LORA]
+    assert "─ Step 2 ─" in finish(*SMALL, *options, cwd=folder), "TRL's table of completions"
+    return folder / "runs" / "quickstart"
+
+
+@pytest.mark.slow
+def test_provenance_and_model_card(featured):
+    (made,) = read(featured / "provenance.jsonl")
+    assert made["command"].split()[1:3] == ["train", "quickstart"]
+    assert made["versions"]["trl"].startswith("1.16")
+    _, front, card = (featured / "dapo+ktae" / "model" / "README.md").read_text().split("---\n")
+    assert yaml.safe_load(front) == {"library_name": "transformers", "tags": ["trl", "dapo", "ktae"]}
+    assert card == (
+        "\n# quickstart-dapo+ktae\n\n`python:ktae/chain/weights`, trained with DAPO+KTAE on `modchain` by `ktae train` "
+        f"(ktae {ktae.__version__}): algorithm `dapo+ktae`, key tokens (https://arxiv.org/abs/2505.16826) by "
+        f"`{KTAEConfig()}`, seed 0.\n"
+    )
+
+
+@pytest.mark.slow
+@torch.no_grad()
+@pytest.mark.filterwarnings(GRADIENT_CHECKPOINTING)
+def test_adapters_are_saved_alone_and_can_be_merged(featured, tmp_path):
+    """As docs/training.md says."""
+    final = featured / "dapo+ktae" / "model"
+    assert (final / "adapter_model.safetensors").exists()
+    assert not (final / "model.safetensors").exists()
+    policy, tokenizer = load_model(Model("python:ktae/chain/weights"), final)
+    ids = torch.arange(3, 40)[None]
+    adapted = policy.eval()(ids).logits
+    policy.merge_and_unload().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    paths = (str(tmp_path), "python:ktae/chain/weights")
+    again, base = (load_model(Model(path))[0].eval()(ids).logits for path in paths)
+    torch.testing.assert_close(again, adapted, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(again, base, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_what_was_trained_before_makes_no_difference(tmp_path):
+    """Neither to the adapters' first weights nor to what is sampled."""
+    options, found = [*QUICK, *LORA, "--trl.max_steps", "2"], []
+    for name, algorithms in (("alone", "[grpo+ktae]"), ("second", "[grpo, grpo+ktae]")):
+        finish(*options, "--algorithms", algorithms, "--out", name, cwd=tmp_path)
+        found.append(weights(tmp_path / name, "grpo+ktae", "adapter_model"))
+    assert same(*found)
+
+
+@pytest.mark.slow
+def test_an_estimator_that_needs_states_gets_the_calculation_so_far(tmp_path):
+    finish(*QUICK, "--algorithms", "[grpo+ktae_calculation]", cwd=tmp_path)
+    rows = read(tmp_path / "runs" / "quickstart" / "metrics.jsonl")
+    assert any(row.get("ktae/abs_value_correct", 0) > 0 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs the gloo backend")
+def test_two_processes(tmp_path):
+    """Both train, one writes."""
+    options = ["--out", "run", *SMALL, "--algorithms", "[dapo+ktae]", "--evaluation.samples", "1"]
+    options += [
+        "--trl.eval_strategy",
+        "steps",
+        "--trl.eval_steps",
+        "2",
+        "--batch.prompts",
+        "4",
+        "--batch.per_device",
+        "8",
+    ]
+    launch, run = [*TWO, *command(*options)[1:]], tmp_path / "run"
+    output = start(launch, cwd=tmp_path)
+    assert output.count("sampled accuracy") == 2 + 1, "before and after, and in the table's header"
+    assert output.count("DAPO+KTAE  step 4/4") == 1
+    metrics = read(run / "metrics.jsonl")
+    assert [row["step"] for row in metrics if "loss" in row] == [1, 2, 3, 4]
+    evaluations = [row for row in metrics if "eval_loss" in row]
+    assert [row["step"] for row in evaluations] == [2, 4]
+    assert all(0 <= row["eval_accuracy"] <= 1 and row["eval_completions/mean_length"] > 0 for row in evaluations)
+    samples = read(run / "samples.jsonl")
+    assert len(samples) == 2 * 4 * 8
+    assert len({row["prompt"] for row in samples if row["group"] == 3}) <= 2, "a group has one prompt a generation"
+    (made,) = read(run / "provenance.jsonl")
+    assert made["processes"] == 2
+    model = run / "dapo+ktae" / "model"
+    trained = (model / "model.safetensors").read_bytes()
+    shutil.rmtree(model)
+    resumed = start([*launch, "--resume"], cwd=tmp_path)
+    assert resumed.count("goes on from run/dapo+ktae/checkpoint-4") == 1
+    assert "step 4/4" not in resumed, "all is done"
+    assert (model / "model.safetensors").read_bytes() == trained
+    assert len(read(run / "samples.jsonl")) == 2 * 4 * 8
