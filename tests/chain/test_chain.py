@@ -4,12 +4,15 @@ import subprocess
 import sys
 
 import pytest
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ktae.chain import problems as chain
 from ktae.chain.labels import Label, label_steps
+from ktae.chain.model import MAX_COMPLETION, load
 from ktae.chain.problems import MODULUS, OPERATIONS, Problem, apply, exact_match, extract_answer
+from ktae.models.generate import answer
 
 OTHER, RIGHT, SLIP, PROPAGATED = Label
 
@@ -52,13 +55,13 @@ def test_no_test_problem_is_a_training_problem():
 
 
 @pytest.mark.parametrize(
-    ("text", "answer"),
+    ("text", "expected"),
     [("S1 +5 = 58 ans 58", 58), ("ans 0", 0), ("ans 96 ", 96), ("ans 3 ans 4", 4)]
     + [(text, None) for text in ("", "58", "ans", "ans 58 S2", "ans 58 59", "S1 +5 = 58")]
     + [(text, None) for text in ("ans +5", "ans 97", "ans 058", "ans -1")],
 )
-def test_answers_are_read_from_the_end(text, answer):
-    assert extract_answer(text) == answer
+def test_answers_are_read_from_the_end(text, expected):
+    assert extract_answer(text) == expected
 
 
 def test_rewards_follow_the_answers_and_extra_columns_are_ignored():
@@ -170,3 +173,52 @@ def test_every_process_draws_the_same_task(hash_seed):
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     # Fixed for good: what was measured on these problems is comparable only while they stay.
     assert hashlib.sha256(output.encode()).hexdigest()[:16] == "21ff924a31d7f0c4"
+
+
+# The shipped starting model and its tokenizer
+
+# Accuracy of the shipped checkpoint on the first 200 test problems.
+GREEDY_BAND, SAMPLED_BAND = (0.38, 0.50), (0.33, 0.46)
+
+
+def test_one_word_is_one_token_and_decoding_gives_the_words_back():
+    _, tokenizer = load()
+    prompt, words = chain.test_problems()[0]["prompt"], [word for word in tokenizer.get_vocab() if word[0] != "<"]
+    prompt_ids = tokenizer(prompt)["input_ids"]
+    ids = tokenizer(" ".join(words), add_special_tokens=False)["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(prompt_ids) == ["<bos>", *prompt.split()]
+    assert len(ids) == len(set(ids)) == len(words) == 169
+    whole = [*prompt_ids, *ids, tokenizer.eos_token_id]
+    assert tokenizer.decode(whole) == f"<bos> {prompt} {' '.join(words)} <eos>"
+    assert tokenizer.decode(whole, skip_special_tokens=True) == f"{prompt} {' '.join(words)}"
+
+
+def test_the_tokenizer_pads_on_the_left_and_refuses_unknown_words():
+    tokenizer = load()[1]
+    batch = tokenizer(["5 S1 +5 ?", "5 S1 +5 S2 *9 ?"], padding=True)
+    assert tokenizer.convert_ids_to_tokens(batch["input_ids"][0])[:4] == ["<pad>", "<pad>", "<bos>", "5"]
+    assert [sum(mask) for mask in batch["attention_mask"]] == [5, 7]
+    assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1, 2)
+    with pytest.raises(Exception, match="UNK"):
+        tokenizer("5 S1 +13 ?")
+
+
+@pytest.mark.slow
+def test_the_shipped_checkpoint_is_as_good_as_its_readme_says():
+    rows = Dataset.from_list(chain.test_problems()[:200])
+    greedy, sampled = (
+        answer(*load(), rows, chain.exact_match, max_completion_length=MAX_COMPLETION, samples=samples, seed=1)
+        for samples in (None, 1)
+    )
+    assert GREEDY_BAND[0] <= sum(a.reward for a in greedy) / 200 <= GREEDY_BAND[1]
+    assert SAMPLED_BAND[0] <= sum(a.reward for a in sampled) / 200 <= SAMPLED_BAND[1]
+    assert 31.5 < sum(a.length for a in sampled) / 200 < 35.5
+    # Its mistakes are the teacher's: wrong results, hardly ever anything else.
+    results = others = 0
+    for a in sampled:
+        labels = label_steps(Problem.from_prompt(rows[a.problem]["prompt"]), a.completion)
+        if SLIP in labels:
+            is_result = a.completion.split()[labels.index(SLIP) - 1] == "="
+            results, others = results + is_result, others + (not is_result)
+    assert results > 20 * others
+    assert results > 0

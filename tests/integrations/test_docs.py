@@ -46,10 +46,3 @@ def test_names_of_ours_exist(code):
         if isinstance(node, ast.Attribute) and node.attr == "install":
             assert hasattr(importlib.import_module(f"ktae.integrations.{node.value.id}"), "install")
     assert found
-
-
-def test_every_trainer_of_ours_is_in_the_table():
-    table = PAGE.read_text().split("\n## ")[0]
-    modules = {path.stem for path in (PAGE.parents[1] / "src/ktae/integrations").glob("*.py")}
-    for name in modules - {"__init__", "credit", "lists", "metrics", "trl_dynamic_sampling"}:
-        assert name.replace("_", "-").lower() in table.lower(), name

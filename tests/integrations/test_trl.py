@@ -409,32 +409,30 @@ def test_gspo_token(tmp_path, off_policy, loss):
 # Evaluation
 
 
-@pytest.mark.parametrize("group_size", [3, 1])
-def test_evaluation_has_its_own_group_size(tmp_path, group_size):
+class LeftInTraining(tiny.RecordedKTAE):
+    """Generation leaves the model in training mode, as TRL's own continuous batching does in an evaluation."""
+
+    def _generate(self, prompts):
+        generated = super()._generate(prompts)
+        self.model.train()
+        return generated
+
+
+@pytest.mark.parametrize(
+    ("group_size", "trainer"), [(3, tiny.RecordedKTAE), (1, tiny.RecordedKTAE), (3, LeftInTraining)]
+)
+def test_evaluation_has_its_own_group_size(tmp_path, group_size, trainer):
     settings = {"num_generations_eval": group_size, "per_device_eval_batch_size": 12}
-    trainer = trained(build(tmp_path, eval_dataset=tiny.prompts(12 // group_size), settings=settings))
+    trainer = trained(build(tmp_path, trainer, eval_dataset=tiny.prompts(12 // group_size), settings=settings))
     metrics = trainer.evaluate()
     training, evaluated = trainer.rollouts
     check(training)
-    assert check(evaluated, group_size).any() == (group_size > 1)
-    assert {name for name in metrics if "ktae/" in name} == {f"eval_ktae/{name}" for name in METRICS}
-    assert_logged(trainer.state.log_history[-1], metrics_of(evaluated, group_size), prefix="eval_ktae/")
-
-
-def test_generation_may_leave_the_model_in_training_mode(tmp_path):
-    """As TRL's own continuous batching does in an evaluation, whose group size must be used all the same."""
-    ids = [[IDS[word] for word in text.split()] for text in ("a c", "d c", "d e", "a e", "a e", "d c")]
-    deliver = replay([ids + ids, ids])
-
-    def rollout_func(prompts, trainer):
-        rollouts = deliver(prompts, trainer)
-        trainer.model.train()
-        return rollouts
-
-    settings = {"num_generations_eval": 3, "per_device_eval_batch_size": 6}
-    trainer = trained(build(tmp_path, eval_dataset=tiny.prompts(2), settings=settings, rollout_func=rollout_func))
-    trainer.evaluate()
-    assert not torch.equal(check(trainer.rollouts[1], 3), key_values(ids, trainer.rollouts[1].rewards[:, 0], 6))
+    key = check(evaluated, group_size)
+    assert key.any() == (group_size > 1)
+    assert not torch.equal(key, key_values(evaluated.ids, evaluated.rewards[:, 0], G))
+    if not isinstance(trainer, LeftInTraining):
+        assert {name for name in metrics if "ktae/" in name} == {f"eval_ktae/{name}" for name in METRICS}
+        assert_logged(trainer.state.log_history[-1], metrics_of(evaluated, group_size), prefix="eval_ktae/")
 
 
 # Tokens from outside the model

@@ -10,6 +10,7 @@ import yaml
 from ktae import KTAEConfig
 from ktae.estimators import interface
 from ktae.train.recipe import load_recipe, parse_algorithm
+from ktae.train.settings import grpo_config
 
 DOCS = Path(__file__).parents[2] / "docs"
 MINIMAL = """
@@ -175,11 +176,7 @@ def test_the_shipped_recipe():
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # the libraries' deprecations among themselves
 def test_the_quickstart_stays_on_the_cpu_where_there_is_an_accelerator(tmp_path, monkeypatch):
     """It says CPU; on a Mac it would be trained on MPS, in bfloat16."""
-    import torch
-
-    from ktae.train.settings import grpo_config
-
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
     config = grpo_config(load_recipe("quickstart"), "grpo", tmp_path)
     assert config.use_cpu
     assert config.device.type == "cpu"

@@ -1,7 +1,6 @@
 """What `ktae train` adds to TRL's trainer: strict rewards, checked losses, marked checkpoints, phases."""
 
 import math
-import shutil
 
 import pytest
 import tiny
@@ -18,10 +17,6 @@ from ktae.train.trainer import RunTrainer
 pytestmark = tiny.WARNINGS
 
 A, B, EOS = IDS["a"], IDS["b"], IDS["<eos>"]
-
-
-class Recorded(Recorder, RunTrainer):
-    pass
 
 
 class RecordedKTAE(Recorder, KTAETrainer, RunTrainer):
@@ -45,8 +40,7 @@ def weights(trainer):
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf])
-@pytest.mark.parametrize("trainer_class", [Recorded, RecordedKTAE])
-def test_a_rollout_that_one_function_cannot_score_is_unscored_as_a_whole(tmp_path, trainer_class, value):
+def test_a_rollout_that_one_function_cannot_score_is_unscored_as_a_whole(tmp_path, value):
     """Otherwise a right answer whose check failed would be punished for its length."""
 
     def correct(completion_ids, **columns):
@@ -55,7 +49,7 @@ def test_a_rollout_that_one_function_cannot_score_is_unscored_as_a_whole(tmp_pat
     ids = [[A, EOS], [B, EOS], [A, B, EOS], [A] * 9 + [EOS], [B] * 9 + [EOS], [A, EOS]]
     trainer = tiny.build(
         tmp_path,
-        trainer_class,
+        RecordedKTAE,
         reward_funcs=[correct, get_soft_overlong_punishment(10, 4)],
         correctness_reward="correct",
         rollout_func=tiny.replay([ids]),
@@ -74,10 +68,9 @@ def test_a_rollout_that_one_function_cannot_score_is_unscored_as_a_whole(tmp_pat
     log = trainer.state.log_history[0]
     assert log["unscored"] == pytest.approx(1 / 6)
     assert log["accuracy"] == pytest.approx(3 / 5), "the long right answer is right"
-    if trainer_class is RecordedKTAE:
-        key = tiny.key_values(ids, rollouts.rewards[:, 0], 6)
-        wanted = (advantages[:, None] + key) * rollouts.batch["completion_mask"]
-        torch.testing.assert_close(rollouts.batch["advantages"], wanted, rtol=0, atol=1e-6)
+    key = tiny.key_values(ids, rollouts.rewards[:, 0], 6)
+    wanted = (advantages[:, None] + key) * rollouts.batch["completion_mask"]
+    torch.testing.assert_close(rollouts.batch["advantages"], wanted, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("trainer_class", [BadLoss, BadGradient])
@@ -95,34 +88,25 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_change(t
     assert all(torch.equal(one, other) for one, other in zip(before[-1], weights(trainer), strict=True))
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """A trainer's folder with checkpoints of updates 2 and 3, and one that a user has made."""
-    folder = tmp_path_factory.mktemp("saved")
-    (folder / "checkpoint-best").mkdir()
-    (folder / "checkpoint-best" / "notes.txt").write_text("mine")
-    tiny.build(folder, RunTrainer, settings=SAVING).train()
-    return folder
-
-
-SAVING = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2, "optim": "adamw_torch"}
-
-
-def test_checkpoints_rotate_and_a_users_folder_stays(saved):
-    there = {path.name: (path / COMPLETE).exists() for path in saved.glob("checkpoint-*")}
-    assert there == {"checkpoint-2": True, "checkpoint-3": True, "checkpoint-best": False}
-    assert (saved / "checkpoint-best" / "notes.txt").exists()
-    names = {path.name for path in (saved / "checkpoint-3").iterdir()}
-    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} < names
-
-
-def test_resuming_from_the_last_update_trains_nothing(saved, tmp_path):
-    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+def test_checkpoints_rotate_a_users_folder_stays_and_resuming_from_the_last_update_trains_nothing(tmp_path):
+    (tmp_path / "checkpoint-best").mkdir()
+    (tmp_path / "checkpoint-best" / COMPLETE).touch()
+    settings = {
+        "max_steps": 3,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "save_total_limit": 2,
+        "optim": "adamw_torch",
+    }
+    settings["optim"] = "adamw_torch"
+    tiny.build(tmp_path, RunTrainer, settings=settings).train()
+    there = {path.parent.name for path in tmp_path.glob(f"checkpoint-*/{COMPLETE}")}
+    assert there == {"checkpoint-2", "checkpoint-3", "checkpoint-best"}
     assert newest(tmp_path) == (3, tmp_path / "checkpoint-3")
-    trainer = tiny.build(tmp_path, RunTrainer, settings=SAVING)
+    trainer = tiny.build(tmp_path, RunTrainer, settings=settings)
+    kept = load_file(tmp_path / "checkpoint-3" / "model.safetensors")
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     assert trainer.state.global_step == 3
-    kept = load_file(saved / "checkpoint-3" / "model.safetensors")
     state = trainer.model.state_dict()
     assert all(torch.equal(state[name], value) for name, value in kept.items())
     (tmp_path / "checkpoint-3" / COMPLETE).unlink()

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ktae.estimators import Rollouts
 from ktae.integrations.credit import TokenCredit
@@ -117,16 +118,15 @@ def _padded(name: str, rows: _Rows, lengths: Sequence[int]) -> Tensor:
     """(N, T), 0 after each rollout's end."""
     _check_count(name, rows, len(lengths))
     checked = [_row(name, row, values) for row, values in enumerate(rows)]
-    dtype = torch.float64 if any(len(values) and values.is_floating_point() for values in checked) else torch.long
-    # The tensor functions take no empty dimension; a masked column of padding changes nothing.
-    padded_BT = torch.zeros(len(checked), max([1, *lengths]), dtype=dtype)
     for row, (values, length) in enumerate(zip(checked, lengths, strict=True)):
         if len(values) != length:
             raise ValueError(
                 f"{name}[{row}] must be as long as token_ids[{row}]: expected {length} entries, got {len(values)}"
             )
-        padded_BT[row, :length] = values
-    return padded_BT
+    dtype = torch.float64 if any(len(values) and values.is_floating_point() for values in checked) else torch.long
+    # The tensor functions take no empty dimension; a masked column of padding changes nothing.
+    rows_and_one = [*(values.to(dtype) for values in checked), torch.zeros(1, dtype=dtype)]
+    return pad_sequence(rows_and_one, batch_first=True)[:-1]
 
 
 def _check_count(name: str, values: _Rows, rows: int) -> None:

@@ -12,10 +12,8 @@ from torch import Tensor
 
 from ktae.estimators import Rollouts
 
-# Values this near to the scale, relative to it, count as saturated.
-_SATURATED = 0.95
-# Mean absolute values outside of this range, in mean absolute rollout advantages, are named.
-_RATIOS = (0.01, 5.0)
+_SATURATED = 0.95  # values this near to the scale, relative to it, count as saturated
+_RATIOS = (0.01, 5.0)  # mean absolute values outside of this range, in mean absolute rollout advantages, are named
 
 
 def measure(value_NT: Tensor, rollouts: Rollouts, scale: float | None = None) -> dict[str, float]:

@@ -47,7 +47,7 @@ def load_model(model: Model, trained: Path | None = None) -> tuple[Any, Any]:
 
 
 def load_tokenizer(path: str) -> Any:
-    """The tokenizer of a model, padding on the left; errors are those of `resolve` and transformers."""
+    """The tokenizer of a model, padding on the left."""
     located, options = _located(path)
     auto = require("transformers", extra="train").AutoTokenizer
     return auto.from_pretrained(located, padding_side="left", **options)
@@ -56,8 +56,7 @@ def load_tokenizer(path: str) -> Any:
 def resolve(path: str) -> str:
     """The file system path behind `python:PACKAGE/PATH`, whose package is not imported; any other path unchanged.
 
-    Raises:
-        FileNotFoundError: the package, or a path that can only be a local one, does not exist.
+    Raises a FileNotFoundError if the package, or a path that can only be a local one, does not exist.
     """
     if not path.startswith("python:"):
         if not Path(path).exists() and not _is_hub_id(path):

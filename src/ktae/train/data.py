@@ -16,8 +16,7 @@ datasets = require("datasets", extra="train")
 def load_data(data: Data, seed: int) -> tuple[Any, Any]:
     """The training rows and the held-out rows, as two `datasets.Dataset`.
 
-    `seed` is of the `modchain` training problems; which rows of a file are held out does not depend on it, so that runs
-    with different seeds are measured on the same problems.
+    `seed` is of the `modchain` training problems; which rows of a file are held out does not depend on it.
 
     Raises:
         FileNotFoundError: the source is a path that does not exist.
