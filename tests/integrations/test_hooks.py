@@ -212,7 +212,8 @@ def of_prime_rl(batch, estimator=None, *, node=node_of, trace=trace_of, score=No
             traces.append(trace(nodes, batch.rewards[place]))
         untrained = trace([node([90], [False])], 1.0)
         asyncio.run(run([SimpleNamespace(traces=[traces[0], untrained]), SimpleNamespace(traces=traces[1:])]))
-        asyncio.run(run([SimpleNamespace(traces=[untrained])]))  # a group without anything to train on
+        if score is None:
+            asyncio.run(run([SimpleNamespace(traces=[untrained])]))  # a group without anything to train on
         assert untrained.nodes[0].advantages is None
         for place, result in enumerate(traces, group):
             found = [value for part in result.nodes for value in part.advantages or ()]

@@ -349,23 +349,13 @@ def test_microbatches_keep_each_completion_with_its_advantages(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def off_policy():
+def off_policy(tmp_path_factory):
     """A batch whose rollouts were sampled by another policy: some ratios are clipped."""
-    rows, width = 12, 8
-    seeded = torch.Generator().manual_seed(0)
-    lengths = torch.randint(2, width + 1, (rows,), generator=seeded)
-    mask = (torch.arange(width) < lengths[:, None]).long()
-    batch = {
-        "prompt_ids": torch.randint(3, 12, (rows, 3), generator=seeded),
-        "prompt_mask": torch.ones(rows, 3, dtype=torch.long),
-        "completion_ids": torch.randint(3, 12, (rows, width), generator=seeded) * mask,
-        "completion_mask": mask,
-        "num_items_in_batch": mask.sum(),
-    }
-    with torch.no_grad():
-        noise = 0.5 * torch.randn(rows, width, generator=seeded)
-        batch["old_per_token_logps"] = (log_probs_of(tiny.model(), batch) + noise) * mask
-    return batch
+    (rollouts,) = trained(build(tmp_path_factory.mktemp("off_policy"))).rollouts
+    batch, mask = rollouts.batch, rollouts.batch["completion_mask"]
+    noise = 0.5 * torch.randn(mask.shape, generator=torch.Generator().manual_seed(0))
+    batch["old_per_token_logps"] = (log_probs_of(tiny.model(), batch).detach() + noise) * mask
+    return batch | {"num_items_in_batch": mask.sum()}
 
 
 def loss_gradient(folder, trainer, batch, loss, **kwargs):

@@ -26,8 +26,7 @@ def load() -> tuple[Any, Any]:
 def fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     """A tokenizer whose first ids are those of `SPECIAL`, for transformers.
 
-    As with Llama's own tokenizer, encoding puts `<bos>` in front and adds nothing at the end, so a prompt is plain
-    text; pass `add_special_tokens=False` to encode a completion. Batches are padded on the left.
+    Encoding puts `<bos>` in front and adds nothing at the end, as with Llama's own tokenizer. Padding is on the left.
     """
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, SPECIAL.index(BOS))]

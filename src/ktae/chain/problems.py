@@ -5,13 +5,11 @@ A prompt states a start value and 4 to 6 operations, the response computes them 
     prompt      53 S1 +5 S2 *9 S3 -4 S4 +1 ?
     completion  S1 +5 = 58 S2 *9 = 37 let me think S3 -4 = 33 check -4 = 33 ok! S4 +1 = 34 ans 34
 
-Every word is one token, so the n-th word of a completion is its n-th token. The reward is 1 when the final answer is
-right. Unlike in most tasks, the step where a response went wrong is known exactly (`ktae.chain.labels`), which makes
-this a place to measure token-level credit.
+Every word is one token. The reward is 1 when the final answer is right. Unlike in most tasks, the step where a response
+went wrong is known exactly (`ktae.chain.labels`), which makes this a place to measure token-level credit.
 
 The starting model imitates a teacher who is verbose and makes mistakes, some systematic (its making is in
-experiments/replication). Hence it has something to unlearn, and its mistakes differ between rollouts. This module needs
-the standard library only.
+experiments/replication), so it has something to unlearn. This module needs the standard library only.
 """
 
 import operator
@@ -102,8 +100,7 @@ def sample_problem(rng: random.Random) -> Problem:
 def is_hard(value: int, operation: str) -> bool:
     """Whether the teacher has a wrong belief about this fact: 35 % of products, 8 % of the rest.
 
-    A fixed property of the fact, drawn from a generator that the fact itself seeds (not from `hash`, which differs
-    from one process to the next).
+    A fixed property of the fact, which seeds the draw (not by `hash`, which differs between processes).
     """
     percent = HARD_PRODUCTS if operation[0] == "*" else HARD_SUMS
     return random.Random(value * 1000 + 97 + OPERATIONS.index(operation)).randrange(100) < percent
@@ -112,8 +109,7 @@ def is_hard(value: int, operation: str) -> bool:
 def extract_answer(completion: str) -> int | None:
     """The answer a completion ends with (0..96), or None if it does not end in `ans <number>`.
 
-    Only text is looked at, with special tokens left out, as trainers decode it. So a completion cut off by the length
-    limit right after its answer counts as finished: the one token it still owed carries no decision.
+    A completion cut off by the length limit right after its answer counts as finished.
 
     >>> extract_answer("S1 +5 = 58 ans 58"), extract_answer("S1 +5 = 58 ans 58 S2")
     (58, None)
@@ -127,7 +123,7 @@ def exact_match(
 ) -> list[float]:
     """Reward function in TRL's form: 1.0 where a completion ends with one of its `answers`, else 0.0.
 
-    The three sequences run over the rollouts; other dataset columns arrive in `kwargs` and are not used.
+    Other dataset columns arrive in `kwargs` and are not used.
 
     >>> exact_match(["1 S1 +1 ?"] * 2, ["S1 +1 = 2 ans 2", "S1 +1 = 3 ans 3"], [["2"], ["2"]])
     [1.0, 0.0]

@@ -70,11 +70,9 @@ class TokenCredit:
         self._named: set[str] = set()
 
     def __call__(self, rollouts: Rollouts, *, warn: bool = True) -> Tensor:
-        """(N, T) float32, the values to add to the rollout advantages; 0 in unscored rollouts.
+        """(N, T) float32, the values to add to the advantages of a batch of whole groups; 0 in unscored rollouts.
 
-        Args:
-            rollouts: all rollouts of a batch, whole groups.
-            warn: whether to look for traps (docs/metrics.md); each is named once, in the log of the logger "ktae".
+        `warn`: whether to look for traps (docs/metrics.md); each is named once, in the log of the logger "ktae".
         """
         value_NT = token_values(self.estimator, rollouts).masked_fill(rollouts.rewards.isnan()[:, None], 0.0)
         self.metrics = measure(value_NT, rollouts, self.scale)

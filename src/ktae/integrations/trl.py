@@ -37,11 +37,8 @@ class CorrectnessTrainer(GRPOTrainer):
     Args:
         model, reward_funcs, *args, **kwargs: those of `GRPOTrainer`.
         correctness_reward: name of that reward function; may be omitted when there is only one. Its raw values are
-            used, before reward weights and normalisation.
+            used, before reward weights and normalisation. A ValueError before the model is loaded if it is unknown.
         correct_above: a rollout is correct when that reward is greater.
-
-    Raises:
-        ValueError: `correctness_reward` is missing or unknown; before the model is loaded.
     """
 
     latest_rewards: Tensor

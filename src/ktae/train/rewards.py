@@ -38,7 +38,6 @@ def math_answer(
         completions: one per rollout, a text or a list of chat messages, of which the last assistant message counts.
         answers: per rollout the accepted answer, or several of which any will do.
         log_metric: TRL's; gets numbers of rollouts of this call (docs/metrics.md).
-        kwargs: the other dataset columns and what else TRL passes; not used.
 
     Returns:
         1.0 for a correct answer; 0.0 for an incorrect or missing one, and for one that could not be judged, or a policy

@@ -33,6 +33,10 @@ ray_kwargs.ray_init.num_cpus=16 +ray_kwargs.ray_init.include_dashboard=False
 +ray_kwargs.ray_init.object_store_memory=200000000
 transfer_queue.backend.SimpleStorage.num_data_storage_units=1
 """
+ENVIRONMENT = """
+OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false RAY_DEDUP_LOGS=0
+RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
+"""
 
 
 @dataclass
@@ -100,13 +104,7 @@ def launch(inputs, folder, *settings, ranks=1, modules="cpu_platform,spy", **env
         "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
         "VERL_USE_EXTERNAL_MODULES": modules,
         "KTAE_TEST_DIR": str(folder),
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "RAY_DEDUP_LOGS": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        **dict(setting.split("=") for setting in ENVIRONMENT.split()),
         **environment,
     }
     done = subprocess.run(
