@@ -172,7 +172,7 @@ class Run:
         transformers = require("transformers", extra="train")
         transformers.set_seed(recipe.seed)  # TRL adds adapters, whose weights are random, before it does so itself
         model, tokenizer = load_model(recipe.model)
-        reward_funcs, trainers = list(self.rewards.values()), [RunTrainer]
+        reward_funcs, trainers = list(self.rewards.values()), list[type]([RunTrainer])
         options: dict[str, Any] = {"correct_above": recipe.correct_above}
         if buffer := overlong_buffer(recipe, algorithm, config.max_completion_length):
             punishment = require("trl.rewards", extra="train").get_soft_overlong_punishment
