@@ -163,13 +163,13 @@ def hashed(prompts, trainer):
     }
 
 
-def key_values(ids, rewards, group_size, *, counted=None, config=None, states=None):
+def key_values(ids, rewards, group_size, *, counted=None, config=None):
     """`ktae.key_token_values` of whole groups, given as lists: (N, T), T the longest completion's length."""
     padded = pad_sequence([torch.tensor(row) for row in ids], batch_first=True)
     counted = [[1] * len(row) for row in ids] if counted is None else counted
     mask = pad_sequence([torch.tensor(row) for row in counted], batch_first=True)
     groups = torch.arange(len(ids)) // group_size
-    return ktae.key_token_values(padded, mask, rewards, groups, config=config or ktae.KTAEConfig(), states=states)
+    return ktae.key_token_values(padded, mask, rewards, groups, config=config or ktae.KTAEConfig())
 
 
 def _copy(batch):

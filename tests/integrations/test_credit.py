@@ -113,6 +113,8 @@ def test_an_estimator_and_states_by_import_path():
     credit = asked_for(settings, "entropies")
     assert (credit.needs, credit.correct_above, credit.scale) == (("entropies",), 0.5, None)
     assert credit.state_rows([{"token_ids": [5, 5]}, {"token_ids": [7]}], 3).tolist() == [[0, 1, 0], [0, 0, 0]]
+    with pytest.raises(ValueError, match=r"an integer for each of the rollout's 2 tokens, got \[0\]"):
+        TokenCredit(states=lambda rollout: [0]).state_rows([{"token_ids": [5, 5]}], 2)
 
 
 @pytest.mark.parametrize(

@@ -159,14 +159,6 @@ def test_an_estimator_by_import_path_gets_the_policys_own(tmp_path, settings):
     assert_same(batch["advantages"], expected(rollouts, entropies - log_probs + given.states * mask))
 
 
-def test_key_tokens_within_states(tmp_path):
-    """A state that tells the places apart changes the values to those of the core with the same states."""
-    (rollouts,) = trained(build(tmp_path, states=lambda rollout: range(len(rollout["token_ids"])))).rollouts
-    key = check(rollouts, states=torch.arange(max(map(len, rollouts.ids))).expand(len(rollouts.ids), -1))
-    assert informative(key)
-    assert (key - key_values(rollouts.ids, rollouts.rewards[:, 0], G)).abs().max() > 0.1
-
-
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
