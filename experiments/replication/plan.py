@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from ktae.files import json_lines
 
 RUNS = Path(__file__).parent / "runs.jsonl"
 
@@ -63,8 +64,7 @@ SHAPES = ((4, 8), (16, 8), (4, 32), (16, 32))
 
 def finished(path: Path = RUNS) -> dict[str, dict[str, Any]]:
     """The runs in runs.jsonl by key."""
-    runs = (json.loads(line) for line in path.read_text().splitlines()) if path.exists() else ()
-    return {run["key"]: run for run in runs}
+    return {run["key"]: run for run in json_lines.read(path)}
 
 
 def missing(done: dict[str, dict[str, Any]]) -> Iterator[Run]:
