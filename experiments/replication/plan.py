@@ -53,6 +53,8 @@ EXTRA = (
     *("grpo+back_off", "grpo+back_off_8", "grpo+prefix_tree", "grpo+prefix_set", "grpo+conflict_tokens"),
     *("grpo+ktae_no_tf", "grpo+context_4", "grpo+own_outcome", "grpo+position"),
 )
+# Is there credit beyond sharpening? Also at GRPO's learning rate and untuned, on chains and on legs.
+BEYOND = ("grpo+context_centered", "grpo+positive_context")
 # The model of the word problems is seven times as large, and 4e-4 ruins it: its rate is the best of these for GRPO.
 WORDS_RATES, WORDS_TUNING_SEED = (1e-4, 5e-5, 2e-4), 100
 PREDICTED, EXTRA_SEEDS = ("chain", "legs"), range(40, 43)
@@ -85,6 +87,12 @@ def missing(done: dict[str, dict[str, Any]]) -> Iterator[Run]:
             for seed in SEEDS
             for task in cells
             for method in METHODS
+        ]
+        wanted += [
+            _run(task, method, seed, **chosen["grpo+oracle"])
+            for task in PREDICTED
+            for seed in SEEDS
+            for method in BEYOND
         ]
         wanted += [
             _run("chain", method, seed, prompts=prompts, group_size=group_size)
