@@ -44,6 +44,9 @@ def warned(caplog, rewards, value=0.5, batches=5, groups=(0, 0, 1, 1), config=No
     return [record.message for record in caplog.records]
 
 
+GOOD = [1.0, 0.0, 1.0, 0.0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -53,20 +56,14 @@ def warned(caplog, rewards, value=0.5, batches=5, groups=(0, 0, 1, 1), config=No
         ),
         ({"rewards": [0.0, -1.0, -1.0, 0.0]}, ["they lie in -1 to 0", "correct_above=-0.5 would split 2"]),
         ({"rewards": [1.0, 1.5, 2.0, 4.0]}, ["correct_above=3 would split 1"]),
-        ({"rewards": [[0.1, 1.0, 0.1, 1.0]] * 2 + [[1.0, 0.0, 1.0, 0.0]], "batches": 9}, []),
-        ({"rewards": [1.0, 0.0, 1.0, 0.0], "value": 0.0}, ["values of all 8 tokens in 2 groups", "are 0"]),
-        ({"rewards": [1.0, 0.0, 1.0, 0.0], "groups": (0, 1, 2, 2)}, ["2 of 3 groups", "num_generations"]),
+        ({"rewards": [[0.1, 1.0, 0.1, 1.0]] * 2 + [GOOD], "batches": 9}, []),
+        ({"rewards": GOOD, "value": 0.0}, ["values of all 8 tokens in 2 groups", "are 0"]),
+        ({"rewards": GOOD, "groups": (0, 1, 2, 2)}, ["2 of 3 groups", "num_generations"]),
         ({"rewards": [1.0, 1.0, 0.0, math.nan]}, ["2 of 2 groups have rewards that are all equal", "dynamic sampling"]),
-        ({"rewards": [1.0, 0.0, 1.0, 0.0], "value": 7.0707}, ["10 times the rollout advantages", "values by 0.1"]),
-        ({"rewards": [1.0, 0.0, 1.0, 0.0], "value": 0.00707}, ["0.01 times the rollout advantages", "values by 1e+02"]),
-        (
-            {"rewards": [1.0, 0.0, 1.0, 0.0], "config": KTAEConfig()},
-            ["100% of the tokens", "scale=1", "set term_frequency_weight=0"],
-        ),
-        (
-            {"rewards": [1.0, 0.0, 1.0, 0.0], "config": KTAEConfig(scale=50.0)},
-            ["71 times the rollout advantages", "scale=0.71 would make them equal"],
-        ),
+        ({"rewards": GOOD, "value": 7.0707}, ["10 times the rollout advantages", "values by 0.1"]),
+        ({"rewards": GOOD, "value": 0.00707}, ["0.01 times the rollout advantages", "values by 1e+02"]),
+        ({"rewards": GOOD, "config": KTAEConfig()}, ["100% of the tokens", "scale=1", "set term_frequency_weight=0"]),
+        ({"rewards": GOOD, "config": KTAEConfig(scale=50.0)}, ["71 times the rollout advantages", "scale=0.71 would"]),
     ],
 )
 def test_each_trap_is_named_once_with_numbers(caplog, arguments, words):

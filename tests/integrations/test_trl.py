@@ -171,11 +171,7 @@ def test_an_estimator_by_import_path_gets_the_policys_own(tmp_path, settings):
         ({"advantages": own}, ValueError, "needs the rollouts' states, which .* does not give"),
         ({"reward_funcs": [has_a, zero]}, ValueError, r"correctness_reward must name .*\['has_a', 'zero'\].* got None"),
         ({"correctness_reward": "hasa"}, ValueError, r"one of the reward functions \['has_a'\], got 'hasa'"),
-        (
-            {"reward_funcs": [has_a, has_a], "correctness_reward": "has_a"},
-            ValueError,
-            r"exactly one of the reward functions \['has_a', 'has_a'\], got 'has_a'",
-        ),
+        ({"reward_funcs": [has_a] * 2, "correctness_reward": "has_a"}, ValueError, r"exactly one .*'has_a', 'has_a'\]"),
     ],
 )
 def test_mistakes_are_told_before_the_model_is_loaded(tmp_path, monkeypatch, arguments, error, message):

@@ -32,17 +32,12 @@ pytestmark = [
 CASES = {
     "groups of 2": {"per_device_train_batch_size": 3, "num_generations": 2, "max_steps": 4},
     "groups of 4, two steps a generation": {
-        "per_device_train_batch_size": 3,
-        "steps_per_generation": 2,
-        "num_generations": 4,
-        "max_steps": 4,
+        **{"per_device_train_batch_size": 3, "steps_per_generation": 2, "num_generations": 4, "max_steps": 4},
         "mask_truncated_completions": True,
     },
     "evaluation in groups of 4": {
-        "per_device_train_batch_size": 6,
-        "num_generations": 6,
-        "num_generations_eval": 4,
-        "per_device_eval_batch_size": 6,
+        **{"per_device_train_batch_size": 6, "num_generations": 6},
+        **{"per_device_eval_batch_size": 6, "num_generations_eval": 4},
     },
 }
 # The same with an estimator that looks at what is gathered only for it.
