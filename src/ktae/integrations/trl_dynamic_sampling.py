@@ -3,8 +3,7 @@
     from ktae.integrations.trl_dynamic_sampling import DynamicSamplingTrainer
     trainer = DynamicSamplingTrainer(model, reward_funcs, args=GRPOConfig(loss_type="dapo", ...), train_dataset=...)
 
-Groups whose rewards are all equal are dropped, and further problems sampled until the batch is full. With key-token
-values: `class Trainer(KTAETrainer, DynamicSamplingTrainer)`.
+With key-token values: `class Trainer(KTAETrainer, DynamicSamplingTrainer)`.
 """
 
 from __future__ import annotations
@@ -20,13 +19,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ktae.extras import require
 from ktae.integrations.trl import CorrectnessTrainer
 from ktae.seeds import derived_seed
-
-require("accelerate", extra="train")
-
-from accelerate.utils import gather_object  # noqa: E402 (after the check that names the extra)
 
 logger = logging.getLogger("ktae")
 
@@ -140,6 +134,8 @@ class DynamicSamplingTrainer(CorrectnessTrainer):
 
     def _round(self, inputs: list[dict[str, Any]]) -> tuple[list[_Rollout], Tensor]:
         """Samples and scores one round; the rollouts and rewards of all processes, group by group."""
+        from accelerate.utils import gather_object
+
         prompts = [row["prompt"] for row in inputs]
         *columns, fields, _, _ = self._generate(prompts)  # columns as in `_Rollout`
         _, completion_ids, _, completions, _ = columns
