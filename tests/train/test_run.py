@@ -15,9 +15,12 @@ from random import Random
 
 import pytest
 import torch
+import yaml
 from processes import ONE, TWO, start
 from safetensors.torch import load_file
 
+import ktae
+from ktae import KTAEConfig
 from ktae.cli import main
 from ktae.files.json_lines import append, read
 from ktae.models.load import Model, load_model
@@ -269,9 +272,13 @@ def test_provenance_and_model_card(featured):
     (made,) = read(featured / "provenance.jsonl")
     assert made["command"].split()[1:3] == ["train", "quickstart"]
     assert made["versions"]["trl"].startswith("1.16")
-    card = (featured / "dapo+ktae" / "model" / "README.md").read_text()
-    for words in ("# Model Card for quickstart-dapo+ktae", "- ktae\n", "arxiv.org/abs/2505.16826"):
-        assert words.lower() in card.lower()
+    _, front, card = (featured / "dapo+ktae" / "model" / "README.md").read_text().split("---\n")
+    assert yaml.safe_load(front) == {"library_name": "transformers", "tags": ["trl", "dapo", "ktae"]}
+    assert card == (
+        "\n# quickstart-dapo+ktae\n\n`python:ktae/chain/weights`, trained with DAPO+KTAE on `modchain` by `ktae train` "
+        f"(ktae {ktae.__version__}): algorithm `dapo+ktae`, key tokens (https://arxiv.org/abs/2505.16826) by "
+        f"`{KTAEConfig()}`, seed 0.\n"
+    )
 
 
 @pytest.mark.slow
