@@ -58,7 +58,7 @@ def positive_and_context(rollouts: Rollouts) -> Tensor:
 
 
 def part_of_oracle(sign: int, correct: bool) -> Estimator:
-    """The oracle's values of one sign, in correct or in incorrect rollouts only. No correct rollout has a slip."""
+    """The oracle's values of one sign, in correct or in incorrect rollouts only."""
 
     def part_of_oracle(rollouts: Rollouts) -> Tensor:
         value_BT = oracle(rollouts)
