@@ -189,7 +189,8 @@ class Run:
             trainers.insert(0, TokenAdvantageTrainer)
             needs_states = "states" in TokenCredit(estimator).needs
             options |= {"advantages": estimator, "states": Calculation(tokenizer) if needs_states else None}
-        trainer = type("Trainer", tuple(trainers), {})(
+        trainer_class: Any = type("Trainer", tuple(trainers), {})
+        trainer = trainer_class(
             model=model,
             processing_class=tokenizer,
             reward_funcs=reward_funcs,
