@@ -71,8 +71,6 @@ def rows(tmp_path):
     [
         (["data", "prepare", "ROWS", "--out", f"{IMPOSSIBLE}/x.jsonl"], f"{IMPOSSIBLE}: Not a directory"),
         (["eval", "python:ktae/chain/weights", "--tasks", "ROWS", "--out", IMPOSSIBLE], f"{IMPOSSIBLE}: Not a dir"),
-        (["eval", "x", "--tasks", ""], "--tasks names no task"),
-        (["compare", "/none", "/none"], "/none is not the folder of an evaluation"),
     ],
 )
 def test_what_the_system_refuses_is_one_line_with_the_path(arguments, message, rows, capsys):

@@ -74,17 +74,3 @@ def test_released_fisher_score_and_information_gain(strength, config, n_t, n_f):
     for (a, b), value in value_of_every_table(n_t, n_f, **config).items():
         expected = math.tanh(strength(a, b, n_t, n_f) * cohen(a, b, n_t, n_f) / 2)
         assert value == pytest.approx(expected, rel=1e-5, abs=1e-9), (a, b)
-
-
-def test_the_two_scores_are_averaged_by_weight():
-    n_t, n_f, a, b = 6, 4, 5, 1
-    p, gain = fisher_exact([[a, b], [n_t - a, n_f - b]]).pvalue, mutual_information(a, b, n_t, n_f)
-    strength = (3 * math.exp(-2 * p) + 1.5 * gain) / 4.5
-    weights = {"fisher_weight": 3.0, "information_gain_weight": 1.5, "term_frequency_weight": 0.0}
-    value = value_of_every_table(n_t, n_f, **weights)[a, b]
-    assert value == pytest.approx(math.tanh(strength * cohen(a, b, n_t, n_f) / 2), abs=1e-6)
-
-
-def test_ties_count_towards_p():
-    """Two of four rollouts correct, a token in one of them alone: both outcomes are equally likely, p = 1."""
-    assert value_of_every_table(2, 2, **FISHER)[1, 0] == 0

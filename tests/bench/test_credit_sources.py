@@ -10,17 +10,15 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from ktae.bench.credit import SOURCES
 from ktae.bench.labelled import WordRollout, assemble
-from ktae.bench.sources import SOURCES, chain, game24
+from ktae.bench.sources import chain, game24
 from ktae.chain.labels import Label
 from ktae.chain.model import MAX_COMPLETION, load
-from ktae.chain.problems import MODULUS
+from ktae.chain.problems import MODULUS, Problem
 
 OTHER, RIGHT, SLIP, PROPAGATED = Label
 seeds = st.integers(0, 2**32 - 1)
-
-
-# --- all sources -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -45,19 +43,15 @@ def test_the_same_seed_gives_the_same_rollouts_and_another_others(name):
 
 
 def test_assembling_pads_and_ends():
-    done = WordRollout(0, False, ["b"], [RIGHT])
+    done = WordRollout(False, ["b"], [RIGHT])
     done.say("a", SLIP)
-    cut_off = WordRollout(3, True, ["c"], [RIGHT], ended=False)
-    rollouts = assemble([done, cut_off])
+    rollouts = assemble([done, WordRollout(True, ["c"], [RIGHT], ended=False)], 1)
     assert rollouts.token_ids.tolist() == [[2, 1, 0], [3, 0, 0]]
     assert rollouts.mask.tolist() == [[True, True, True], [True, False, False]]
     assert rollouts.labels.tolist() == [[RIGHT, SLIP, OTHER], [RIGHT, OTHER, OTHER]]
     assert rollouts.rewards.tolist() == [0.0, 1.0]
-    assert rollouts.group_ids.tolist() == [0, 3]
+    assert rollouts.group_ids.tolist() == [0, 1]
     assert rollouts.entropies is rollouts.true_advantages is None
-
-
-# --- chains ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +142,7 @@ def test_every_eighth_group_is_measured(monkeypatch):
 def test_labels_of_the_teachers_chains_by_another_reading(seed, steps, slip_rate):
     rng = random.Random(seed)
     start, operations = rng.randrange(97), [rng.choice(["+5", "-12", "*9"]) for _ in range(steps)]
-    r = chain._taught(0, start, operations, slip_rate, rng)
+    r = chain.solve(Problem(start, tuple(operations)), rng, slip_rate)
     truth = list(itertools.accumulate(operations, evaluate, initial=start))
     places = list(results(start, r.words))
     assert len(places) == steps + 1
@@ -158,9 +152,6 @@ def test_labels_of_the_teachers_chains_by_another_reading(seed, steps, slip_rate
         if slip_rate == 0:
             assert r.labels[place] is RIGHT
     assert sum(label is not OTHER for label in r.labels) == steps + 1
-
-
-# --- game of 24 --------------------------------------------------------------------------------------------
 
 
 @cache
@@ -193,7 +184,7 @@ def can_be_kept(numbers, said):
 def test_labels_of_the_game_by_another_brute_force(numbers, seed):
     assert game24.reachable(numbers) == (24 in values(numbers))
     assume(game24.reachable(numbers))
-    r = game24.play(0, numbers, seed, random.Random(seed))
+    r = game24.play((numbers, seed), random.Random(seed))
     lost, text = False, " ".join(r.words)
     for match in re.finditer(r"(\S+) ([-+*/]) (\S+) = (\S+) \(left: ([\d ]+) \)", text):
         said, first = list(match.groups()[:4]), len(text[: match.start()].split())

@@ -52,16 +52,12 @@ def test_the_tokenizer_is_always_the_same_and_lossless(tokenizer):
 def test_problems_are_many_and_the_same_for_a_seed():
     a, b = (list(itertools.islice(word_problems.training_stream(random.Random(3)), 500)) for _ in range(2))
     assert a == b
-    test = word_problems.test_problems()
-    prompts = {problem.prompt for problem in test}
+    prompts = {problem.prompt for problem in word_problems.test_problems()}
     assert len(prompts) == 1000
     assert prompts.isdisjoint(problem.prompt for problem in a)
     names = "|".join((*word_problems._NAMES, *word_problems._THINGS))
-    rng = random.Random(0)
-    traces = [word_problems.teacher_trace(problem, rng) for problem in test]
-    for texts, fewest in ((prompts, 400), (traces, 150)):
-        masked = re.sub(rf"\b({names})\b", "X", re.sub(r"\d+", "N", " ".join(texts)))
-        assert len(set(re.split(r"(?<=[.?]) ", masked))) > fewest
+    masked = re.sub(rf"\b({names})\b", "X", re.sub(r"\d+", "N", " ".join(prompts)))
+    assert len(set(re.split(r"(?<=[.?]) ", masked))) > 400
 
 
 @given(seeds)
