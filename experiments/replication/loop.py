@@ -54,7 +54,7 @@ class Settings:
 
 
 def run(model, tokenizer, task: Task, method: Estimator, settings: Settings, seed: int) -> dict[str, Any]:
-    """Trains `model` in place and returns the mean of the final evaluations, `evaluate_end`, and the means over updates."""
+    """Trains `model` in place; returns the mean of the final evaluations, `evaluate_end` and the means over updates."""
     learned: list[Any] = []
     problems = _recorded(task.problems(random.Random(derived_seed("problems", seed))), learned)
     generator = torch.Generator().manual_seed(derived_seed("sampling", seed))

@@ -13,6 +13,7 @@ from ktae.estimators import Estimator, Rollouts, load_estimator
 from ktae.estimators.key_tokens import key_tokens
 
 RECOMMENDED = KTAEConfig.recommended()
+CENTERED = key_tokens(KTAEConfig.recommended(centered=True))
 
 
 def nothing(rollouts: Rollouts) -> Tensor:
@@ -51,6 +52,11 @@ def surprise_and_context(rollouts: Rollouts) -> Tensor:
     return load_estimator("surprise")(rollouts) + 6 / RECOMMENDED.scale * load_estimator("ktae_context")(rollouts)
 
 
+def positive_and_context(rollouts: Rollouts) -> Tensor:
+    """The control at its tuned scale, and centered values in context: credit that changes no rollout's total."""
+    return 2 * load_estimator("positive")(rollouts) + CENTERED(rollouts)
+
+
 def strongest(rollouts: Rollouts) -> Tensor:
     """The value in contexts of one to four tokens that is largest in magnitude, the shortest on a tie."""
     value_KBT = torch.stack([key_tokens(replace(RECOMMENDED, context=k))(rollouts) for k in (1, 2, 3, 4)])
@@ -74,6 +80,8 @@ METHODS = {
     "x3": advantages_x3,
     "oracle": oracle,
     "context": load_estimator("ktae_context"),
+    "context_centered": CENTERED,
+    "positive_context": positive_and_context,
     "calculation": ESTIMATORS["ktae_calculation"],
     "context_in_share": in_share(load_estimator("ktae_context"), 1.0),
     "surprise_context": surprise_and_context,

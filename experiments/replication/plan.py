@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from ktae.files import json_lines
 
 RUNS = Path(__file__).parent / "runs.jsonl"
 
@@ -52,6 +53,8 @@ EXTRA = (
     *("grpo+back_off", "grpo+back_off_8", "grpo+prefix_tree", "grpo+prefix_set", "grpo+conflict_tokens"),
     *("grpo+ktae_no_tf", "grpo+context_4", "grpo+own_outcome", "grpo+position"),
 )
+# Is there credit beyond sharpening? Also at GRPO's learning rate and untuned, on chains and on legs.
+BEYOND = ("grpo+context_centered", "grpo+positive_context")
 # The model of the word problems is seven times as large, and 4e-4 ruins it: its rate is the best of these for GRPO.
 WORDS_RATES, WORDS_TUNING_SEED = (1e-4, 5e-5, 2e-4), 100
 PREDICTED, EXTRA_SEEDS = ("chain", "legs"), range(40, 43)
@@ -63,8 +66,7 @@ SHAPES = ((4, 8), (16, 8), (4, 32), (16, 32))
 
 def finished(path: Path = RUNS) -> dict[str, dict[str, Any]]:
     """The runs in runs.jsonl by key."""
-    runs = (json.loads(line) for line in path.read_text().splitlines()) if path.exists() else ()
-    return {run["key"]: run for run in runs}
+    return {run["key"]: run for run in json_lines.read(path)}
 
 
 def missing(done: dict[str, dict[str, Any]]) -> Iterator[Run]:
@@ -85,6 +87,12 @@ def missing(done: dict[str, dict[str, Any]]) -> Iterator[Run]:
             for seed in SEEDS
             for task in cells
             for method in METHODS
+        ]
+        wanted += [
+            _run(task, method, seed, **chosen["grpo+oracle"])
+            for task in PREDICTED
+            for seed in SEEDS
+            for method in BEYOND
         ]
         wanted += [
             _run("chain", method, seed, prompts=prompts, group_size=group_size)

@@ -11,7 +11,6 @@ policy gradient points where the gradient of the prompts' mean accuracy does, wh
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import sys
 from collections.abc import Iterator
@@ -23,15 +22,18 @@ from loop import Settings, generate, policy_loss
 from methods import method, times
 from plan import EXTRA, MANY_PROMPTS, METHODS, PREDICTED, RUNS, SEEDS, finished, tuned
 from scipy.stats import spearmanr
-from tables import TITLES, Runs, difference, grouped, table
+from tables import TITLES, Runs, difference, grouped
 from tasks import task
 from torch import Tensor
 
 from ktae.bench import metrics
 from ktae.estimators import token_values
+from ktae.files import json_lines
+from ktae.markdown import table
 from ktae.seeds import derived_seed
 
 HERE = Path(__file__).parent
+MEASURED = HERE / "measured.jsonl"
 BATCHES, REFERENCE_BATCHES, REFERENCE_GROUP = 24, 8, 32
 LOCALISATION = ("top", "after", "before", "slip", "sign")
 GAINS = {"greedy_accuracy": "greedy", "accuracy": "sampled"}
@@ -102,22 +104,17 @@ def correlation(x: np.ndarray, y: np.ndarray) -> str:
     return f"**{text}**" if low > 0 or high < 0 else text
 
 
-def rows_of(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def main() -> None:
     done = finished(HERE / RUNS.name)
     if sys.argv[1:] == ["measure"]:
         torch.set_num_threads(1)
         scales = {name: tuned(done).get(name, {}).get("scale", 1.0) for name in (*METHODS, *EXTRA)}
         for task_name in PREDICTED:
-            there = {row["method"] for row in rows_of(HERE / "measured.jsonl") if row["task"] == task_name}
-            rows = [json.dumps(row) for row in measure(task_name, {m: s for m, s in scales.items() if m not in there})]
-            with (HERE / "measured.jsonl").open("a") as file:
-                file.writelines(f"{row}\n" for row in rows)
+            there = {row["method"] for row in json_lines.read(MEASURED) if row["task"] == task_name}
+            left = {name: scale for name, scale in scales.items() if name not in there}
+            json_lines.append(MEASURED, list(measure(task_name, left)))
     measured: dict[str, dict[str, dict]] = {}
-    for row in rows_of(HERE / "measured.jsonl"):
+    for row in json_lines.read(MEASURED):
         measured.setdefault(row["task"], {})[row["method"]] = row
     reported = [run for run in done.values() if run["seed"] in SEEDS]
     parts = [
@@ -150,8 +147,9 @@ def of_task(runs: Runs, measured: dict[str, dict]) -> str:
     return (
         "Rank correlation with the gain over GRPO, 95 % over estimators:\n\n"
         + table(["", "estimators", *GAINS.values()], correlations)
-        + "\nGains over GRPO and measures:\n\n"
+        + "\n\nGains over GRPO and measures:\n\n"
         + table(["", "seeds", *GAINS.values(), *shown], rows)
+        + "\n"
     )
 
 

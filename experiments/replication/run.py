@@ -7,13 +7,14 @@ python run.py --list
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 from dataclasses import asdict
 from typing import Any
 
 from plan import RUNS, Run, finished, missing
+
+from ktae.files import json_lines
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Models to begin with; a run of seed s takes number s modulo this.
@@ -64,8 +65,7 @@ def main() -> None:
     with multiprocessing.get_context("spawn").Pool(arguments.jobs, maxtasksperchild=1) as pool:
         while runs := wanted():
             for result in pool.imap(execute, runs):
-                with RUNS.open("a") as file:
-                    file.write(json.dumps(result) + "\n")
+                json_lines.append(RUNS, [result])
                 final = result["final"]
                 print(f"{result['key']}: {final['accuracy']:.3f}, greedy {final['greedy_accuracy']:.3f}", flush=True)
 

@@ -5,7 +5,6 @@ Differences are paired by seed: the same warm start, problems and draws. Interva
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +16,8 @@ from plan import LEARNING_RATES, METHODS, RUNS, SCALES, SEEDS, SHAPE_SEEDS, SMAL
 from scipy import stats
 
 from ktae.evaluation.statistics import Estimate, mean_interval
+from ktae.files import json_lines
+from ktae.markdown import table
 from ktae.pictures.style import SERIES
 
 HERE = Path(__file__).parent
@@ -66,12 +67,6 @@ def shown(estimate: Estimate, digits: int) -> str:
     return f"**{text}**" if estimate.low > 0 or estimate.high < 0 else text
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """In Markdown."""
-    head = list(head)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)) + "\n"
-
-
 def of_task(runs: Runs) -> str:
     """Every method against its baseline: the baseline's means, the others' differences."""
     every = [run for of_method in runs.values() for run in of_method.values()]
@@ -87,7 +82,7 @@ def of_task(runs: Runs) -> str:
             d = difference(runs, method, baseline, measure)
             row.append(shown(mean_interval(d), digits) if len(d) > 1 else f"{d.mean():+.{digits}f}" if len(d) else "")
         rows.append(row)
-    return table(["", "seeds", *(MEASURES[measure][0] for measure in measures)], rows)
+    return table(["", "seeds", *(MEASURES[measure][0] for measure in measures)], rows) + "\n"
 
 
 def pooled(sections: dict[str, Runs], method: str, baseline: str, measure: str) -> Estimate | None:
@@ -125,7 +120,7 @@ def decision(tasks: dict[str, Runs]) -> str:
     )
     below = f"; its pass@8 is below GRPO's on {', '.join(poorer)}" if poorer else ""
     text = table(["greedy, pooled", *(f"- `{baseline}`" for baseline in against)], rows)
-    return f"Tasks: {', '.join(small)}.\n\n{text}\n{verdict}: {reason}{below}.\n"
+    return f"Tasks: {', '.join(small)}.\n\n{text}\n\n{verdict}: {reason}{below}.\n"
 
 
 def tuning(done: dict[str, dict[str, Any]]) -> str:
@@ -145,7 +140,7 @@ def tuning(done: dict[str, dict[str, Any]]) -> str:
         ]
         for method in TUNED
     ]
-    return table(["", *(f"{rate:g}, x {scale:g}" for rate, scale in grid), "chosen"], rows)
+    return table(["", *(f"{rate:g}, x {scale:g}" for rate, scale in grid), "chosen"], rows) + "\n"
 
 
 def shapes(sections: dict[tuple[str, str], Runs]) -> str:
@@ -164,7 +159,7 @@ def shapes(sections: dict[tuple[str, str], Runs]) -> str:
     head = ["prompts x rollouts", "seeds"]
     for where in ("held-out", "trained on"):
         head += [f"GRPO, {where}", "+ context", "+ oracle"]
-    return table(head, rows)
+    return table(head, rows) + "\n"
 
 
 def plot_gains(tasks: dict[str, Runs]) -> None:
@@ -210,7 +205,7 @@ def main() -> None:
     if of_shapes := [run for run in done.values() if run["seed"] in SHAPE_SEEDS]:
         parts.append(f"## Shapes of a batch\n\n{shapes(grouped(of_shapes))}")
     (HERE / "tables.md").write_text("\n".join(parts))
-    first = [json.loads(line) for line in (HERE / "first_runs.jsonl").read_text().splitlines()]
+    first = json_lines.read(HERE / "first_runs.jsonl")
     titles = "\n".join(
         f"## {TITLES[task]}, {shape}\n\n{of_task(runs)}" for (task, shape), runs in grouped(first).items()
     )

@@ -92,4 +92,4 @@ def test_what_runs_without_a_deadline_takes_linear_time(text):
         reference_answers(text)
     compare_plainly(extracted or text, "1/3")
     compare_plainly("1/3", extracted or text)
-    assert time.perf_counter() - start < 5  # quadratic time would be minutes
+    assert time.perf_counter() - start < 60, "hangs"  # quadratic time would be minutes

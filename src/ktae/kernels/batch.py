@@ -8,6 +8,7 @@ Shape suffixes: _B one entry a rollout, _BT one a token, _G one a group, _S one 
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -184,12 +185,19 @@ class _Tables:
     def add(self, missing: np.ndarray) -> None:
         """Adds the margins that are `missing`, which is cleared."""
         start, parts = self.tables.start, [np.stack(self.tables[1:])]
+        known = parts[0].shape[1]
         for n_T, n_F in np.argwhere(missing).tolist():
-            start[n_T, n_F] = sum(part.shape[1] for part in parts)
-            of_margin = strengths(n_T, n_F, self._config), cohens_h(n_T, n_F), values_without_tf(n_T, n_F, self._config)
-            parts.append(np.stack(of_margin).reshape(3, -1))
+            start[n_T, n_F] = known
+            parts.append(_scores(n_T, n_F, self._config))
+            known += parts[-1].shape[1]
         missing[:] = False
         self.tables = loops.Tables(start, *np.concatenate(parts, axis=1))
+
+
+@functools.lru_cache(maxsize=4096)
+def _scores(n_T: int, n_F: int, config: KTAEConfig) -> np.ndarray:
+    of_margin = strengths(n_T, n_F, config), cohens_h(n_T, n_F), values_without_tf(n_T, n_F, config)
+    return np.stack(of_margin).reshape(3, -1)
 
 
 class _SaysWhenItCompiles(event.Listener):
