@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections import Counter
+from functools import partial
 
 import batches
 import numpy as np
@@ -197,22 +198,19 @@ def test_texts_by_a_tokenizer():
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("call", "argument", "message"),
     [
-        *(
-            (
-                lambda name=name, value=value: ktae.explain(*SMALL, **{name: value}),
-                f"{name} must be .* >= 0, got {value}",
-            )
-            for name, value in (("permutations", -1), ("permutations", 1.5), ("seed", True))
-        ),
-        (lambda: ktae.explain(*SMALL).sort("size"), "by must be one of group, unit, .*, got 'size'"),
-        (lambda: ktae.explain(*SMALL).of_group(5), "group must be one of the table's, got 5"),
+        ("explain", {"permutations": -1}, "permutations must be an integer >= 0, got -1"),
+        ("explain", {"permutations": 1.5}, "permutations must be an integer >= 0, got 1.5"),
+        ("explain", {"seed": True}, "seed must be an integer >= 0, got True"),
+        ("sort", {"by": "size"}, "by must be one of group, unit, .*, got 'size'"),
+        ("of_group", {"group": 5}, "group must be one of the table's, got 5"),
     ],
 )
-def test_errors(call, message):
+def test_errors(call, argument, message):
+    function = partial(ktae.explain, *SMALL) if call == "explain" else getattr(ktae.explain(*SMALL), call)
     with pytest.raises(ValueError, match=message):
-        call()
+        function(**argument)
 
 
 def test_nothing_counted():

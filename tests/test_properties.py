@@ -16,9 +16,8 @@ OF_TOKENS = {function.__name__: function for function in (ktae_advantages, key_t
 # Rollout advantages, of which each must hold as well.
 OF_ROLLOUTS = {f.__name__: lambda ids, mask, *outcomes, f=f: f(*outcomes) for f in (grpo, dr_grpo, rloo)}
 TOKENS = pytest.mark.parametrize("function", OF_TOKENS.values(), ids=OF_TOKENS)
-FUNCTIONS = pytest.mark.parametrize(
-    "function", [*OF_TOKENS.values(), *OF_ROLLOUTS.values()], ids=OF_TOKENS | OF_ROLLOUTS
-)
+ALL = OF_TOKENS | OF_ROLLOUTS
+FUNCTIONS = pytest.mark.parametrize("function", ALL.values(), ids=ALL)
 seeds = st.integers(0, 2**32 - 1)
 
 

@@ -47,7 +47,6 @@ def test_a_token_reads_as_the_policy_wrote_it():
 @pytest.mark.parametrize(
     ("prompts", "expected"),
     [
-        (["6 * 7?", "6 + 7?"], ["6 * 7?", "6 + 7?"]),
         (["Be brief.\n\n6 * 7?", "Be brief.\n\n6 + 7?\nNow."], ["6 * 7?", "6 + 7?\nNow."]),
         (["<|im_start|>user\n6?<|im_end|>", "<|im_start|>user\n7?<|im_end|>"], ["6?<|im_end|>", "7?<|im_end|>"]),
         (["one\nprompt"] * 2, ["one\nprompt"] * 2),
