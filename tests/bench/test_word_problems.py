@@ -49,12 +49,10 @@ def test_the_tokenizer_is_always_the_same_and_lossless(tokenizer):
             assert all(len(token) == 1 for token in tokens if re.search(r"\d", token))
 
 
-def test_problems_are_many_and_the_same_for_a_seed():
-    a, b = (list(itertools.islice(word_problems.training_stream(random.Random(3)), 500)) for _ in range(2))
-    assert a == b
-    prompts = {problem.prompt for problem in word_problems.test_problems()}
-    assert len(prompts) == 1000
-    assert prompts.isdisjoint(problem.prompt for problem in a)
+def test_problems_are_many():
+    rng = random.Random(3)
+    prompts = {word_problems.sample_problem(rng).prompt for _ in range(1000)}
+    assert len(prompts) > 990
     names = "|".join((*word_problems._NAMES, *word_problems._THINGS))
     masked = re.sub(rf"\b({names})\b", "X", re.sub(r"\d+", "N", " ".join(prompts)))
     assert len(set(re.split(r"(?<=[.?]) ", masked))) > 400

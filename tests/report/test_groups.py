@@ -44,18 +44,15 @@ def test_a_token_reads_as_the_policy_wrote_it():
     assert sorted(found.table.text) == ["\nso", " 7", "+", "3", "4"]
 
 
-@pytest.mark.parametrize(
-    ("prompts", "expected"),
-    [
-        (["Be brief.\n\n6 * 7?", "Be brief.\n\n6 + 7?\nNow."], ["6 * 7?", "6 + 7?\nNow."]),
-        (["<|im_start|>user\n6?<|im_end|>", "<|im_start|>user\n7?<|im_end|>"], ["6?<|im_end|>", "7?<|im_end|>"]),
-        (["one\nprompt"] * 2, ["one\nprompt"] * 2),
-        (["Hi", "Hi\nthere"], ["Hi", "there"]),
-        ([""], [""]),
-    ],
-)
-def test_prompts_are_listed_without_what_all_begin_with(prompts, expected):
-    assert apart(prompts) == expected
+def test_prompts_are_listed_without_what_all_begin_with():
+    assert apart(["Be brief.\n\n6 * 7?", "Be brief.\n\n6 + 7?\nNow."]) == ["6 * 7?", "6 + 7?\nNow."]
+    assert apart(["<|im_start|>user\n6?<|im_end|>", "<|im_start|>user\n7?<|im_end|>"]) == [
+        "6?<|im_end|>",
+        "7?<|im_end|>",
+    ]
+    assert apart(["Hi", "Hi\nthere"]) == ["Hi", "there"]
+    for alone in (["one\nprompt"] * 2, ["6 * 7?", "6 + 7?"], [""]):
+        assert apart(alone) == alone
 
 
 @pytest.mark.parametrize(("n_T", "n_F"), [(1, 1), (1, 3), (2, 2), (3, 1), (4, 4), (2, 6)])

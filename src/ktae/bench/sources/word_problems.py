@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from os.path import commonprefix
@@ -221,25 +221,6 @@ def _draw(rng: random.Random) -> WordProblem | None:
         steps.append(Step(numbers[person], "+", numbers[other], question, (person, other)))
     sentences.append(_say(_QUESTIONS[question], rng, p=person, q=other, n=price, t=things))
     return WordProblem(" ".join(sentences), things, tuple(steps))
-
-
-@cache
-def test_problems() -> list[WordProblem]:
-    """A thousand that are always the same, and never among `training_stream`."""
-    rng, problems = random.Random(derived_seed("word problems, test")), {}
-    while len(problems) < 1000:
-        problem = sample_problem(rng)
-        problems[problem.prompt] = problem
-    return list(problems.values())
-
-
-def training_stream(rng: random.Random) -> Iterator[WordProblem]:
-    """Endless problems."""
-    held_out = {problem.prompt for problem in test_problems()}
-    while True:
-        problem = sample_problem(rng)
-        if problem.prompt not in held_out:
-            yield problem
 
 
 def teacher_trace(problem: WordProblem, rng: random.Random, *, slips: bool = True) -> str:
