@@ -11,8 +11,8 @@ NUMBERED = {"task": "a", "i": 0, "gt": "2", "output": "2", "reward_paper": 1, "j
 LM_EVAL = {"doc_id": 3, "doc": {"question": "1+1?", "answer": "1+1=2\n#### 2"}, "target": "1+1=2\n#### 2"}
 LM_EVAL |= {"arguments": {}, "resps": [["It is 2."]], "filtered_resps": ["2"], "filter": "strict-match"}
 LM_EVAL |= {"exact_match": 1.0}
-STRICT = [LM_EVAL | {"doc_id": i, "exact_match": 0.0} for i in range(2)]
-FLEXIBLE = [row | {"filter": "flexible-extract", "exact_match": 1.0 - row["doc_id"]} for row in STRICT]
+STRICT = [LM_EVAL | {"doc_id": i, "exact_match": float(i == 2)} for i in range(3)]
+FLEXIBLE = [row | {"filter": "flexible-extract", "exact_match": float(row["doc_id"] == 0)} for row in STRICT]
 DOC = {"query": "1+1?", "choices": ["2", "3"], "gold_index": 0, "task_name": "lighteval|math_500|0", "id": "7"}
 LIGHTEVAL = {"doc": DOC, "model_response": {"text": ["It is 3."]}, "metric": {"pass@k:k=1": 0.0}}
 OLDER = {**LIGHTEVAL, "doc": DOC | {"id": None}, "model_response": {"text": ["2", "3"]}}
@@ -41,7 +41,7 @@ ROLLOUT |= {"reward": 1.0, "task": "sum"}
             "a",
             [("3", i, str(i + 2), None) for i in (0, 1, 2)],
         ),
-        ("samples_b.jsonl", STRICT + FLEXIBLE, "b", [(str(i), 0, "It is 2.", i == 0) for i in range(2)]),
+        ("samples_b.jsonl", STRICT + FLEXIBLE, "b", [(str(i), 0, "It is 2.", i != 1) for i in range(3)]),
         ("details.parquet", [LIGHTEVAL], MATH_500, [("7", 0, "It is 3.", False)]),
         ("details.parquet", [OLDER], MATH_500, [("1+1?", i, str(i + 2), None) for i in range(2)]),
         ("samples.jsonl", [OURS | {"status": "timeout"}], "amc23", [("4", 1, "[2]", False)]),
