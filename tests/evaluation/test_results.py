@@ -57,12 +57,6 @@ def test_lengths_and_what_is_unknown():
     assert only([row(id=str(i), truncated=i < 3) for i in range(4)])["truncated"] == 0.75
 
 
-def test_agreement_with_the_verdicts_that_samples_came_with():
-    verdicts = [("correct", True), ("incorrect", True), ("timeout", False), ("correct", None)]
-    task = only([row(id=str(i), status=s, stored=stored) for i, (s, stored) in enumerate(verdicts)])
-    assert (task["compared"], task["disagreements"], task["agreement"]) == (3, 1, pytest.approx(2 / 3))
-
-
 def test_spellings_of_one_answer_are_one_vote():
     for one, other in (("1,234", "1234"), (r"\frac12", "0.5"), (" 7", "7."), (r"\left(1, 2\right)", "(1,2)")):
         assert answer_key(one) == answer_key(other)
