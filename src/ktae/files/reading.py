@@ -44,7 +44,9 @@ def one_by_one(row: Row | Malformed) -> list[Row | Malformed]:
 
     Then every list of that length holds one value a rollout: the rewards, and in ms-swift's tables of steps all.
     """
-    for held in (row.data.get(name) for name in GENERATED) if isinstance(row, Row) else ():
+    if isinstance(row, Malformed):
+        return [row]
+    for held in map(row.data.get, GENERATED):
         if isinstance(held, list) and set(map(type, held)) in ({str}, {list}):
             return [
                 Row(row.path, row.row, {name: _item(value, i, len(held)) for name, value in row.data.items()})
