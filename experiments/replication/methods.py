@@ -57,6 +57,16 @@ def positive_and_context(rollouts: Rollouts) -> Tensor:
     return 2 * load_estimator("positive")(rollouts) + CENTERED(rollouts)
 
 
+def part_of_oracle(sign: int, correct: bool) -> Estimator:
+    """The oracle's values of one sign, in correct or in incorrect rollouts only."""
+
+    def part_of_oracle(rollouts: Rollouts) -> Tensor:
+        value_BT = oracle(rollouts)
+        return value_BT * ((value_BT * sign > 0) & (rollouts.correct_B == correct)[:, None])
+
+    return part_of_oracle
+
+
 def strongest(rollouts: Rollouts) -> Tensor:
     """The value in contexts of one to four tokens that is largest in magnitude, the shortest on a tie."""
     value_KBT = torch.stack([key_tokens(replace(RECOMMENDED, context=k))(rollouts) for k in (1, 2, 3, 4)])
@@ -79,6 +89,9 @@ METHODS = {
     "": nothing,
     "x3": advantages_x3,
     "oracle": oracle,
+    "oracle_slips": part_of_oracle(-1, correct=False),
+    "oracle_in_incorrect": part_of_oracle(+1, correct=False),
+    "oracle_in_correct": part_of_oracle(+1, correct=True),
     "context": load_estimator("ktae_context"),
     "context_centered": CENTERED,
     "positive_context": positive_and_context,

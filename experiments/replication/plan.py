@@ -55,6 +55,8 @@ EXTRA = (
 )
 # Is there credit beyond sharpening? Also at GRPO's learning rate and untuned, on chains and on legs.
 BEYOND = ("grpo+context_centered", "grpo+positive_context")
+# What of the oracle's knowledge is worth most? Where it gains most, with GRPO's learning rate.
+PARTS, PART_SEEDS = ("grpo+oracle_slips", "grpo+oracle_in_incorrect", "grpo+oracle_in_correct"), range(40, 44)
 # The model of the word problems is seven times as large, and 4e-4 ruins it: its rate is the best of these for GRPO.
 WORDS_RATES, WORDS_TUNING_SEED = (1e-4, 5e-5, 2e-4), 100
 PREDICTED, EXTRA_SEEDS = ("chain", "legs"), range(40, 43)
@@ -88,6 +90,7 @@ def missing(done: dict[str, dict[str, Any]]) -> Iterator[Run]:
             for task in cells
             for method in METHODS
         ]
+        wanted += [_run("chain_hard", method, seed, **chosen["grpo+oracle"]) for seed in PART_SEEDS for method in PARTS]
         wanted += [
             _run(task, method, seed, **chosen["grpo+oracle"])
             for task in PREDICTED
