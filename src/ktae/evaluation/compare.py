@@ -116,7 +116,7 @@ def _difference(task: str, problems_a: Problems, problems_b: Problems, folders: 
             where = f"{a} in {folders[0]} and {b} in {folders[1]}"
             raise ValueError(f"{task}, problem {id!r}: the accepted answers differ, {where}")
     a_PS, b_PS = results.correct(problems_a), results.correct(problems_b)
-    a, b = share_interval(a_PS.mean(axis=1)), share_interval(b_PS.mean(axis=1))
+    accuracy_a, accuracy_b = (share_interval(x_PS.mean(axis=1)) for x_PS in (a_PS, b_PS))
     length_a_P, length_b_P = results.lengths(problems_a), results.lengths(problems_b)
     length = None
     if length_a_P is not None and length_b_P is not None and len(a_PS) > 1:
@@ -125,7 +125,7 @@ def _difference(task: str, problems_a: Problems, problems_b: Problems, folders: 
         task=task,
         problems=len(a_PS),
         samples=(a_PS.shape[1], b_PS.shape[1]),
-        accuracy=Sides(a, b, statistics.paired_difference(b_PS, a_PS)),
+        accuracy=Sides(accuracy_a, accuracy_b, statistics.paired_difference(b_PS, a_PS)),
         length=length,
         p_value=statistics.paired_p_value(b_PS, a_PS) if a_PS.shape == b_PS.shape else None,
     )
