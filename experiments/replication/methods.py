@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ktae.bench.controls import ESTIMATORS, oracle
+from ktae.bench.controls import ESTIMATORS, oracle, random
 from ktae.config import KTAEConfig
 from ktae.estimators import Estimator, Rollouts, load_estimator
 from ktae.estimators.key_tokens import key_tokens
@@ -52,9 +52,24 @@ def surprise_and_context(rollouts: Rollouts) -> Tensor:
     return load_estimator("surprise")(rollouts) + 6 / RECOMMENDED.scale * load_estimator("ktae_context")(rollouts)
 
 
-def positive_and_context(rollouts: Rollouts) -> Tensor:
-    """The control at its tuned scale, and centered values in context: credit that changes no rollout's total."""
-    return 2 * load_estimator("positive")(rollouts) + CENTERED(rollouts)
+def most_blamed(estimator: Estimator) -> Estimator:
+    """-1 at the token of each incorrect rollout with the lowest value, if that is below 0; tokens that tie share it."""
+
+    def most_blamed(rollouts: Rollouts) -> Tensor:
+        value_BT = torch.where(rollouts.counted_BT & rollouts.mixed_B[:, None], estimator(rollouts), 0.0)
+        lowest_BT = (value_BT == value_BT.amin(dim=1, keepdim=True)) & (value_BT < 0) & ~rollouts.correct_B[:, None]
+        return -lowest_BT.float() / lowest_BT.sum(dim=1, keepdim=True).clamp(min=1)
+
+    return most_blamed
+
+
+def and_positive(estimator: Estimator) -> Estimator:
+    """The values on top of the control at its tuned scale."""
+
+    def and_positive(rollouts: Rollouts) -> Tensor:
+        return 2 * load_estimator("positive")(rollouts) + estimator(rollouts)
+
+    return and_positive
 
 
 def part_of_oracle(sign: int, correct: bool) -> Estimator:
@@ -94,7 +109,10 @@ METHODS = {
     "oracle_in_correct": part_of_oracle(+1, correct=True),
     "context": load_estimator("ktae_context"),
     "context_centered": CENTERED,
-    "positive_context": positive_and_context,
+    "positive_context": and_positive(CENTERED),
+    "blame_one": most_blamed(ESTIMATORS["ktae_calculation"]),
+    "positive_blame_one": and_positive(most_blamed(ESTIMATORS["ktae_calculation"])),
+    "positive_blame_random": and_positive(most_blamed(random)),
     "calculation": ESTIMATORS["ktae_calculation"],
     "context_in_share": in_share(load_estimator("ktae_context"), 1.0),
     "surprise_context": surprise_and_context,

@@ -57,6 +57,8 @@ EXTRA = (
 BEYOND = ("grpo+context_centered", "grpo+positive_context")
 # What of the oracle's knowledge is worth most? Where it gains most, with GRPO's learning rate.
 PARTS, PART_SEEDS = ("grpo+oracle_slips", "grpo+oracle_in_incorrect", "grpo+oracle_in_correct"), range(40, 44)
+# Of what finds mistakes, the one token that it blames most: alone, and on top of the control; beside a token at random.
+BLAME = ("grpo+positive_blame_one", "grpo+positive_blame_random", "grpo+blame_one")
 # The model of the word problems is seven times as large, and 4e-4 ruins it: its rate is the best of these for GRPO.
 WORDS_RATES, WORDS_TUNING_SEED = (1e-4, 5e-5, 2e-4), 100
 PREDICTED, EXTRA_SEEDS = ("chain", "legs"), range(40, 43)
@@ -89,6 +91,12 @@ def missing(done: dict[str, dict[str, Any]]) -> Iterator[Run]:
             for seed in SEEDS
             for task in cells
             for method in METHODS
+        ]
+        wanted += [
+            _run(task, method, seed, **chosen["grpo+oracle"])
+            for seed in SEEDS
+            for task in ("chain_hard", "chain")
+            for method in BLAME
         ]
         wanted += [_run("chain_hard", method, seed, **chosen["grpo+oracle"]) for seed in PART_SEEDS for method in PARTS]
         wanted += [

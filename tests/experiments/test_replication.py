@@ -231,7 +231,7 @@ def test_the_tuned_cell_is_the_best_and_the_rest_of_the_plan_waits_for_it(experi
     assert plan.tuned(done)["grpo+context"] == {"learning_rate": 4e-4, "scale": 2.0}
     assert plan.tuned(done)["grpo+oracle"] == {"learning_rate": 4e-4}
     following = [run for run in plan.missing(done) if run.task == "chain" and run.seed in plan.SEEDS]
-    extra = len(plan.SEEDS) * len(plan.BEYOND) + len(plan.EXTRA_SEEDS) * len(plan.EXTRA)
+    extra = len(plan.SEEDS) * (len(plan.BEYOND) + len(plan.BLAME)) + len(plan.EXTRA_SEEDS) * len(plan.EXTRA)
     assert len(following) == len(plan.SEEDS) * len(plan.METHODS) + extra
 
 
