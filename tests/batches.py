@@ -1,4 +1,4 @@
-"""Random batches of rollouts for the tests.
+"""Random batches of rollouts for the tests, small and large.
 
 Hypothesis draws the shape of a batch, so failures shrink to few rollouts, few positions and few token ids;
 a seed that it also draws fills in the contents.
@@ -7,9 +7,19 @@ a seed that it also draws fills in the contents.
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import strategies as st
 
+from ktae.config import KTAEConfig
+
+CONFIGS = {
+    "default": KTAEConfig(),
+    "recommended": KTAEConfig.recommended(),
+    "centered": KTAEConfig(ngram=4, centered=True),
+    "released": KTAEConfig(context=1, fisher="released", exclude_token_ids=(1, 2, 10**12)),
+}
+of_every_kind = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 INT64 = np.iinfo(np.int64)
 
 
@@ -87,3 +97,14 @@ def configs(draw, batch):
         "ngram": draw(st.sampled_from([1, 1, context + 2, context + 4])),
         "centered": draw(st.booleans()),
     }
+
+
+def batch_of(groups, size, columns, ids=1000, full=False):
+    """Groups of any size, their rows shuffled: some ids frequent, many rare."""
+    generator = torch.Generator().manual_seed(0)
+    rows = groups * size
+    skewed = torch.rand(rows, columns, generator=generator) ** 4 * ids
+    lengths = torch.full((rows,), columns) if full else torch.randint(0, columns + 1, (rows,), generator=generator)
+    mask = torch.arange(columns) < lengths[:, None]
+    rewards = torch.arange(rows) % 3 % 2.0
+    return Batch(skewed.long(), mask, rewards, torch.randperm(rows, generator=generator) // size)

@@ -20,45 +20,32 @@ RATIO_EPS = 1e-5
 
 
 def grpo(rewards, group_ids):
-    return _per_group(rewards, group_ids, _standardised)
+    def formula(scores, mean):
+        variance = math.fsum((score - mean) ** 2 for score in scores) / (len(scores) - 1)
+        return [(score - mean) / (math.sqrt(variance) + GRPO_EPS) for score in scores]
+
+    return _per_group(rewards, group_ids, formula)
 
 
 def dr_grpo(rewards, group_ids):
-    return _per_group(rewards, group_ids, _centred)
+    return _per_group(rewards, group_ids, lambda scores, mean: [score - mean for score in scores])
 
 
 def rloo(rewards, group_ids):
-    return _per_group(rewards, group_ids, _minus_mean_of_others)
+    def formula(scores, mean):
+        others = [scores[:i] + scores[i + 1 :] for i in range(len(scores))]
+        return [score - math.fsum(rest) / len(rest) for score, rest in zip(scores, others, strict=True)]
 
-
-def _standardised(scores):
-    if len(scores) == 1:
-        return scores
-    mean = math.fsum(scores) / len(scores)
-    variance = math.fsum((score - mean) ** 2 for score in scores) / (len(scores) - 1)
-    return [(score - mean) / (math.sqrt(variance) + GRPO_EPS) for score in scores]
-
-
-def _centred(scores):
-    if len(scores) == 1:
-        return scores
-    mean = math.fsum(scores) / len(scores)
-    return [score - mean for score in scores]
-
-
-def _minus_mean_of_others(scores):
-    if len(scores) == 1:
-        return scores
-    return [score - math.fsum(scores[:i] + scores[i + 1 :]) / (len(scores) - 1) for i, score in enumerate(scores)]
+    return _per_group(rewards, group_ids, formula)
 
 
 def _per_group(rewards, group_ids, formula):
-    """Apply `formula` to the scored rewards of each group; unscored rollouts get 0."""
+    """A formula of the scored rewards of each group and their mean; one alone is kept, and unscored rollouts get 0."""
     rewards = [float(reward) for reward in rewards]
     advantages = np.zeros(len(rewards))
     for rows in _scored_rows(rewards, group_ids):
-        for row, advantage in zip(rows, formula([rewards[row] for row in rows]), strict=True):
-            advantages[row] = advantage
+        scores = [rewards[row] for row in rows]
+        advantages[rows] = formula(scores, math.fsum(scores) / len(scores)) if len(scores) > 1 else scores
     return advantages
 
 

@@ -42,13 +42,3 @@ def test_a_result_that_is_off_fails(accelerator, monkeypatch):
     monkeypatch.setattr(accelerator, "training", lambda device, updates: [])
     monkeypatch.setattr(accelerator, "random_groups", lambda device, groups: part)
     assert accelerator.main(["--device", "cpu", "--quick"]) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_training(accelerator):
-    pytest.importorskip("trl")
-    plain, with_key_tokens = accelerator.training(torch.device("cpu"), 4)
-    assert (plain.status, with_key_tokens.status) == ("passed", "passed")
-    assert with_key_tokens.figures["ktae seconds"]
-    assert plain.figures["rewards"] == with_key_tokens.figures["rewards"][:1], "the same first rollouts"

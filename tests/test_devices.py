@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_tensors import batch_of, configs
+from batches import batch_of, of_every_kind
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -20,9 +20,11 @@ class NoFloat64(TorchDispatchMode):
         return returned
 
 
-@configs
+@of_every_kind
 def test_a_device_without_float64(config, monkeypatch):
     """The tensor path as such a device runs it. What is made on the host is made before: rewards, tables of scores."""
+    assert checks.widest_float(torch.device("mps")) == torch.float32  # Apple's
+    assert checks.widest_float(torch.device("cuda")) == checks.widest_float(torch.device("cpu")) == torch.float64
     batch = batch_of(9, 8, 60, ids=40)
     monkeypatch.setattr(kernels, "usable", lambda tensor: False)
     expected = ktae_advantages(*batch, config=config)
@@ -38,13 +40,8 @@ def test_a_device_without_float64(config, monkeypatch):
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * config.scale)
 
 
-def test_apples_devices_have_no_float64():
-    assert checks.widest_float(torch.device("mps")) == torch.float32
-    assert checks.widest_float(torch.device("cuda")) == checks.widest_float(torch.device("cpu")) == torch.float64
-
-
 @pytest.mark.usefixtures("both_paths")
-@configs
+@of_every_kind
 def test_default_dtype_and_device(config):
     batch = batch_of(3, 8, 40, ids=30)
     results = []

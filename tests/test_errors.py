@@ -3,7 +3,6 @@
 import math
 import re
 
-import numpy as np
 import pytest
 import torch
 
@@ -44,50 +43,32 @@ def shape(*sizes):
 
 BATCH = {  # argument, value, error, met, expected
     "list of ids": ("token_ids", [[1, 2, 3]] * 4, TypeError, "list", "tensor"),
-    "array of ids": ("token_ids", np.ones((4, 3), int), TypeError, "ndarray", "tensor"),
     "float ids": ("token_ids", torch.ones(4, 3), TypeError, "float32", "int64|integer"),
     "bool ids": ("token_ids", torch.ones(4, 3).bool(), TypeError, "bool", "int64|integer"),
-    "complex ids": ("token_ids", torch.ones(4, 3) * 1j, TypeError, "complex64", "int64|integer"),
     "ids of rank 1": ("token_ids", torch.ones(4).long(), ValueError, shape(4), r"\(N, T\)"),
-    "ids of rank 3": ("token_ids", torch.ones(4, 3, 1).long(), ValueError, shape(4, 3, 1), r"\(N, T\)"),
-    "scalar ids": ("token_ids", torch.tensor(3), ValueError, re.escape("()"), r"\(N, T\)"),
     "no positions": ("token_ids", torch.ones(4, 0).long(), ValueError, shape(4, 0), r"\(N, T\)"),
     "negative id": ("token_ids", with_entry("token_ids", (1, 2), -100), ValueError, "-100", ">= 0|non-neg"),
-    "negative id, int8": (
-        "token_ids", with_entry("token_ids", (0, 0), -1, torch.int8), ValueError, "-1", ">= 0|non-neg"
-    ),
+    "int8": ("token_ids", with_entry("token_ids", (0, 0), -1, torch.int8), ValueError, "-1", ">= 0|non-neg"),
     "mask is None": ("mask", None, TypeError, "NoneType", "tensor"),
     "complex mask": ("mask", torch.ones(4, 3) * 1j, TypeError, "complex64", "bool"),
-    "mask of rank 1": ("mask", torch.ones(4), ValueError, shape(4), r"\(N, T\)|\(4, 3\)"),
     "narrow mask": ("mask", torch.ones(4, 2), ValueError, shape(4, 2), shape(4, 3)),
-    "wide mask": ("mask", torch.ones(4, 7), ValueError, shape(4, 7), shape(4, 3)),
-    "transposed mask": ("mask", torch.ones(3, 4), ValueError, shape(3, 4), shape(4, 3)),
     "2 in the mask": ("mask", with_entry("mask", (2, 1), 2), ValueError, r"\b2\b", "0 (and|or) 1"),
-    "-1 in the mask": ("mask", with_entry("mask", (2, 1), -1), ValueError, "-1", "0 (and|or) 1"),
-    "255 in the mask": ("mask", torch.full((4, 3), 255).byte(), ValueError, "255", "0 (and|or) 1"),
     "0.5 in the mask": ("mask", with_entry("mask", 0, 0.5, FLOAT32), ValueError, "0.5", "0 (and|or) 1"),
-    "nan in the mask": ("mask", with_entry("mask", 0, NAN, FLOAT32), ValueError, "nan", "0 (and|or) 1"),
     "list of rewards": ("rewards", [1.0, 0.0, 0.0, 1.0], TypeError, "list", "tensor"),
     "complex rewards": ("rewards", torch.ones(4) * 1j, TypeError, "complex64", "float"),
     "rewards of rank 2": ("rewards", torch.ones(4, 1), ValueError, shape(4, 1), r"\(N,\)"),
-    "a token's rewards": ("rewards", torch.ones(4, 3), ValueError, shape(4, 3), r"\(N,\)"),
-    "scalar reward": ("rewards", torch.tensor(1.0), ValueError, re.escape("()"), r"\(N,\)"),
     "infinite reward": ("rewards", with_entry("rewards", 2, INF), ValueError, r"\binf", "finite"),
     "huge reward": ("rewards", torch.full((4,), 1e300, dtype=torch.float64), ValueError, r"1e\+300", "float32"),
-    "-inf reward": ("rewards", with_entry("rewards", 2, -INF), ValueError, "-inf", "finite"),
     "3 rewards": ("rewards", torch.ones(3), ValueError, "3", "4"),
     "list of groups": ("group_ids", [0, 0, 1, 1], TypeError, "list", "tensor"),
     "float groups": ("group_ids", torch.zeros(4), TypeError, "float32", "int64|integer"),
     "bool groups": ("group_ids", torch.zeros(4).bool(), TypeError, "bool", "int64|integer"),
-    "groups of rank 2": ("group_ids", torch.zeros(4, 1).long(), ValueError, shape(4, 1), r"\(N,\)"),
     "5 groups": ("group_ids", torch.zeros(5).long(), ValueError, shape(5), "4"),
     "list of states": ("states", [[0] * 3] * 4, TypeError, "list", "tensor"),
     "float states": ("states", torch.zeros(4, 3), TypeError, "float32", "int64"),
-    "a rollout's states": ("states", torch.zeros(4).long(), ValueError, shape(4), r"\(N, T\)"),
     "narrow states": ("states", torch.zeros(4, 2).long(), ValueError, shape(4, 2), shape(4, 3)),
     "no config": ("config", None, TypeError, "NoneType", "KTAEConfig"),
     "dict as config": ("config", {"scale": 2.0}, TypeError, "dict", "KTAEConfig"),
-    "class as config": ("config", KTAEConfig, TypeError, "type", "KTAEConfig"),
 }  # fmt: skip
 
 
@@ -122,15 +103,11 @@ def test_rollout_estimators(estimator, case):
 
 OWN = {  # value, error, met, expected
     "list": ([1.0] * 4, TypeError, "list", "tensor"),
-    "complex": (torch.ones(4) * 1j, TypeError, "complex64", "float"),
     "bool": (torch.ones(4).bool(), TypeError, "bool", "float"),
     "huge": (torch.full((4,), 1e300, dtype=torch.float64), ValueError, r"1e\+300", "float32"),
     "a token's": (torch.ones(4, 3), ValueError, shape(4, 3), r"\(N,\)|\(4,\)"),
-    "rank 2": (torch.ones(4, 1), ValueError, shape(4, 1), r"\(N,\)|\(4,\)"),
     "one": (torch.ones(1), ValueError, shape(1), "4"),
-    "3": (torch.ones(3), ValueError, shape(3), "4"),
     "nan": (torch.tensor([0.0, NAN, 0.0, 0.0]), ValueError, "nan", "finite"),
-    "inf": (torch.tensor([0.0, 0.0, 0.0, -INF]), ValueError, "-inf", "finite"),
 }
 
 

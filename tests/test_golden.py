@@ -50,10 +50,3 @@ def test_released(golden, estimator):
     agrees_with_one = np.abs(advantages - of_one) <= TOLERANCE
     assert agrees_with_one[golden["released_stable"]].all()
     assert (agrees_with_one | (np.abs(advantages - of_other) <= TOLERANCE)).all()
-
-
-def test_released_is_not_exact(golden):
-    """Otherwise the columns would not tell the two apart."""
-    assert golden["released_stable"].mean() > 0.9
-    apart = np.abs(golden["advantages_released"] - golden["advantages_exact_fisher"]) > 1e-3
-    assert apart.any() or len(golden["rewards"]) < 20

@@ -1,4 +1,4 @@
-"""Rollout advantages against the oracle and by hand."""
+"""Rollout advantages against the oracle and by hand; what must not change them is in test_properties.py."""
 
 import math
 
@@ -8,12 +8,10 @@ import pytest
 import torch
 from batches import batches
 from hypothesis import given
-from hypothesis import strategies as st
 
 from ktae.rollout import dr_grpo, grpo, rloo
 
 ESTIMATORS = pytest.mark.parametrize("estimator", [grpo, dr_grpo, rloo], ids=lambda f: f.__name__)
-NAN = math.nan
 
 
 def tensors(rewards, group_ids):
@@ -47,21 +45,6 @@ def test_by_hand(estimator):
 
 
 @ESTIMATORS
-def test_a_group_of_one_keeps_its_reward_and_one_without_any_score_gets_0(estimator):
-    actual = estimator(*tensors([0.75, 1.0, 1.0, -2.0, NAN, NAN, NAN], [0, 1, 1, 2, 3, 3, 4]))
-    np.testing.assert_allclose(actual.numpy(), [0.75, 0.0, 0.0, -2.0, 0.0, 0.0, 0.0], rtol=0, atol=1e-9)
-
-
-@ESTIMATORS
-def test_an_unscored_rollout_gets_0_and_is_not_counted(estimator):
-    unscored = estimator(*tensors([1.0, NAN, 0.0, 0.0, NAN, 3.0, NAN], [5, 5, 5, 5, 5, 6, 6]))
-    scored = estimator(*tensors([1.0, 0.0, 0.0], [5, 5, 5]))
-    assert unscored[[0, 2, 3]].tolist() == scored.tolist()
-    assert unscored[[1, 4, 6]].tolist() == [0.0, 0.0, 0.0]
-    assert unscored[5] == 3.0
-
-
-@ESTIMATORS
 @pytest.mark.parametrize("constant", [0.0, 1.0, 0.1, -1.5])
 @pytest.mark.parametrize("size", [2, 3, 7, 16])
 def test_equal_rewards_carry_no_advantage(estimator, constant, size):
@@ -70,37 +53,8 @@ def test_equal_rewards_carry_no_advantage(estimator, constant, size):
 
 
 @ESTIMATORS
-@pytest.mark.parametrize(
-    "dtype", [torch.bool, torch.uint8, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32]
-)
-def test_reward_dtypes(estimator, dtype):
-    rewards, group_ids = tensors([1.0, 0.0, 0.0, 1.0, 0.0], [0, 0, 0, 1, 1])
-    actual = estimator(rewards.to(dtype), group_ids.to(torch.int32))
-    assert actual.dtype == torch.float64
-    assert torch.equal(actual, estimator(rewards.double(), group_ids))
-
-
-@ESTIMATORS
 def test_a_common_offset_costs_no_digits(estimator):
     """Rewards far from 0 keep their differences: mean and variance are not accumulated in float32."""
     rewards, group_ids = tensors([1.0, 0.0, 0.0, 1.0, 0.0], [0, 0, 0, 0, 0])
     shifted = estimator(rewards.double() + 100_000, group_ids)
     np.testing.assert_allclose(shifted.numpy(), estimator(rewards, group_ids).numpy(), rtol=0, atol=1e-8)
-
-
-@ESTIMATORS
-@given(batch=batches(), seed=st.integers(0, 2**32 - 1))
-def test_order_of_the_rows(estimator, batch, seed):
-    """Not even the last bit depends on it."""
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(batch.rewards)))
-    expected = estimator(batch.rewards, batch.group_ids)[order]
-    assert torch.equal(estimator(batch.rewards[order], batch.group_ids[order]), expected)
-
-
-@ESTIMATORS
-@given(batch=batches())
-def test_a_group_does_not_see_the_others(estimator, batch):
-    together = estimator(batch.rewards, batch.group_ids)
-    for group in batch.group_ids.unique():
-        rows = batch.group_ids == group
-        assert torch.equal(together[rows], estimator(batch.rewards[rows], batch.group_ids[rows]))

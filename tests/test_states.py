@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ktae import KTAEConfig, key_token_values
 from ktae.states import Calculation, calculation
 
 PIECES = ["12", "3", ".", "5", " and ", "+", " =", "\\ti", "mes", "\\cdot", "\\frac", "{", "x", "×", "−", "a\n", "/"]  # noqa: RUF001
@@ -32,11 +31,6 @@ def test_states_are_equal_where_the_last_numbers_and_signs_are(texts, terms):
             assert (states[i] == states[j]) == (expected[i] == expected[j]), (texts[:i], texts[:j])
 
 
-@given(st.lists(st.sampled_from(PIECES), max_size=20), st.lists(st.sampled_from(PIECES), max_size=20))
-def test_what_comes_later_changes_no_state(texts, more):
-    assert calculation(texts + more)[: len(texts)] == calculation(texts)
-
-
 def test_at_least_one_term():
     with pytest.raises(ValueError, match="terms must be at least 1, got 0"):
         calculation(["1"], 0)
@@ -58,23 +52,3 @@ def test_by_a_tokenizer(spaces):
     one = states({"token_ids": [2, 3, 3]})
     assert one == calculation(["127", " +", " +"], 2)
     assert two[2] != one[1]
-
-
-def test_the_slip_is_blamed_whatever_the_words_before_it():
-    """Four wordings, of which no two share three tokens in a row; two rollouts go wrong in the same result."""
-    texts = [
-        ["We", " get", " 3", "+", "4", "=", "7", "."],
-        ["That", " is", " 3", "+", "4", "=", "7", "."],
-        ["Now", " so", " 3", "+", "4", "=", "8", "."],
-        ["Then", " we", " 3", "+", "4", "=", "8", "."],
-    ]
-    vocabulary = {text: i for i, text in enumerate(sorted({text for row in texts for text in row}))}
-    ids = torch.tensor([[vocabulary[text] for text in row] for row in texts])
-    states = torch.tensor([calculation(row) for row in texts])
-    rewards, groups = torch.tensor([1.0, 1.0, 0.0, 0.0]), torch.zeros(4).long()
-    config = KTAEConfig(term_frequency_weight=0.0)
-    values = key_token_values(ids, torch.ones_like(ids), rewards, groups, config=config, states=states)
-    assert (values[:2, 6] > 0).all()
-    assert (values[2:, 6] < 0).all()
-    assert not values[:, 7].any()  # what follows from it is not blamed again
-    assert values.abs().argmax(dim=1).tolist() == [6] * 4

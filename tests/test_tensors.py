@@ -3,17 +3,9 @@
 import pytest
 import torch
 from allocated import Allocated
-from batches import Batch
+from batches import batch_of, of_every_kind
 
-from ktae import KTAEConfig, advantages, kernels, ktae_advantages
-
-CONFIGS = {
-    "default": KTAEConfig(),
-    "recommended": KTAEConfig.recommended(),
-    "centered": KTAEConfig(ngram=4, centered=True, fisher="released"),
-    "excluded": KTAEConfig(context=1, exclude_token_ids=(1, 2, 10**12)),
-}
-configs = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+from ktae import advantages, kernels, ktae_advantages
 
 
 @pytest.fixture(autouse=True)
@@ -21,17 +13,7 @@ def no_kernels(monkeypatch):
     monkeypatch.setattr(kernels, "usable", lambda tensor: False)
 
 
-def batch_of(groups, size, columns, ids=1000, full=False):
-    generator = torch.Generator().manual_seed(0)
-    rows = groups * size
-    skewed = torch.rand(rows, columns, generator=generator) ** 4 * ids
-    lengths = torch.full((rows,), columns) if full else torch.randint(0, columns + 1, (rows,), generator=generator)
-    mask = torch.arange(columns) < lengths[:, None]
-    rewards = torch.arange(rows) % 3 % 2.0
-    return Batch(skewed.long(), mask, rewards, torch.randperm(rows, generator=generator) // size)
-
-
-@configs
+@of_every_kind
 @pytest.mark.parametrize(
     ("ids_dtype", "mask_dtype"),
     [(torch.int32, torch.bool), (torch.int64, torch.bool), (torch.int64, torch.int64)],
@@ -48,7 +30,7 @@ def test_a_large_batch_takes_no_more_than_twice_its_size(ids_dtype, mask_dtype, 
     assert 4 * batch.token_ids.numel() < allocated.peak <= 2 * size
 
 
-@configs
+@of_every_kind
 def test_the_split_changes_no_bit(config, monkeypatch):
     batch = batch_of(9, 8, 120, ids=60)
     batch.rewards[::7] = float("nan")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ktae import KTAEConfig, key_token_values
-from ktae.units import START, joined, units
+from ktae.units import START, joined
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -54,25 +54,3 @@ def test_thue_morse_contexts_are_told_apart():
     config = KTAEConfig(context=64, term_frequency_weight=0.0)
     values = key_token_values(ids, torch.ones_like(ids), rewards, groups, config=config)
     assert (values[:, -1] * torch.tensor([1, -1, -1, 1]) > 0).all()
-
-
-@pytest.mark.usefixtures("both_paths")
-def test_states_tell_the_same_token_apart():
-    """Token 7 is right in state 1 and wrong in state 2; among all rollouts it says nothing."""
-    ids = torch.tensor([[7, 8], [9, 8], [9, 7], [8, 7]])
-    states = torch.tensor([[1, 2], [1, 2], [1, 2], [1, 2]])
-    inputs = ids, torch.ones_like(ids), torch.tensor([1.0, 0.0, 0.0, 1.0]), torch.zeros(4).long()
-    config = KTAEConfig(term_frequency_weight=0.0)
-    in_state = key_token_values(*inputs, config=config, states=states)
-    assert in_state[0, 0] > 0
-    assert (in_state[1:3, 0] < 0).all()
-    assert not in_state[:, 1].any()  # 8 and 7 in state 2 have one correct and one incorrect rollout each
-    relabelled = key_token_values(*inputs, config=config, states=5 - states * 2**40)
-    assert torch.equal(relabelled, in_state)
-
-
-def test_a_plain_token_is_its_own_unit():
-    ids, mask = torch.tensor([[3, 2**62]]), torch.ones(1, 2).bool()
-    unit_BT, within_BT = units(ids, mask, None, KTAEConfig())
-    assert unit_BT is ids
-    assert within_BT is None

@@ -33,7 +33,7 @@ SHOWN = ("top", "after", "before", "slip", "sign")
 def main() -> None:
     seed = derived_seed(SPLITS["explore"], 0)
     traces = word_problems.traces(128, 16, seed)
-    rollouts = assemble(traces, separator="")
+    rollouts = assemble(traces, 16, separator="")
 
     def within(states_of, config: KTAEConfig = PLAIN) -> Estimator:
         rows = [torch.tensor([*states_of(trace.words), 0]) for trace in traces]

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ktae.bench.labelled import LabelledRollouts
 from ktae.estimators import Estimator, token_values
-from ktae.evaluation.at_k import majority_at_k, pass_at_k
+from ktae.evaluation.statistics import majority, pass_at_k
 from ktae.rollout import grpo
 from ktae.seeds import derived_seed
 from ktae.states import calculation
@@ -283,7 +283,7 @@ def evaluate(
     found = {"accuracy": float(correct.mean()), "length": length / correct.size, "entropy": entropy / length}
     if samples > 1:
         found[f"pass_{samples}"] = float(pass_at_k(correct, samples).mean())
-        found[f"maj_{samples}"] = float(majority_at_k(answer, correct, samples).mean())
+        found[f"maj_{samples}"] = float(majority(answer, correct).mean())
     return found
 
 

@@ -16,6 +16,7 @@ import legs_task as legs
 from ktae.bench.sources import word_problems
 from ktae.chain import problems as chain
 from ktae.chain.labels import Label, label_steps
+from ktae.seeds import derived_seed
 
 
 @dataclass(frozen=True)
@@ -53,26 +54,28 @@ CHAIN = Task(
 )
 
 
-def _legs_stream(rng: random.Random) -> Iterator[legs.LegsProblem]:
-    held_out = {problem.prompt for problem in _legs_test()}
-    while True:
-        problem = legs.sample_problem(rng)
-        if problem.prompt not in held_out:
-            yield problem
-
-
-@cache
-def _legs_test() -> list[legs.LegsProblem]:
-    rng, problems = random.Random(987654321), {}
+def _held_out(sample: Callable[[random.Random], Any], seed: int) -> list[Any]:
+    """A thousand problems that are always the same."""
+    rng, problems = random.Random(seed), {}
     while len(problems) < 1000:
-        problem = legs.sample_problem(rng)
+        problem = sample(rng)
         problems[problem.prompt] = problem
     return list(problems.values())
 
 
+def _others(sample: Callable[[random.Random], Any], held_out: Sequence[Any], rng: random.Random) -> Iterator[Any]:
+    """Endless problems that are not held out."""
+    prompts = {problem.prompt for problem in held_out}
+    while True:
+        problem = sample(rng)
+        if problem.prompt not in prompts:
+            yield problem
+
+
+_LEGS_TEST = _held_out(legs.sample_problem, 987654321)
 LEGS = Task(
-    problems=_legs_stream,
-    test=_legs_test(),
+    problems=lambda rng: _others(legs.sample_problem, _LEGS_TEST, rng),
+    test=_LEGS_TEST,
     prompt=lambda problem: problem.prompt,
     reward=lambda problem, text: float(legs.extract_answer(text) == problem.answer),
     answer=legs.extract_answer,
@@ -82,6 +85,7 @@ LEGS = Task(
 
 # Of two and three steps: with six, a warm start this small is right too seldom to learn from outcomes.
 WORD_STEPS = 3
+_WORDS_TEST = _held_out(word_problems.sample_problem, derived_seed("word problems, test"))
 
 
 def _short(problems: Iterable[word_problems.WordProblem]) -> Iterator[word_problems.WordProblem]:
@@ -89,8 +93,8 @@ def _short(problems: Iterable[word_problems.WordProblem]) -> Iterator[word_probl
 
 
 WORDS = Task(
-    problems=lambda rng: _short(word_problems.training_stream(rng)),
-    test=list(_short(word_problems.test_problems())),
+    problems=lambda rng: _short(_others(word_problems.sample_problem, _WORDS_TEST, rng)),
+    test=list(_short(_WORDS_TEST)),
     prompt=lambda problem: problem.prompt,
     reward=lambda problem, text: float(word_problems.extract_answer(text) == problem.answer),
     answer=word_problems.extract_answer,

@@ -1,5 +1,4 @@
 import json
-import re
 import sys
 
 import pytest
@@ -36,14 +35,11 @@ def test_rows_and_tables(bench, capsys):
         assert first["rollouts"]["rollouts"] == 24
         # A scripted policy has no entropies.
         assert [row["estimator"] for row in estimators] == [n for n in ESTIMATORS if NEEDS.get(n) != "entropies"]
-        assert f"### {source}: {first['rollouts']['judged_rollouts']} rollouts of" in printed
         for row in estimators:
             for name in METRICS:
                 value, low, high = row[name][:3]
                 assert (value is None) == name.startswith("true") or name == "sign"  # there may be no value below 0
                 assert value is None or low <= high
-            assert re.search(rf"\| {row['estimator']} .* {row['slip'][0]:.3f}", printed)
-    assert printed.index(" top") < printed.index(" after") < printed.index(" before")
 
 
 def test_a_table_is_sorted_marked_and_aligned():
@@ -105,7 +101,6 @@ def test_gradient_fidelity_is_a_table_of_its_own(bench, monkeypatch, capsys):
     [
         (["--sources", "legs,nothing"], "--sources: unknown nothing; there are chain, "),
         (["--estimators", "nowhere:blame"], "estimator 'nowhere:blame': there is no module 'nowhere'"),
-        (["--sources", "legs:all"], "--sources: unknown legs:all"),
         (["--estimators", ","], "--estimators names none; there are ktae, "),
         (["--split", "test"], "--split must be one of explore, held-out, got 'test'"),
         (["--groups", "0"], "--groups must be at least 1, got 0"),
@@ -118,12 +113,6 @@ def test_mistakes_are_one_line(arguments, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-
-
-def test_quick_and_groups_exclude_each_other(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(["bench", "credit", "--quick", "--groups", "3"])
-    assert "--groups: not allowed with argument --quick" in capsys.readouterr().err
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch, capsys):

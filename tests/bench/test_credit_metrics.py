@@ -1,5 +1,6 @@
 import math
 import statistics
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from ktae.bench.controls import ESTIMATORS
 from ktae.bench.labelled import LabelledRollouts
 from ktae.bench.metrics import METRICS
 from ktae.chain.labels import Label
-from ktae.estimators import token_values
+from ktae.estimators import Rollouts, token_values
 
 OTHER, RIGHT, SLIP, PROPAGATED = Label
 
@@ -39,33 +40,6 @@ def make(labels, values, rewards, groups, true=None, mask=None):
     return rollouts, torch.tensor(pad(values, -9.0))
 
 
-def measure(rollouts, values):
-    sums = metrics.group_sums(rollouts, values)
-    return {name: metrics.estimate(sums[name], sums[name], 0)[0] for name in METRICS}
-
-
-# --- the metrics -------------------------------------------------------------------------------------------
-
-
-def test_an_example_by_hand():
-    """The slip is blamed more than one of two earlier right tokens and ties with one of two propagated ones."""
-    rollouts, values = make(
-        labels=[[RIGHT, OTHER, RIGHT, SLIP, PROPAGATED, PROPAGATED], [RIGHT, RIGHT, RIGHT]],
-        values=[[-0.5, 0.0, 0.2, -0.4, -0.4, 0.3], [1.0, 1.0, 0.5]],
-        rewards=[0.0, 1.0],
-        groups=[7, 7],
-        true=[[math.nan, math.nan, 0.25, -0.5, math.nan, 0.0], [0.5, math.nan, 0.75]],
-    )
-    got = measure(rollouts, values)
-    assert got["before"] == 0.5
-    assert got["after"] == 0.75
-    assert got["slip"] == pytest.approx(3.5 / 5)
-    assert got["top"] == 0.0
-    assert got["sign"] == pytest.approx(1 / 3)
-    assert got["true_incorrect"] == pytest.approx(statistics.correlation([0.2, -0.4, 0.3], [0.25, -0.5, 0.0]))
-    assert got["true_correct"] == pytest.approx(-1.0)
-
-
 @st.composite
 def judged(draw):
     """Any labels and values; few different values, so that ties are common; holes in the mask."""
@@ -85,58 +59,46 @@ def judged(draw):
 
 def oracle(rollouts, values):
     """Every metric from its definition, one rollout and one pair at a time."""
-    found = {name: [] for name in METRICS}
-    rows = range(len(rollouts.rewards))
-    outcomes = {}
-    for i in rows:
-        outcomes.setdefault(int(rollouts.group_ids[i]), set()).add(bool(rollouts.rewards[i] > 0))
-    mixed = [i for i in rows if len(outcomes[int(rollouts.group_ids[i])]) == 2]
-
-    def tokens(i):
-        return [t for t in range(rollouts.mask.shape[1]) if rollouts.mask[i, t]]
+    found, pairs, outcomes = {name: [] for name in METRICS}, {True: [], False: []}, {}
+    correct = (rollouts.rewards > 0).tolist()
+    for group, is_correct in zip(rollouts.group_ids.tolist(), correct, strict=True):
+        outcomes.setdefault(group, set()).add(is_correct)
 
     def auroc(at_fault, others):
         wins = [1.0 if a < b else 0.5 if a == b else 0.0 for a in at_fault for b in others]
         return [sum(wins) / len(wins)] if wins else []
 
-    for i in mixed:
-        value = {t: float(values[i, t]) for t in tokens(i)}
-        label = {t: Label(int(rollouts.labels[i, t])) for t in tokens(i)}
-        slips = [t for t in value if label[t] is SLIP]
-        if rollouts.rewards[i] > 0 or not slips:
+    for i, group in enumerate(rollouts.group_ids.tolist()):
+        if len(outcomes[group]) < 2:
             continue
-        first = min(slips)
+        value = {t: float(values[i, t]) for t in rollouts.mask[i].nonzero()[:, 0].tolist()}
+        label = {t: Label(int(rollouts.labels[i, t])) for t in value}
+        slips = [t for t in value if label[t] is SLIP]
+        found["sign"] += [label[t] is SLIP for t in value if value[t] < 0 and label[t] is not OTHER]
+        true = {t: float(rollouts.true_advantages[i, t]) for t in value}
+        pairs[correct[i]] += [(value[t], true[t]) for t in value if not math.isnan(true[t])]
+        if correct[i] or not slips:
+            continue
         found["slip"] += auroc([value[t] for t in slips], [value[t] for t in value if label[t] is not SLIP])
+        first = min(slips)
         found["before"] += auroc([value[first]], [value[t] for t in value if label[t] is RIGHT and t < first])
         found["after"] += auroc([value[first]], [value[t] for t in value if label[t] is PROPAGATED])
         lowest = [t for t in value if value[t] == min(value.values())]
         found["top"].append((first in lowest) / len(lowest))
 
-    pairs = {True: [], False: []}
-    for i in mixed:
-        for t in tokens(i):
-            value, true = float(values[i, t]), float(rollouts.true_advantages[i, t])
-            if value < 0 and rollouts.labels[i, t] != OTHER:
-                found["sign"].append(int(rollouts.labels[i, t]) == SLIP)
-            if not math.isnan(true):
-                pairs[bool(rollouts.rewards[i] > 0)].append((value, true))
     means = {name: statistics.fmean(x) if x else math.nan for name, x in found.items()}
     for name, of_outcome in (("true_incorrect", pairs[False]), ("true_correct", pairs[True])):
-        try:
+        with suppress(TypeError, statistics.StatisticsError):  # too few, or no spread
             means[name] = statistics.correlation(*zip(*of_outcome, strict=True))
-        except (TypeError, statistics.StatisticsError):  # too few, or no spread
-            means[name] = math.nan
     return means
 
 
 @given(judged())
 def test_every_metric_is_what_its_definition_says(batch):
-    got, want = measure(*batch), oracle(*batch)
+    sums, want = metrics.group_sums(*batch), oracle(*batch)
     for name in METRICS:
-        assert got[name] == pytest.approx(want[name], abs=1e-6, nan_ok=True), name
-
-
-# --- intervals ---------------------------------------------------------------------------------------------
+        got = metrics.estimate(sums[name], sums[name], 0)[0]
+        assert got == pytest.approx(want[name], abs=1e-6, nan_ok=True), name
 
 
 def test_the_interval_of_a_mean_over_many_groups_is_the_normal_one():
@@ -167,23 +129,14 @@ def test_there_is_no_interval_without_anything_to_measure(columns):
     assert np.isnan(metrics.estimate(sums, sums, 0)).all()
 
 
-# --- rollouts and controls ---------------------------------------------------------------------------------
-
-
 def test_rollouts_check_their_labels():
     rollouts, _ = make([[RIGHT, SLIP], [RIGHT]], [[0.1, -0.1], [0.2]], [0.0, 1.0], [0, 0])
     with pytest.raises(ValueError, match=r"labels must be torch\.int8 .* got torch\.int64"):
         replace(rollouts, labels=rollouts.labels.long())
+    with pytest.raises(TypeError, match="oracle needs LabelledRollouts, got Rollouts"):
+        ESTIMATORS["oracle"](Rollouts(*(torch.ones(1, *shape).long() for shape in ((1,), (1,), (), ()))))
     assert rollouts.first_slip_BT.tolist() == [[False, True], [False, False]]
     assert rollouts.rows(torch.tensor([1])).labels.tolist() == [[RIGHT, SLIP]]
-
-
-def test_the_oracle_needs_labels():
-    from ktae.estimators import Rollouts
-
-    ids = torch.tensor([[1]])
-    with pytest.raises(TypeError, match="oracle needs LabelledRollouts, got Rollouts"):
-        ESTIMATORS["oracle"](Rollouts(ids, ids, torch.tensor([1.0]), torch.tensor([0])))
 
 
 def test_controls_by_hand():

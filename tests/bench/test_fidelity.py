@@ -30,7 +30,7 @@ def test_log_probabilities_are_those_of_each_rollout_alone(sampled):
 
 
 def test_gradients_are_autograds_of_each_estimators_objective(sampled, monkeypatch):
-    rollouts = assemble([r for _, r in sampled])
+    rollouts = assemble([r for _, r in sampled], 3)
     advantage_EBT = torch.randn(2, *rollouts.mask.shape, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(chain, "BATCH", 4)  # two parts
     got = fidelity.gradients(sampled, rollouts, advantage_EBT)

@@ -1,11 +1,14 @@
 """Sources of problems: columns, answers, levels, ids, files and folders."""
 
 import dataclasses
-import json
 
 import pytest
+from saved import save
 
 from ktae.data.sources import SOURCES, Source, answers_of, level_of, load
+from ktae.files import json_lines
+
+MINE = Source("mine", "x")
 
 
 def other(path="problems.jsonl", **fields):
@@ -34,7 +37,7 @@ def other(path="problems.jsonl", **fields):
 )
 def test_accepted_answers(value, expected):
     assert answers_of(value) == expected
-    assert list(Source("mine", "x").read({"problem": "P", "answer": value}).answers) == expected
+    assert list(MINE.read({"problem": "P", "answer": value}).answers) == expected
 
 
 def test_levels():
@@ -42,34 +45,36 @@ def test_levels():
     assert {value: level_of(value) for value in given} == given
 
 
-def test_the_hub_form_and_the_local_form_of_math():
-    math = SOURCES["math"]
-    hub = math.read({"problem": "P?", "level": "Level 3", "type": "Algebra", "solution": r"so $\boxed{2}$"})
-    local = math.read({"problem": " P?\n", "answer": "2", "difficulty": 3.0, "type": "Algebra"})
-    assert hub == local
-    assert (hub.text, hub.answers, hub.level) == ("P?", ("2",), 3)
-    assert math.read({"problem": "P?", "answer": None, "solution": r"$\boxed{2}$"}).answers == ("2",)
-    assert math.read({"problem": "P?", "solution": "It is 2."}).answers == (), "a solution that marks no answer"
+MATH = {"problem": "P?", "level": "Level 3", "solution": r"so $\boxed{2}$"}
+SVAMP = {"Body": "There are 2.", "Question": "How many?", "Answer": "2.0", "ID": "chal-1"}
 
 
-def test_gsm8k_and_svamp():
-    gsm8k = SOURCES["gsm8k"].read({"question": "How many?", "answer": "so\n#### 1,000"})
-    assert (gsm8k.answers, gsm8k.level, gsm8k.id[:6]) == (("1000",), None, "gsm8k-")
-    row = {"Body": "There are 2.", "Question": "How many?", "Answer": "2.0", "ID": "chal-1"}
-    svamp = SOURCES["svamp"].read(row)
-    assert (svamp.text, svamp.answers, svamp.id) == ("There are 2. How many?", ("2",), "chal-1")
-    assert SOURCES["svamp"].read(row | {"Question": None}).text == "", "half a problem is none"
+@pytest.mark.parametrize(
+    ("source", "row", "text", "answers", "level"),
+    [
+        ("math", MATH, "P?", ("2",), 3),
+        ("math", {"problem": " P?\n", "answer": "2", "difficulty": 3.0}, "P?", ("2",), 3),
+        ("math", {**MATH, "answer": None}, "P?", ("2",), 3),
+        ("math", {**MATH, "solution": "It is 2."}, "P?", (), 3),  # a solution that marks no answer
+        ("gsm8k", {"question": "How many?", "answer": "so\n#### 1,000"}, "How many?", ("1000",), None),
+        ("svamp", SVAMP, "There are 2. How many?", ("2",), None),
+        ("svamp", {**SVAMP, "Question": None}, "", ("2",), None),  # half a problem is none
+    ],
+)
+def test_known_sources(source, row, text, answers, level):
+    problem = SOURCES[source].read(row)
+    assert (problem.text, problem.answers, problem.level) == (text, answers, level)
+    assert problem.id == row.get("ID", problem.id)
 
 
 def test_ids():
     row = {"problem": "P", "answer": "1", "id": 7}
-    mine = Source("mine", "x")
-    assert mine.read(row).id == "7"
-    by_hash = mine.read({"problem": "P"}).id
+    by_hash = MINE.read({"problem": "P"}).id
     assert by_hash.startswith("mine-")
-    assert mine.read(row | {"id": None}).id == mine.read(row | {"id": " "}).id == by_hash
-    assert mine.read({"problem": "P", "unique_id": "test/1"}).id == "test/1"
-    assert mine.read({"problem": "Q"}).id != by_hash
+    assert MINE.read(row).id == "7"
+    assert MINE.read(row | {"id": None}).id == MINE.read(row | {"id": " "}).id == by_hash
+    assert MINE.read({"problem": "P", "unique_id": "test/1"}).id == "test/1"
+    assert MINE.read({"problem": "Q"}).id != by_hash
 
 
 @pytest.mark.parametrize(
@@ -81,10 +86,9 @@ def test_ids():
         ({"problem": "P?", "answers": ["3"]}, ""),
     ],
 )
-def test_usual_names_of_columns(tmp_path, capsys, row, said):
-    path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps(row))
-    (problem,) = load(other(path))
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_usual_names_of_columns(tmp_path, capsys, row, said, suffix):
+    (problem,) = load(other(save(tmp_path / f"a.{suffix}", [row])))
     assert (problem.text, problem.answers) == ("P?", ("3",))
     shown = capsys.readouterr().err
     assert (said in shown) if said else not shown
@@ -93,7 +97,7 @@ def test_usual_names_of_columns(tmp_path, capsys, row, said):
 @pytest.mark.parametrize("row", [{"problem": ["P"], "answer": "1"}, {"problem": "P", "answer": {"value": "1"}}])
 def test_values_of_another_kind(row):
     with pytest.raises(ValueError, match=r"the column '(problem|answer)' of mine must hold"):
-        Source("mine", "x").read(row)
+        MINE.read(row)
 
 
 @pytest.mark.parametrize(
@@ -117,49 +121,41 @@ def test_a_missing_column_is_named_with_the_one_that_may_be_meant(source, column
         source.recognised([dict.fromkeys(columns, "x")])
 
 
-ROWS = [{"problem": "P?", "answer": "1", "level": 2.0}, {"problem": "Q?", "answer": "2", "level": None}]
-LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
-
-
 def test_a_folder_goes_the_way_of_a_hub_id(tmp_path):
+    rows = [{"problem": "P?", "answer": "1", "level": 2.0}, {"problem": "Q?", "answer": "2", "level": None}]
     for split in ("train", "test"):
-        (tmp_path / f"{split}.jsonl").write_text(LINES)
+        save(tmp_path / f"{split}.jsonl", rows)
     assert [problem.answers for problem in load(other(tmp_path), "test")] == [("1",), ("2",)]
     with pytest.raises(ValueError, match=r"^cannot load .*: Unknown split \"tset\". Should be one of"):
         load(other(tmp_path), "tset")
 
 
-def test_no_hub(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(OSError, match=r"^cannot load some/set: [^\n]*a local file do as well$") as caught:
-        load(other("some/set"))
-    assert caught.value.filename is None, "for the command line a mistake in the input, not a failure of the system"
-
-
 @pytest.mark.parametrize(
-    ("name", "text", "error", "message"),
+    ("path", "error", "message"),
     [
-        ("absent.jsonl", None, FileNotFoundError, "absent.jsonl does not exist"),
-        ("broken.jsonl", '{"problem": \n', ValueError, "no usable rows: 1 malformed, the first since not valid JSON"),
-        ("columns.jsonl", '{"text": "P", "answer": "1"}\n', ValueError, "mine needs the column 'problem'"),
+        ("some/set", OSError, r"^cannot load some/set: [^\n]*a local file do as well$"),
+        ("absent.jsonl", FileNotFoundError, "absent.jsonl does not exist"),
+        ("broken.jsonl", ValueError, "no usable rows: 1 malformed, the first since not valid JSON"),
     ],
 )
-def test_files_that_cannot_be_read(tmp_path, name, text, error, message):
-    if text is not None:
-        (tmp_path / name).write_text(text)
+def test_what_cannot_be_read(tmp_path, monkeypatch, path, error, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    save(tmp_path / "broken.jsonl", ['{"problem": '])
     with pytest.raises(error, match=message) as caught:
-        load(other(tmp_path / name))
+        load(other(path))
     assert "\n" not in str(caught.value)
+    # For the command line a mistake in the input, not a failure of the system.
+    assert getattr(caught.value, "filename", None) is None
 
 
 def test_boxes_agree_with_the_answers_of_math500(shared):
     path = shared / "data/problems/math_test_5000.jsonl.gz"
-    read = load(dataclasses.replace(SOURCES["math"], path=str(path)))
-    problems = {problem.text: problem for problem in read}
+    problems = {problem.text: problem for problem in load(dataclasses.replace(SOURCES["math"], path=str(path)))}
     assert all(problem.answers for problem in problems.values())
-    suite = [json.loads(line) for line in (shared / "data/suite/math500.jsonl").read_text().splitlines()]
-    accepted = [
-        (problems[row["problem"].strip()].answers[0], [answer.strip() for answer in row["answers"]]) for row in suite
-    ]
+    suite = json_lines.read(shared / "data/suite/math500.jsonl")
+    boxed = [problems[row["problem"].strip()].answers[0] for row in suite]
+    accepted = [[answer.strip() for answer in row["answers"]] for row in suite]
     # One solution boxes its number twice, as a mixed and as a plain fraction, which reads like two numbers.
-    assert [given for read, given in accepted if read not in given] == [[r"\frac{639}{40}"]]
+    apart = [given for read, given in zip(boxed, accepted, strict=True) if read not in given]
+    assert apart == [[r"\frac{639}{40}"]]

@@ -55,15 +55,10 @@ def test_values_depend_neither_on_the_order_of_rows_nor_on_padding_nor_on_what_i
     order = torch.tensor(random.sample(range(len(values)), len(values)))
     np.testing.assert_array_equal(token_values(estimator, batch.rows(order)), values[order])
 
-    def padded(tensor, value):
-        return torch.nn.functional.pad(tensor, (2, 3), value=value)
-
+    fillers = {"token_ids": 1, "mask": False, "entropies": 9.0, "states": 1}
     wide = replace(
         batch,
-        token_ids=padded(batch.token_ids, 1),
-        mask=padded(batch.mask, False),
-        entropies=padded(batch.entropies, 9.0),
-        states=padded(batch.states, 1),
+        **{name: torch.nn.functional.pad(getattr(batch, name), (2, 3), value=value) for name, value in fillers.items()},
     )
     np.testing.assert_array_equal(token_values(estimator, wide)[:, 2:-3], values)
     if not unscored_B.all():
@@ -77,36 +72,6 @@ def test_batches_without_tokens_or_without_rewards_have_no_values(name):
         assert (token_values(load_estimator(name), replace(nothing, rollout_advantages=None)) == 0).all()
 
 
-def test_prefix_sets_take_the_size_out_of_the_sum():
-    """Two rollouts that share all but the last token push the shared one as much as one rollout would."""
-    batch = example(rollout_advantages=torch.tensor([1.0, 2.0]))
-    advantage_BT = batch.rollout_advantages[:, None] + token_values(load_estimator("prefix_set"), batch)
-    assert advantage_BT.sum(0)[0] == pytest.approx(1.5)
-    assert advantage_BT[:, 1].tolist() == pytest.approx([1.0, 2.0])
-
-
-def test_conflict_tokens_protect_both_ends_and_nothing_between():
-    ids = torch.tensor([[1, 2, 9, 7], [1, 3, 9, 7], [4, 2, 9, 7]])
-    batch = Rollouts(ids, torch.ones_like(ids), torch.tensor([1.0, 0.0, 0.0]), torch.zeros(3, dtype=torch.int64))
-    advantage_BT = batch.rollout_advantages[:, None] + token_values(load_estimator("conflict_tokens"), batch)
-    weight_BT = (advantage_BT / batch.rollout_advantages[:, None]).round(decimals=4)
-    assert weight_BT.tolist() == [[2, 2, 2, 2], [0, 1, 0, 0], [1, 0, 0, 0]]
-
-
-def test_turns_are_compared_with_those_in_the_same_state():
-    """Two rooms: both rollouts were in room 0 and only one in room 1; a gap in the mask is the environment's answer."""
-    batch = Rollouts(
-        token_ids=torch.tensor([[5, 6, 0, 7], [5, 8, 0, 0]]),
-        mask=torch.tensor([[1, 1, 0, 1], [1, 1, 0, 0]]),
-        rewards=torch.tensor([1.0, 0.0]),
-        group_ids=torch.zeros(2, dtype=torch.int64),
-        states=torch.tensor([[0, 0, 0, 1], [0, 0, 0, 0]]),
-    )
-    values = token_values(load_estimator("turn_groups"), batch)
-    half = math.sqrt(0.5)
-    np.testing.assert_allclose(values, [[half, half, 0, 0], [-half, -half, 0, 0]], atol=1e-4)
-
-
 def test_equal_turns_have_equal_values_wherever_they_stand():
     """A vector's powers of the discount differ in the last bit from lane to lane."""
     rows, turns = 37, 31
@@ -117,9 +82,6 @@ def test_equal_turns_have_equal_values_wherever_they_stand():
     values = token_values(load_estimator("turn_groups"), batch)
     for outcome in (0, 1):
         assert (values[rewards == outcome] == values[1 - outcome]).all()
-
-
-# --- the interface -------------------------------------------------------------------------------------------
 
 
 def test_rollouts_fill_in_grpos_advantages_and_ignore_those_of_unscored_rows():
@@ -166,6 +128,7 @@ def test_what_is_missing_is_named(name, field):
 def test_unknown_estimators_are_refused(name, message):
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
         load_estimator(name)
+    assert load_estimator("ktae.estimators.positive:positive") is load_estimator("positive")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +146,3 @@ def test_an_estimator_of_ones_own_is_checked(returned, error, message):
 
     with pytest.raises(error, match="estimator mine " + message):
         token_values(mine, replace(example(), mask=torch.tensor([[1, 1], [1, 0]])))
-
-
-def test_a_function_of_ones_own_by_its_import_path():
-    assert load_estimator("ktae.estimators.positive:positive") is load_estimator("positive")

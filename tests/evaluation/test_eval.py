@@ -1,7 +1,6 @@
 """`ktae eval` and `ktae grade` as a user runs them."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,38 +9,39 @@ import time
 import documented_vllm
 import pytest
 from graded import row
+from saved import save
 
 from ktae.chain import problems as chain
 from ktae.cli import main
-from ktae.evaluation.tasks import TASKS
 from ktae.files.json_lines import read, write
 
 MODEL = "python:ktae/chain/weights"
-SAMPLED = ["-n", "3", "--temperature", "1", "--max-tokens", "64", "--batch-tokens", "600"]
 
 
-def chains(path, count=24):
-    rows = [{"problem": row["prompt"], "answers": row["answers"]} for row in chain.test_problems()[:count]]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def evaluate(folder, *arguments, tasks="chains.jsonl", out="out"):
-    assert main(["eval", MODEL, "--tasks", tasks, "--out", str(folder / out), *arguments]) == 0
-    return json.loads((folder / out / "results.json").read_text())
-
-
-def test_what_it_leaves_and_what_reads_it(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The current folder, with 24 problems in chains.jsonl."""
     monkeypatch.chdir(tmp_path)
-    chains(tmp_path / "chains.jsonl")
-    results = evaluate(tmp_path, *SAMPLED)
+    rows = [{"problem": row["prompt"], "answers": row["answers"]} for row in chain.test_problems()[:24]]
+    save(tmp_path / "chains.jsonl", rows)
+    return tmp_path
+
+
+def evaluate(*arguments, tasks="chains.jsonl", out="out"):
+    """What results.json holds, and the samples."""
+    assert main(["eval", MODEL, "--tasks", tasks, "--out", out, *arguments]) == 0
+    with open(f"{out}/results.json") as file:
+        return json.load(file)
+
+
+def test_what_it_leaves_and_what_reads_it(here, capsys):
+    results = evaluate("-n", "3", "--temperature", "1", "--max-tokens", "64", "--batch-tokens", "600")
     assert "72/72" in capsys.readouterr().out
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["results.json", "samples.jsonl", "summary.md"]
-    rows = read(tmp_path / "out" / "samples.jsonl")
+    assert sorted(path.name for path in (here / "out").iterdir()) == ["results.json", "samples.jsonl", "summary.md"]
+    rows = read(here / "out" / "samples.jsonl")
     assert [row["sample"] for row in rows] == [0, 1, 2] * 24
     right = chain.exact_match([], [row["completion"] for row in rows], [row["answers"] for row in rows])
-    ended = [not row["truncated"] for row in rows]
-    agree = [row["reward"] == r for row, r, e in zip(rows, right, ended, strict=True) if e]
+    agree = [row["reward"] == r for row, r in zip(rows, right, strict=True) if not row["truncated"]]
     assert sum(agree) >= 0.95 * len(agree), "the last number is nearly always the answer"
     task = results["tasks"]["chains"]
     assert (task["problems"], task["samples_per_problem"]) == (24, 3)
@@ -59,25 +59,24 @@ def test_what_it_leaves_and_what_reads_it(tmp_path, monkeypatch, capsys):
     assert rows[0]["prompt"] in capsys.readouterr().out
 
 
-def test_vllm_answers_every_sample_anew(tmp_path, monkeypatch):
+def test_vllm_answers_every_sample_anew(here, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", documented_vllm)
     monkeypatch.setattr("ktae.models.generate.choose_backend", lambda *asked: "vllm")
-    tasks, answers = str(chains(tmp_path / "chains.jsonl", 2)), {}
+    answers = {}
     for samples in ("8", "32"):
-        evaluate(tmp_path, "-n", samples, "--temperature", "1", tasks=tasks, out=samples)
-        rows = read(tmp_path / samples / "samples.jsonl")
+        evaluate("-n", samples, "--temperature", "1", "--limit", "2", out=samples)
+        rows = read(here / samples / "samples.jsonl")
         answers[samples] = {(row["id"], row["sample"]): row["completion"] for row in rows}
     assert len(set(answers["32"].values())) == 64
     assert answers["8"].items() < answers["32"].items(), "more samples begin with the same ones"
 
 
 @pytest.mark.slow
-def test_what_an_interrupted_one_leaves_can_be_graded(tmp_path):
-    chains(tmp_path / "chains.jsonl")
+def test_what_an_interrupted_one_leaves_can_be_graded(here):
     command = ["eval", MODEL, "--tasks", "chains.jsonl", "--batch-tokens", "600", "--max-tokens", "64", "--out", "out"]
-    options = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([sys.executable, "-m", "ktae", *command], **options)
-    generations = tmp_path / "out" / "generations.jsonl"
+    generations = here / "out" / "generations.jsonl"
     while len(read(generations)) < 8:
         assert process.poll() is None, "ended before it could be stopped"
         time.sleep(0.01)
@@ -85,68 +84,55 @@ def test_what_an_interrupted_one_leaves_can_be_graded(tmp_path):
     _, stderr = process.communicate()
     assert (process.returncode, stderr.splitlines()[-1]) == (130, "ktae: interrupted")
     assert "Traceback" not in stderr
-    assert main(["grade", str(generations), "--out", str(tmp_path / "graded")]) == 0
-    assert len(read(tmp_path / "graded" / "samples.jsonl")) == len(read(generations)) < 24
+    assert main(["grade", str(generations), "--out", "graded"]) == 0
+    assert len(read(here / "graded" / "samples.jsonl")) == len(read(generations)) < 24
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--tasks", "math5000"], "unknown task 'math5000'"),
         (["--tasks", "none.jsonl"], "none.jsonl does not exist"),
+        (["--tasks", ","], "--tasks names no task"),
         (["-n", "2"], "-n 2 needs a --temperature above 0"),
         (["--temperature", "-1"], "temperature must be at least 0"),
         (["--limit", "0"], "--limit must be at least 1"),
         (["--backend", "vllm"], "vLLM is not installed"),
         (["--data-dir", "none"], "aime24.jsonl does not exist"),
-        (["--tasks", ","], "--tasks names no task"),
         (["runs/mistyped/model", "--tasks", "chains.jsonl"], "ktae: the model runs/mistyped/model does not exist"),
         (["mistyped", "--tasks", "chains.jsonl"], "ktae: the model mistyped is no local folder"),
         (["--tasks", "chains.jsonl", "--out", "other"], "other is not an empty folder; give another --out"),
     ],
 )
-def test_mistakes_are_one_line_and_leave_no_folder(tmp_path, arguments, message, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_mistakes_are_one_line_and_leave_no_folder(here, arguments, message, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    chains(tmp_path / "chains.jsonl")
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "notes.txt").touch()
+    (here / "other").mkdir()
+    (here / "other" / "notes.txt").touch()
     assert main(["eval", *arguments] if "mistyped" in arguments[0] else ["eval", MODEL, *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["chains.jsonl", "other"]
+    assert sorted(path.name for path in here.iterdir()) == ["chains.jsonl", "other"]
 
 
-def test_tasks_from_a_folder(tmp_path):
-    for name in ("aime24", "minerva"):
-        rows = [{"problem": f"{n % 97} S1 +{1 + n // 97} ?", "answers": [n + 1]} for n in range(TASKS[name].size)]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    results = evaluate(tmp_path, "--data-dir", str(tmp_path), "--limit", "4", tasks="aime24,minerva")
-    assert results["tasks"]["aime24"]["problems"] == results["tasks"]["minerva"]["problems"] == 4
-    assert results["macro"]
-
-
-def test_grade(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_grade(here, capsys):
     row = {"task_name": "minerva", "reward": 1.0}
-    rows = [{**row, "prompt": f"{n}?", "gt": [f"{n}.0\n"], "model_output": rf"\boxed{{{n}}}"} for n in range(6)]
-    rows[2]["model_output"] = r"\boxed{7}"
+    rows = [{**row, "prompt": f"{n}?", "gt": [f"{n}.0\n"], "model_output": rf"\boxed{{{n}}}"} for n in range(100, 106)]
+    rows[2]["model_output"] = r"\boxed{107}"
     rows[3]["reward"] = None
-    (tmp_path / "outputs.json").write_text(json.dumps(rows))
+    rows[4]["model_output"] = r"\boxed{104.9}"  # within 1 %
+    save(here / "outputs.json", rows)
     assert main(["grade", "outputs.json"]) == 0
     shown = capsys.readouterr().out
-    results = json.loads((tmp_path / "outputs-graded" / "results.json").read_text())
-    task = results["tasks"]["minerva"]
+    task = json.loads((here / "outputs-graded" / "results.json").read_text())["tasks"]["minerva"]
     assert (task["accuracy"], task["compared"], task["disagreements"]) == (pytest.approx(5 / 6), 5, 1)
     assert task["agreement"] == pytest.approx(4 / 5)
-    (differing,) = read(tmp_path / "outputs-graded" / "disagreements.jsonl")
-    assert (differing["id"], differing["stored"], differing["extracted"]) == ("2?", True, "7")
+    (differing,) = read(here / "outputs-graded" / "disagreements.jsonl")
+    assert (differing["id"], differing["stored"], differing["extracted"]) == ("102?", True, "107")
     assert "4 of 5 verdicts are as stored (80.0%)" in shown
     assert main(["grade", "outputs.json"]) == 2
     assert "outputs-graded is not empty" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("named", ["base", "base/", "."])
+@pytest.mark.parametrize("named", ["base/", "."])
 def test_grade_a_folder(tmp_path, monkeypatch, capsys, named):
     """An evaluation's folder, also the current one, stands for its samples.jsonl."""
     write(tmp_path / "base" / "samples.jsonl", [row(), row(id="1", status="incorrect")])
@@ -154,9 +140,6 @@ def test_grade_a_folder(tmp_path, monkeypatch, capsys, named):
     assert main(["grade", named]) == 0
     assert "2 of 2 verdicts are as stored" in capsys.readouterr().out
     assert [row["status"] for row in read(tmp_path / "base-graded" / "samples.jsonl")] == ["correct", "incorrect"]
-    os.remove(tmp_path / "base" / "samples.jsonl")
-    assert main(["grade", named, "--out", str(tmp_path / "none")]) == 2
-    assert "holds no rollouts: no file ends in .jsonl" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -166,7 +149,4 @@ def test_the_papers_outputs(shared, tmp_path):
     tasks = json.loads((tmp_path / "out" / "results.json").read_text())["tasks"]
     sizes = {"aime24": 15, "amc23": 42, "math500": 250, "minerva": 136, "olympiadbench": 337}
     assert {task: entry["problems"] for task, entry in tasks.items()} == sizes
-    for task in ("aime24", "amc23", "math500", "olympiadbench"):
-        assert tasks[task]["agreement"] > 0.99
-    total = sum(entry["disagreements"] for entry in tasks.values())
-    assert total == len(read(tmp_path / "out" / "disagreements.jsonl"))
+    assert all(tasks[task]["agreement"] > 0.99 for task in sizes if task != "minerva")

@@ -10,22 +10,15 @@ from ktae.evaluation.results import VERDICTS, answer_key, by_task, summarize, ta
 from ktae.evaluation.statistics import share_interval
 
 
-def shown(samples):
-    """The table's lines by task, each a dictionary by column."""
-    text = table(summarize(samples)).split("\n")
-    header, _, *lines = ([cell.strip() for cell in line[2:-2].split(" | ")] for line in text)
-    return {line[0]: dict(zip(header, line, strict=True)) for line in lines}
-
-
-def only(results):
-    (task,) = results["tasks"].values()
+def only(samples):
+    """The summary of their one task."""
+    (task,) = summarize(samples)["tasks"].values()
     return task
 
 
 def test_accuracy_is_the_average_over_samples_and_the_average_over_tasks_is_plain():
     correct_PS = np.array([[1, 1], [1, 0], [0, 0]])
-    task = only(summarize(rows(correct_PS)))
-    expected = share_interval(correct_PS.mean(axis=1))
+    task, expected = only(rows(correct_PS)), share_interval(correct_PS.mean(axis=1))
     assert (task["accuracy"], task["low"], task["high"]) == (0.5, expected.low, expected.high)
     assert (task["problems"], task["samples_per_problem"]) == (3, 2)
     macro = summarize([*rows(np.ones((10, 1)), "aime24"), *rows(np.zeros((90, 1)), "math500")])["macro"]
@@ -35,44 +28,33 @@ def test_accuracy_is_the_average_over_samples_and_the_average_over_tasks_is_plai
 
 
 def test_undecided_samples_count_as_wrong_and_are_reported():
-    results = summarize([row(id=str(i), status=status) for i, status in enumerate([*VERDICTS, "timeout"])])
-    task = only(results)
+    samples = [row(id=str(i), status=status) for i, status in enumerate([*VERDICTS, "timeout"])]
+    task = only(samples)
     assert task["verdicts"] == {"correct": 1, "incorrect": 1, "no_answer": 1, "timeout": 2, "error": 1}
     assert task["accuracy"] == pytest.approx(1 / 6)
-    assert results["notes"][-1] == "Answers that could not be judged count as wrong: 3 of math500."
+    assert summarize(samples)["notes"][-1] == "Answers that could not be judged count as wrong: 3 of math500."
 
 
-def test_pass_and_majority_for_powers_of_two():
-    answers = ["1", "1.0", "7", None, "7", "7"]  # 1.0 is a vote for 1
+def test_pass_for_powers_of_two_and_pass_and_majority_of_all_samples():
+    answers = ["1", "1.0", "7", None, "7", "1,0"]  # 1.0 is a vote for 1, as many as for 7
     verdicts = ["correct", "correct", "incorrect", "no_answer", "incorrect", "incorrect"]
-    samples = [
-        row(sample=i, status=status, extracted=answer)
-        for i, (status, answer) in enumerate(zip(verdicts, answers, strict=True))
-    ]
-    task = only(summarize(samples))
-    assert list(task["pass_at_k"]) == list(task["maj_at_k"]) == ["1", "2", "4"]
-    assert task["pass_at_k"]["2"]["value"] == pytest.approx(1 - 6 / 15)
-    # Of 15 subsets of 4: {1, 1} and fewer than two 7 or a tie, and so on, counted by hand for two of six right.
-    assert task["maj_at_k"]["1"]["value"] == pytest.approx(2 / 6)
-    assert task["maj_at_k"]["4"]["value"] == pytest.approx((3 * 1 + 3 * 0.5 + 0) / 15)
+    given = enumerate(zip(verdicts, answers, strict=True))
+    task = only([row(sample=i, status=status, extracted=answer) for i, (status, answer) in given])
+    passed = {k: found["value"] for k, found in task["pass_at_k"].items()}
+    assert passed == pytest.approx({"1": 1 / 3, "2": 1 - 6 / 15, "4": 1 - 1 / 15, "6": 1})
+    assert task["majority"]["value"] == 0.5
+    assert 0 < task["majority"]["low"] < 0.5 < task["majority"]["high"]
 
 
 def test_lengths_and_what_is_unknown():
-    length = only(summarize(rows([[1, 0], [1, 1]], length_PS=[[10, 20], [30, 100]])))["length"]
+    length = only(rows([[1, 0], [1, 1]], length_PS=[[10, 20], [30, 100]]))["length"]
     assert length["low"] < length["mean"] == 40 < length["high"]
-    task = only(summarize([row(id=str(i), truncated=i < 3) for i in range(4)]))
-    assert (task["truncated"], task["agreement"]) == (0.75, None)
-    task = only(summarize([row(id="0", length=None, truncated=None), row(id="1")]))
-    assert (task["length"], task["truncated"]) == (None, None)
-    task = only(summarize([row(length=0)]))
+    task = only([row(id="0", length=None, truncated=None), row(id="1")])
+    assert (task["length"], task["truncated"], task["agreement"]) == (None, None, None)
+    task = only([row(length=0)])
     assert 0 < task["low"] < task["high"] == task["accuracy"] == 1
     assert task["length"] == {"mean": 0, "low": None, "high": None}
-
-
-def test_agreement_with_the_verdicts_that_samples_came_with():
-    verdicts = [("correct", True), ("incorrect", True), ("timeout", False), ("correct", None)]
-    task = only(summarize([row(id=str(i), status=s, stored=stored) for i, (s, stored) in enumerate(verdicts)]))
-    assert (task["compared"], task["disagreements"], task["agreement"]) == (3, 1, pytest.approx(2 / 3))
+    assert only([row(id=str(i), truncated=i < 3) for i in range(4)])["truncated"] == 0.75
 
 
 def test_spellings_of_one_answer_are_one_vote():
@@ -98,9 +80,8 @@ def test_bad_samples(samples, message):
 
 
 def test_files(tmp_path, capsys):
-    about = {"model": "a/b", "temperature": 0.0}
     samples = [*rows([[1], [0]]), *rows([[1], [1]], "aime24")]
-    results = write_results(tmp_path / "new", samples, about)
+    results = write_results(tmp_path / "new", samples, {"model": "a/b", "temperature": 0.0})
     assert json.loads((tmp_path / "new" / "results.json").read_text()) == results
     assert results["about"]["temperature"] == 0.0
     assert {"ktae", "torch", "math-verify", "sympy"} <= results["about"]["versions"].keys()
@@ -116,10 +97,10 @@ def test_files(tmp_path, capsys):
 
 
 def test_the_table_shows_what_there_is():
-    line = shown(rows([[1, 0], [0, 0]]))["math500"]
-    assert [line[name] for name in ("problems", "pass@2", "maj@2", "length")] == ["2 x 2", "50.0", "25.0", "100"]
-    assert line["accuracy, %"].startswith("25.0 [")
-    line = shown([row(length=None, truncated=None)])["math500"]
-    assert line.keys() == {"task", "problems", "accuracy, %", "no answer"}
-    tasks = shown([*rows(np.ones((2, 4)), "a"), *rows([[1]], "b")])
-    assert (tasks["a"]["pass@k"], tasks["b"]["pass@k"]) == ("100.0 (k=4)", "-")
+    samples = [*rows([[1, 0], [0, 0]], "a"), *rows([[1]], "b")]
+    lines = table(summarize([{**row, "length": None} for row in samples])).split("\n")
+    header, _, a, b, _ = ([cell.strip() for cell in line[2:-2].split(" | ")] for line in lines)
+    assert header == ["task", "problems", "accuracy, %", "pass@n", "maj@n", "cut off", "no answer"]
+    assert (a[:2], a[3:]) == (["a", "2 x 2"], ["50.0", "25.0", "0.0%", "0.0%"])
+    assert a[2].startswith("25.0 [")
+    assert b[3:5] == ["-", "-"]

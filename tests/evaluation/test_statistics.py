@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,28 +14,25 @@ from ktae.evaluation.statistics import (
     Estimate,
     average,
     holm,
+    majority,
     mean_interval,
     paired_difference,
     paired_p_value,
+    pass_at_k,
     share_interval,
 )
 
-HARD, MIXED, EASY = (0.2, 1.8), (1.0, 2.0), (4.0, 0.4)  # beta distributions of a problem's chance to be solved
-SIMULATIONS = 1000  # the standard error of a coverage of 0.95 is 0.007
-BENCHMARKS = {"hard": HARD, "mixed": MIXED, "easy": EASY}
+# Beta distributions of a problem's chance to be solved.
+BENCHMARKS = {"hard": (0.2, 1.8), "mixed": (1.0, 2.0), "easy": (4.0, 0.4)}
 
 
 @st.composite
-def outcomes(draw, arrays=1, max_problems=8, max_samples=4):
+def outcomes(draw, arrays=1, max_samples=4):
     """So many (P, S) arrays of 0 and 1 of one shape, extreme ones included."""
-    problems, samples = draw(st.integers(1, max_problems)), draw(st.integers(1, max_samples))
+    problems, samples = draw(st.integers(1, 8)), draw(st.integers(1, max_samples))
     flat = st.lists(st.integers(0, 1), min_size=problems * samples, max_size=problems * samples)
     constant = st.sampled_from([[0] * problems * samples, [1] * problems * samples])
     return [np.reshape(draw(flat | constant), (problems, samples)) for _ in range(arrays)]
-
-
-def beta(generator, ab, problems):
-    return generator.beta(*ab, size=(problems, 1))
 
 
 def sampled(generator, chance_P1, samples):
@@ -42,10 +40,9 @@ def sampled(generator, chance_P1, samples):
 
 
 def coverage(draw, truth):
-    """How often the interval of `draw(generator)` holds the truth."""
+    """How often the interval of `draw(generator)` holds the truth; of 0.95 the standard error is 0.007."""
     generator = np.random.default_rng(0)
-    found = [draw(generator) for _ in range(SIMULATIONS)]
-    return sum(one.low <= truth <= one.high for one in found) / SIMULATIONS
+    return np.mean([one.low <= truth <= one.high for one in (draw(generator) for _ in range(1000))])
 
 
 @pytest.mark.parametrize(("correct", "problems"), [(0, 1), (1, 1), (0, 10), (3, 10), (10, 10), (430, 1000)])
@@ -61,7 +58,7 @@ def test_one_sample_a_problem_is_wilsons_interval(correct, problems):
 @pytest.mark.parametrize("ab", BENCHMARKS.values(), ids=BENCHMARKS)
 def test_coverage_of_an_accuracy(ab, problems, samples):
     def draw(generator):
-        return share_interval(sampled(generator, beta(generator, ab, problems), samples).mean(axis=1))
+        return share_interval(sampled(generator, generator.beta(*ab, (problems, 1)), samples).mean(axis=1))
 
     assert coverage(draw, ab[0] / sum(ab)) >= 0.93
 
@@ -76,12 +73,6 @@ def test_properties_of_an_accuracy(arrays, random):
     assert (1 - mirrored.high, 1 - mirrored.low) == pytest.approx((found.low, found.high))
 
 
-@pytest.mark.parametrize("values", [[], [[1.0]], [1.5], [-0.5], [math.nan]])
-def test_shares_are_checked(values):
-    with pytest.raises(ValueError, match="share_P must"):
-        share_interval(np.array(values))
-
-
 @pytest.mark.parametrize("problems", [2, 3, 4, 5, 30, 500])
 def test_mean_interval_is_students(problems):
     value_P = np.random.default_rng(problems).lognormal(6, 1, problems)
@@ -90,14 +81,7 @@ def test_mean_interval_is_students(problems):
     assert found.value == pytest.approx(value_P.mean())
     assert found.high - found.low == pytest.approx(expected[1] - expected[0], rel=2e-3)
     assert found.low + found.high == pytest.approx(sum(expected))
-
-
-def test_one_length_and_no_task_say_nothing():
-    assert mean_interval(np.zeros(4)) == Estimate(0, 0, 0)
-    with pytest.raises(ValueError, match=r"at least 2 problems, got \(1,\)"):
-        mean_interval(np.array([3.0]))
-    with pytest.raises(ValueError, match="must not be empty"):
-        average([])
+    assert mean_interval(np.zeros(problems)) == Estimate(0, 0, 0)
 
 
 @given(outcomes(arrays=2, max_samples=1))
@@ -131,29 +115,14 @@ def test_coverage_of_a_difference(problems, samples):
 @given(outcomes(arrays=2), st.randoms())
 def test_properties_of_a_difference(arrays, random):
     ours, theirs = arrays
-    found = paired_difference(ours, theirs)
+    found, turned = paired_difference(ours, theirs), paired_difference(theirs, ours)
     assert -1 <= found.low <= found.value + 1e-12
     assert found.value - 1e-12 <= found.high <= 1
     assert found.low < found.high
-    turned = paired_difference(theirs, ours)
     assert (-turned.high, -turned.low) == pytest.approx((found.low, found.high))
     order = random.sample(range(len(ours)), len(ours))
     assert paired_difference(ours[order], theirs[order]).low == pytest.approx(found.low)
     assert paired_p_value(ours[order], theirs[order]) == pytest.approx(paired_p_value(ours, theirs))
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "message"),
-    [
-        (np.ones((2, 1)), np.ones((3, 1)), "same problems, got 2 and 3"),
-        (np.ones((2, 1)), np.full((2, 1), 0.5), "baseline_PS must hold 0 and 1 only"),
-        (np.ones(2), np.ones((2, 1)), r"correct_PS must have shape \(P, S\)"),
-        (np.ones((2, 1)), np.full((2, 1), math.nan), "baseline_PS must hold 0 and 1 only"),
-    ],
-)
-def test_arrays_are_checked(ours, theirs, message):
-    with pytest.raises(ValueError, match=message):
-        paired_difference(ours, theirs)
 
 
 @given(outcomes(arrays=2))
@@ -163,15 +132,11 @@ def test_the_exact_p_value_counts_all_exchanges(arrays):
     assert paired_p_value(*arrays) == pytest.approx(np.mean(np.array(sums) >= abs(difference_P.sum())))
 
 
-@pytest.mark.parametrize(("won", "lost"), [(0, 0), (5, 0), (3, 8), (40, 40), (120, 71)])
-def test_one_sample_a_problem_is_mcnemars_exact_test(won, lost):
+@pytest.mark.parametrize(("won", "lost"), [(40, 40), (120, 71)])
+def test_of_many_problems_it_is_mcnemars_exact_test(won, lost):
     ours, theirs = np.ones((won + lost + 20, 1)), np.ones((won + lost + 20, 1))
-    theirs[:won] = 0
-    ours[won : won + lost] = 0
-    expected = stats.binomtest(won, won + lost).pvalue if won + lost else 1
-    assert paired_p_value(ours, theirs) == pytest.approx(expected)
-    with pytest.raises(ValueError, match=r"same number of samples, got \(\d+, 1\) and \(\d+, 2\)"):
-        paired_p_value(ours, np.repeat(theirs, 2, axis=1))
+    theirs[:won] = ours[won : won + lost] = 0
+    assert paired_p_value(ours, theirs) == pytest.approx(stats.binomtest(won, won + lost).pvalue)
 
 
 @given(st.lists(st.floats(0, 1), max_size=8))
@@ -182,3 +147,49 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p_values):
             break
         rejected.add(i)
     assert {i for i, p in enumerate(holm(p_values)) if p < 0.05} == rejected
+
+
+@st.composite
+def votes(draw):
+    """Answers and verdicts of (P, S) samples, the verdicts on one answer not always the same, and k."""
+    problems, samples = draw(st.integers(1, 3)), draw(st.integers(1, 7))
+    flat = [st.lists(st.integers(least, most), min_size=21, max_size=21) for least, most in ((-1, 4), (0, 1))]
+    answer_PS, correct_PS = (np.array(draw(values))[: problems * samples].reshape(problems, samples) for values in flat)
+    return answer_PS, correct_PS, draw(st.integers(1, samples))
+
+
+@given(votes())
+def test_pass_at_k_and_majority_by_plain_counting(sample):
+    answer_PS, correct_PS, k = sample
+    passed, won = [], []
+    for answer_S, correct_S in zip(answer_PS, correct_PS, strict=True):
+        passed.append(np.mean([max(subset) for subset in itertools.combinations(correct_S, k)]))
+        counts = Counter(answer for answer in answer_S.tolist() if answer >= 0)
+        winners = [answer for answer, count in counts.items() if count == max(counts.values())]
+        won.append(np.mean([correct_S[answer_S == winner].mean() for winner in winners]) if winners else 0.0)
+    assert pass_at_k(correct_PS, k) == pytest.approx(passed)
+    assert majority(answer_PS, correct_PS) == pytest.approx(won)
+
+
+ONES = np.ones((2, 1))
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        *((share_interval, [np.array(x)], "share_P must") for x in ([], [[1.0]], [1.5], [-0.5], [math.nan])),
+        (mean_interval, [np.array([3.0])], r"at least 2 problems, got \(1,\)"),
+        (average, [[]], "must not be empty"),
+        (paired_difference, [ONES, np.ones((3, 1))], "same problems, got 2 and 3"),
+        (paired_difference, [ONES, ONES / 2], "baseline_PS must hold 0 and 1 only"),
+        (paired_difference, [ONES, ONES * math.nan], "baseline_PS must hold 0 and 1 only"),
+        (paired_difference, [np.ones(2), ONES], r"correct_PS must have shape \(P, S\)"),
+        (paired_p_value, [ONES, np.ones((2, 2))], r"same number of samples, got \(2, 1\) and \(2, 2\)"),
+        *((pass_at_k, [ONES, k], f"k must be from 1 to the number of samples, 1, got {k}") for k in (0, 2)),
+        (pass_at_k, [np.ones(3), 1], r"correct_PS must have shape \(P, S\)"),
+        (majority, [np.ones((1, 2)), ONES], r"the shape of correct_PS, \(2, 1\), got \(1, 2\)"),
+    ],
+)
+def test_arguments_are_checked(function, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        function(*arguments)

@@ -1,17 +1,12 @@
-"""The benchmarks: local files, suites, known defects, errors."""
-
-import json
-import re
+"""The benchmarks: local files, suites, errors."""
 
 import pytest
+from saved import save
 
 from ktae.data.sources import Problem
 from ktae.evaluation.tasks import TASKS, load_problems, resolve_tasks
 
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+ROW = {"problem": "1", "answers": ["1"], "id": 1}
 
 
 def test_suites_and_files():
@@ -34,53 +29,38 @@ def test_wrong_names(names, message):
 
 
 def test_a_file_of_ones_own(tmp_path):
-    chat = [{"role": "system", "content": "Think."}, {"role": "user", "content": "2+2?"}]
     rows = [{"problem": " 1+1? \u2028", "answers": [2, "two"], "id": "a"}, {"problem": "2+2?", "answers": ["4\n"]}]
-    (task,) = resolve_tasks([str(write(tmp_path / "mine.jsonl", rows))])
-    first, second = load_problems(task)
+    first, second = load_problems(*resolve_tasks([str(save(tmp_path / "mine.jsonl", rows))]))
     assert first == Problem("1+1?", ("2", "two"), "a", None)
     assert (second.text, second.answers, second.id[:5]) == ("2+2?", ("4",), "mine-")
     # As `ktae data prepare` writes it.
-    (task,) = resolve_tasks([str(write(tmp_path / "out.jsonl", [{"prompt": chat, "answers": ["4"], "id": "x"}]))])
-    assert load_problems(task) == [Problem("2+2?", ("4",), "x", None)]
+    chat = [{"role": "system", "content": "Think."}, {"role": "user", "content": "2+2?"}]
+    path = save(tmp_path / "out.jsonl", [{"prompt": chat, "answers": ["4"], "id": "x"}])
+    assert load_problems(*resolve_tasks([str(path)])) == [Problem("2+2?", ("4",), "x", None)]
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("rows", "message"),
     [
-        ('{"problem": "1"}', "bad needs the column 'answer'"),
-        ('{"problem": "1", "answers": ["1"]}\n{"problem"', ":2: not valid JSON"),
-        ("[1]", ":1: a row must be a JSON object"),
-        ("", "holds no usable rows"),
-        (
-            '{"problem": "1", "answers": ["1"]}\n{"problem": "2", "answers": [" "], "id": 7}',
-            "the problem '7' has no answer",
-        ),
-        ('{"problem": "1", "answers": ["1"], "id": 1}\n{"problem": "2", "answers": ["2"], "id": "1"}', "the id '1'"),
+        ([{"problem": "1"}], "bad needs the column 'answer'"),
+        ([ROW, '{"problem"'], ":2: not valid JSON"),
+        ([ROW, {"problem": "2", "answers": [" "], "id": 7}], "the problem '7' has no answer"),
+        ([ROW, {"problem": "2", "answers": ["2"], "id": "1"}], "the id '1'"),
     ],
 )
-def test_malformed_files(tmp_path, text, message):
-    path = tmp_path / "bad.jsonl"
-    path.write_text(text)
+def test_malformed_files(tmp_path, rows, message):
     with pytest.raises(ValueError, match=message):
-        load_problems(*resolve_tasks([str(path)]))
+        load_problems(*resolve_tasks([str(save(tmp_path / "bad.jsonl", rows))]))
 
 
 def test_a_task_of_the_wrong_size_is_refused(tmp_path):
-    write(tmp_path / "aime24.jsonl", [{"problem": "1", "answers": ["1"]}])
+    save(tmp_path / "aime24.jsonl", [ROW])
     with pytest.raises(ValueError, match=r"aime24\.jsonl has 1 problems, but aime24 30"):
         load_problems(TASKS["aime24"], tmp_path)
 
 
 def test_the_shared_suite(shared):
-    loaded = {task: load_problems(task, shared / "data" / "suite") for task in resolve_tasks(["paper"])}
-    sizes = {task.name: len(problems) for task, problems in loaded.items()}
+    loaded = {task.name: load_problems(task, shared / "data" / "suite") for task in resolve_tasks(["paper"])}
+    sizes = {name: len(problems) for name, problems in loaded.items()}
     assert sizes == {"aime24": 30, "math500": 500, "amc23": 83, "minerva": 272, "olympiadbench": 675}
     assert all(answer == answer.strip() for problems in loaded.values() for p in problems for answer in p.answers)
-    # Minerva's problems quote the answers of the parts before; of these the last may be what is accepted.
-    quoted = 0
-    for problem in loaded[TASKS["minerva"]]:
-        stated = re.findall(r"final answer is(.*?)\.?\s*I hope", problem.text, re.DOTALL | re.IGNORECASE)[-1:]
-        squeezed = [re.sub(r"[\s$]", "", answer) for answer in (*stated, *problem.answers)]
-        quoted += bool(stated) and squeezed[0] in squeezed[1:]
-    assert quoted == 30

@@ -12,6 +12,8 @@ def test_rows_come_back(tmp_path):
     append(path, [{"a": "zwei\n"}, {"a": None}])
     assert read(path) == [{"a": 1}, {"a": "zwei\n"}, {"a": None}]
     write(path, [{"b": 2}])
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write(path, [{"b": 3}, {"b": path}])
     assert read(path) == [{"b": 2}]
     assert list(path.parent.iterdir()) == [path], "nothing temporary is left"
 

@@ -1,9 +1,8 @@
 """Curves of a run: read once, smoothed once, drawn by one function."""
 
-import json
-
 import numpy as np
 import pytest
+from saved import save
 
 pytest.importorskip("matplotlib")
 
@@ -13,36 +12,26 @@ from ktae.pictures.style import SERIES
 
 @pytest.fixture
 def metrics(tmp_path):
-    def write(steps, algorithms=("grpo", "grpo_ktae")):
-        rows = [
-            {
-                "algorithm": algorithm,
-                "step": step,
-                "accuracy": (step % 7) / 50,
-                "entropy": float("nan"),
-                "kl": step,
-                "odd": step,
-            }
-            for algorithm in algorithms
-            for step in range(1, steps + 1)
-        ]
-        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    def write(steps):
+        logged = [{"step": k, "accuracy": (k % 7) / 50, "entropy": float("nan"), "kl": k, "odd": k} for k in steps]
+        save(tmp_path / "metrics.jsonl", [{"algorithm": a, **row} for a in ("grpo", "grpo_ktae") for row in logged])
         return tmp_path
 
     return write
 
 
 def test_reading(metrics):
-    run = metrics(3)
+    run = metrics(range(1, 4))
     assert list(read_curves(run)) == ["accuracy", "kl"]
     assert read_curves(run / "metrics.jsonl")["kl"] == dict.fromkeys(("grpo", "grpo_ktae"), ([1, 2, 3],) * 2)
-    with (run / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "algo')  # being written
-    assert read_curves(run)["accuracy"]["grpo"][0] == [1, 2, 3]
-    with (run / "metrics.jsonl").open("a") as file:
-        file.write('rithm": "x"}\n{"loss": 1}\n')
+    for text in ('{"step": 4, "algo', 'rithm": "x"}\n{"loss": 1}\n'):  # the first is being written
+        assert read_curves(run)["accuracy"]["grpo"][0] == [1, 2, 3]
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write(text)
     with pytest.raises(ValueError, match=r"metrics.jsonl:8: not a row of metrics, which has a step"):
         read_curves(run)
+    with pytest.raises(ValueError, match="no curves to draw"):
+        draw_curves({})
 
 
 @pytest.mark.parametrize("steps", [1, 19, 20, 50, 333])
@@ -54,7 +43,7 @@ def test_the_line_is_a_centred_mean_over_a_tenth(steps):
 
 
 def test_drawing(metrics):
-    figure = draw_curves(read_curves(metrics(50)), {"grpo": "GRPO"}, "a run")
+    figure = draw_curves(read_curves(metrics(range(1, 51))), {"grpo": "GRPO"}, "a run")
     accuracy, kl = figure.axes
     titles = accuracy.get_title("left"), kl.get_title("left")
     assert titles == ("Accuracy of the training rollouts", "KL from the reference, nats")
@@ -65,16 +54,11 @@ def test_drawing(metrics):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["GRPO", "grpo_ktae"]
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 10, 15])
+@pytest.mark.parametrize("steps", [1, 2, 3, 15])
 def test_short_runs_have_ticks_at_whole_updates_and_nothing_faint(metrics, steps):
-    figure = draw_curves(read_curves(metrics(steps)))
+    figure = draw_curves(read_curves(metrics(range(1, steps + 1))))
     figure.canvas.draw()
     axis = figure.axes[0]
     assert [tick % 1 for tick in axis.get_xticks()] == [0] * len(axis.get_xticks())
     assert all(line.get_alpha() is None for line in axis.lines)
     assert SMOOTHED not in figure.get_supxlabel()
-
-
-def test_nothing_to_draw():
-    with pytest.raises(ValueError, match="no curves to draw"):
-        draw_curves({})

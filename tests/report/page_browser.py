@@ -1,13 +1,9 @@
 """A headless Chromium that opens pages from disk, and what the tests ask of every page."""
 
-import json
 import shutil
-from pathlib import Path
 
 import pytest
 
-# Where the tests leave pictures of the pages they look at.
-PICTURES = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
@@ -26,11 +22,6 @@ def start(profile):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
-
-
-def save(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def row(group, completion, reward, prompt=""):
@@ -104,10 +95,6 @@ class Page:
         """The card's numbers by name."""
         cells = {cell.get_attribute("data-name"): cell.text for cell in self.all("#card [data-name]")}
         return {name: text.replace("\N{MINUS SIGN}", "-").removesuffix(" bits") for name, text in cells.items()}
-
-    def picture(self, name):
-        PICTURES.mkdir(parents=True, exist_ok=True)
-        assert self.driver.save_screenshot(str(PICTURES / f"{name}.png"))
 
     def is_well(self):
         """Whether nothing is on the console since the page was opened, and the page is no wider than the window."""

@@ -3,7 +3,8 @@
 from itertools import product
 
 import pytest
-from page_browser import row, save
+from page_browser import row
+from saved import save
 from scipy.stats import fisher_exact
 
 from ktae.cli import build_parser
@@ -13,6 +14,11 @@ from ktae.files.tokens import Words
 from ktae.report.groups import apart, group_of, load_group, remarks
 
 LABELS = ["2b2e3f9639f6fa28", "2", "de563650cee0d9af"]
+
+
+def group(*rows, permutations=9):
+    columns = columns_of(rows[0])
+    return group_of([parse_row(row, columns, 1) for row in rows], KTAEConfig(), Words(), permutations=permutations)
 
 
 def test_a_group_by_label_or_number(tmp_path):
@@ -33,48 +39,41 @@ def test_a_group_by_label_or_number(tmp_path):
 def test_a_token_reads_as_the_policy_wrote_it():
     """The calculator says 7 as well, after a line break."""
     turns = [("assistant", "3+4"), ("tool", "7"), ("assistant", "so 7")]
-    data = row(1, [{"role": role, "content": content} for role, content in turns], 1.0)
-    group = group_of([parse_row(data, columns_of(data), 1)], KTAEConfig(), Words(), permutations=0)
-    assert group.texts == [["3", "+", "4", "\n7", "\nso", " 7"]]
-    assert sorted(group.table.text) == ["\nso", " 7", "+", "3", "4"]
+    found = group(row(1, [{"role": role, "content": content} for role, content in turns], 1.0))
+    assert found.texts == [["3", "+", "4", "\n7", "\nso", " 7"]]
+    assert sorted(found.table.text) == ["\nso", " 7", "+", "3", "4"]
 
 
-@pytest.mark.parametrize(
-    ("prompts", "expected"),
-    [
-        (["6 * 7?", "6 + 7?"], ["6 * 7?", "6 + 7?"]),
-        (["Be brief.\n\n6 * 7?", "Be brief.\n\n6 + 7?\nNow."], ["6 * 7?", "6 + 7?\nNow."]),
-        (["<|im_start|>user\n6?<|im_end|>", "<|im_start|>user\n7?<|im_end|>"], ["6?<|im_end|>", "7?<|im_end|>"]),
-        (["one\nprompt"] * 2, ["one\nprompt"] * 2),
-        (["Hi", "Hi\nthere"], ["Hi", "there"]),
-        ([""], [""]),
-    ],
-)
-def test_prompts_are_listed_without_what_all_begin_with(prompts, expected):
-    assert apart(prompts) == expected
+def test_prompts_are_listed_without_what_all_begin_with():
+    assert apart(["Be brief.\n\n6 * 7?", "Be brief.\n\n6 + 7?\nNow."]) == ["6 * 7?", "6 + 7?\nNow."]
+    assert apart(["<|im_start|>user\n6?<|im_end|>", "<|im_start|>user\n7?<|im_end|>"]) == [
+        "6?<|im_end|>",
+        "7?<|im_end|>",
+    ]
+    assert apart(["Hi", "Hi\nthere"]) == ["Hi", "there"]
+    for alone in (["one\nprompt"] * 2, ["6 * 7?", "6 + 7?"], [""]):
+        assert apart(alone) == alone
 
 
 @pytest.mark.parametrize(("n_T", "n_F"), [(1, 1), (1, 3), (2, 2), (3, 1), (4, 4), (2, 6)])
 def test_the_least_p(n_T, n_F):
     rewards = [1] * n_T + [0] * n_F
     rows = [row(1, f"yes {k}" if reward else f"no {k}", reward) for k, reward in enumerate(rewards)]
-    rollouts = [parse_row(row, columns_of(row), 1) for row in rows]
     tables = [[[a, b], [n_T - a, n_F - b]] for a, b in product(range(n_T + 1), range(n_F + 1))]
     least = min(fisher_exact(table).pvalue for table in tables)
-    (said,) = remarks(group_of(rollouts, KTAEConfig(), Words(), permutations=100))
+    (said,) = remarks(group(*rows, permutations=100))
     assert f"no Fisher p can be below {least:.3g}." in said
 
 
 @pytest.mark.parametrize(
     ("rewards", "said"),
     [
-        ((1, 1), ["All 2 scored rollouts are correct: there is nothing to compare"]),
-        ((0, None), ["The only scored rollout is incorrect: there is nothing to compare"]),
-        ((None,), ["No rollout is scored"]),
+        ((1, 1), "All 2 scored rollouts are correct: there is nothing to compare"),
+        ((0, None), "The only scored rollout is incorrect: there is nothing to compare"),
+        ((None,), "No rollout is scored"),
     ],
 )
 def test_a_group_with_nothing_to_compare(rewards, said):
-    rows = [row(1, f"so {k}", reward) for k, reward in enumerate(rewards)]
-    group = group_of([parse_row(row, columns_of(rows[0]), 1) for row in rows], KTAEConfig(), Words(), permutations=9)
-    assert [remark.partition(",")[0] for remark in remarks(group)] == said
-    assert not any(scored.value_T.any() for scored in group.scores)
+    found = group(*(row(1, f"so {k}", reward) for k, reward in enumerate(rewards)))
+    assert [remark.partition(",")[0] for remark in remarks(found)] == [said]
+    assert not any(scored.value_T.any() for scored in found.scores)

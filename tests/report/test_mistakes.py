@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from page_browser import save
+from saved import save
 
 from ktae.cli import main
 
@@ -30,7 +30,6 @@ METRICS = [{"algorithm": "grpo", "step": step, "accuracy": step / 50, "odd": ste
         ("explain r.jsonl --tokenizer words --group none", TEXTS, "--group must be the label of a group in r.jsonl"),
         ("explain r.jsonl --tokenizer words --top -1", TEXTS, "--top must be >= 0, got -1"),
         ("explain r.jsonl --tokenizer words --group g --permutations -1", TEXTS, "permutations must be an integer"),
-        ("plot heatmap r.jsonl --group g --lines 0 --out a.png", TEXTS, "--lines must be >= 1, got 0"),
         ("plot curves r.jsonl --out a.png", [{"step": 1, "odd": 2}], "there are no curves to draw"),
         ("plot curves none --out a.png", TEXTS, "none does not exist"),
         ("plot curves r.jsonl --out a.jpg", METRICS, "--out must end in .png, .svg, .pdf, got a.jpg"),
@@ -45,27 +44,20 @@ def test_mistakes(tmp_path, monkeypatch, capsys, arguments, rows, message):
 
 
 def test_a_tokenizer_that_cannot_be_the_right_one(tmp_path, capsys):
-    import tiny
+    import tiny_model
 
-    tiny.tokenizer().save_pretrained(tmp_path / "tokenizer")
+    tiny_model.tokenizer().save_pretrained(tmp_path / "tokenizer")
     path = save(tmp_path / "r.jsonl", [{**IDS[0], "token_ids": [1, 10**6]}])
     assert main(["score", str(path), "--tokenizer", str(tmp_path / "tokenizer")]) == 2
     assert "got 1000000: name the tokenizer that made them" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["score", "report"])
-def test_malformed_rows_are_counted_and_listed(tmp_path, capsys, command):
-    path, out = tmp_path / "r.jsonl", tmp_path / "out.jsonl"
-    lines = [json.dumps(row) for row in TEXTS]
-    lines[1:1] = ["{", '{"group": "g", "completion": "x"}', ""]
-    path.write_text("\n".join(lines))
-    arguments = [command, str(path), "--tokenizer", "words", "--out", str(out)]
-    assert main(arguments) == 0
-    shown = capsys.readouterr()
-    assert "2 malformed rows left out" in shown.err
-    if command == "score":
-        listed = (tmp_path / "out.jsonl.malformed.jsonl").read_text().splitlines()
-        assert [(row["file"], row["row"]) for row in map(json.loads, listed)] == [(str(path), 2), (str(path), 3)]
-        assert [json.loads(line)["rollout_row"] for line in out.read_text().splitlines()] == [1, 5, 6]
-    else:
-        assert f"Malformed rows left out: 2. The first is {path}:2: not valid JSON" in shown.out
+def test_malformed_rows_are_counted_and_named(tmp_path, capsys):
+    path, out = save(tmp_path / "r.jsonl", [TEXTS[0], "{", '{"group": "g", "completion": "x"}', "", *TEXTS[1:]]), []
+    for command, suffix in (("score", "jsonl"), ("report", "html")):
+        out.append(tmp_path / f"out.{suffix}")
+        assert main([command, str(path), "--tokenizer", "words", "--out", str(out[-1])]) == 0
+        shown = capsys.readouterr()
+        assert "2 malformed rows left out" in shown.err
+    assert [json.loads(line)["rollout_row"] for line in out[0].read_text().splitlines()] == [1, 5, 6]
+    assert f"Malformed rows left out: 2. The first is {path}:2: not valid JSON" in shown.out

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from page_browser import save
+from saved import save
 
 from ktae.cli import main
 from ktae.report.page import embedded
 
 WORDS = ("--tokenizer", "words")
+SYSTEM = {"role": "system", "content": "Be brief."}
 
 
 def report(path, *arguments, out):
@@ -25,12 +26,12 @@ def report(path, *arguments, out):
     return json.loads(held["report"]), groups
 
 
-def rows_of(groups, rollouts=4):
-    return [
-        {"group": f"g{g}", "prompt": f"prompt {g}", "completion": f"so {g} and {r} is {g * r}", "reward": float(r % 2)}
-        for g in range(groups)
-        for r in range(rollouts)
-    ]
+@pytest.fixture
+def rollouts(tmp_path):
+    """A file of three groups of four rollouts."""
+    rows = [(g, r, [SYSTEM, {"role": "user", "content": f"6 * {g}?"}]) for g in range(3) for r in range(4)]
+    rows = [{"group": g, "prompt": p, "completion": f"so {g} and {r} is {g * r}", "reward": r % 2} for g, r, p in rows]
+    return save(tmp_path / "r.jsonl", rows)
 
 
 @given(st.recursive(st.text() | st.none() | st.integers(), st.lists))
@@ -40,27 +41,20 @@ def test_embedded_data_is_inert_and_comes_back(value):
     assert json.loads(text) == value
 
 
-def test_the_same_rollouts_make_the_same_page(tmp_path, monkeypatch, capsys):
-    path = save(tmp_path / "rollouts.jsonl", rows_of(6))
+def test_the_same_rollouts_make_the_same_page(rollouts, tmp_path):
     first, second = tmp_path / "first.html", tmp_path / "second.html"
-    shown, groups = report(path, *WORDS, out=first)
-    assert len(groups) == len(shown["prompts"]) == 6
+    shown, groups = report(rollouts, *WORDS, out=first)
+    assert len(groups) == len(shown["prompts"]) == 3
     assert shown["notes"] == ["The tokens here are words and punctuation marks, not those of a model."]
-    assert dict(shown["summary"]).items() >= {"prompts": "6", "rollouts": "24"}.items()
-    assert "may be slow" not in capsys.readouterr().out
-    monkeypatch.setattr("ktae.report.page._LARGE", 50_000)
-    report(path, *WORDS, out=second)
+    assert dict(shown["summary"]).items() >= {"prompts": "3", "rollouts": "12"}.items()
+    report(rollouts, *WORDS, out=second)
     assert first.read_bytes() == second.read_bytes()
-    assert "A browser may be slow with a page of this size" in capsys.readouterr().out
 
 
-def test_the_title_stands_once_and_prompts_are_listed_without_what_all_begin_with(tmp_path, monkeypatch):
+def test_the_title_stands_once_and_prompts_are_listed_without_what_all_begin_with(rollouts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    system = {"role": "system", "content": "Be brief."}
-    chats = {f"g{g}": [system, {"role": "user", "content": f"6 * {g}?"}] for g in range(2)}
-    save(tmp_path / "r.jsonl", [{**row, "prompt": chats[row["group"]]} for row in rows_of(2)])
-    for path, source in (("r.jsonl", ""), (tmp_path / "r.jsonl", str(tmp_path))):
-        shown, (_, group) = report(path, *WORDS, out=tmp_path / "a.html")
+    for path, source in (("r.jsonl", ""), (rollouts, str(tmp_path))):
+        shown, (_, group, _) = report(path, *WORDS, out=tmp_path / "a.html")
         assert (shown["title"], shown["source"]) == ("r.jsonl", source)
         assert (shown["prompts"][1]["prompt"], group["prompt"]) == ("6 * 1?", "Be brief.\n6 * 1?")
 
@@ -73,21 +67,19 @@ def test_saved_rollout_advantages_are_shown_and_otherwise_grpos(tmp_path):
         assert [rollout["advantage"] for rollout in group["rollouts"]] == pytest.approx(expected, abs=1e-5)
 
 
-def test_scores_are_reported_as_they_were_scored(tmp_path, capsys):
-    path, scores, out = save(tmp_path / "rollouts.jsonl", rows_of(3)), tmp_path / "scores.jsonl", tmp_path / "a.html"
-    setting = ("--set", "term_frequency_weight=0.0")
-    assert main(["score", str(path), "--out", str(scores), *WORDS, *setting]) == 0
+def test_scores_are_reported_as_they_were_scored(rollouts, tmp_path, capsys):
+    scores, out, setting = tmp_path / "s.jsonl", tmp_path / "a.html", ("--set", "term_frequency_weight=0.0")
+    assert main(["score", str(rollouts), "--out", str(scores), *WORDS, *setting]) == 0
     assert main(["report", str(scores), "--out", str(out)]) == 2
     assert "key_token_values must be those of the settings" in capsys.readouterr().err
-    assert report(scores, *setting, out=out)[1] == report(path, *WORDS, *setting, out=out)[1]
+    assert report(scores, *setting, out=out)[1] == report(rollouts, *WORDS, *setting, out=out)[1]
 
 
-def test_centred_values_are_those_of_the_tokens(tmp_path):
-    path = save(tmp_path / "a.jsonl", rows_of(2))
-    _, groups = report(path, *WORDS, "--set", "centered=True", out=tmp_path / "a.html")
-    assert [group["scale"] for group in groups] == [2, 2]
+def test_centred_values_are_those_of_the_tokens(rollouts, tmp_path):
+    _, groups = report(rollouts, *WORDS, "--set", "centered=True", out=tmp_path / "a.html")
     moved = []
     for group in groups:
+        assert group["scale"] == 2
         for rollout in group["rollouts"]:
             plain = [group["units"]["value"][unit] for unit in rollout["units"]]
             moved.append(sum(plain) / len(plain))

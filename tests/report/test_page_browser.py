@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from page_browser import KEYS, Page, row, save
+from page_browser import KEYS, Page, row
+from saved import save
 from torch.nn.utils.rnn import pad_sequence
 
 from ktae import explain
@@ -197,7 +198,6 @@ def test_narrow_and_dark(driver, small, width, dark):
     spot = page.script("document.activeElement.getBoundingClientRect().toJSON()")
     beside = spot["right"] <= box["left"] or spot["left"] >= box["right"]
     assert beside or spot["bottom"] <= box["top"] or spot["top"] >= box["bottom"], "the card covers its token"
-    page.picture(f"{'dark' if dark else 'light'}-{width}")
     page.one("#card [aria-label=Close]").click()
     assert not page.one("#card").is_displayed()
     assert (max(color(page, "body", "backgroundColor")) < 60) == dark

@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from page_browser import Page, row, save
+from page_browser import Page, row
+from saved import save
 
 from ktae.config import KTAEConfig
 from ktae.files.reading import load_groups
@@ -77,7 +78,6 @@ def test_hostile_text_stays_text(driver, tmp_path):
         assert page.script("window.hacked") is None
         assert page.script("document.title") == page.text("#title") == HOSTILE[1]
         assert page.is_well()
-    page.picture("hostile")
 
 
 def named_characters(text):

@@ -44,7 +44,6 @@ def test_a_training_run(driver, tmp_path):
         shown = page.texts(f".tokens[data-rollout='{number}'] [data-token]")
         assert "".join(shown) == samples[number]["completion"]
     assert page.is_well()
-    page.picture("run")
 
     # Before there is anything but metrics; the reward of 20 updates is smoothed.
     (run / "results.json").unlink()

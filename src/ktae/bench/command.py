@@ -13,7 +13,6 @@ GROUPS, QUICK_GROUPS, GROUP_SIZE = 128, 16, 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments to a parser."""
     parser.description = "Benchmarks of estimators, apart from training."
     benchmarks = parser.add_subparsers(dest="benchmark", required=True)
     credit = benchmarks.add_parser("credit", help="how well token values find the first wrong step", allow_abbrev=False)
@@ -37,10 +36,9 @@ def run(arguments: argparse.Namespace) -> Callable[[], None]:
     from ktae.bench import credit
     from ktae.bench.controls import ESTIMATORS
     from ktae.bench.show import as_markdown
-    from ktae.bench.sources import SOURCES
     from ktae.estimators import load_estimator
 
-    sources = _names("--sources", arguments.sources, [*SOURCES, credit.FIDELITY])
+    sources = _names("--sources", arguments.sources, [*credit.SOURCES, credit.FIDELITY])
     estimators = _names("--estimators", arguments.estimators, ESTIMATORS, or_paths=True)
     for path in [name for name in estimators if ":" in name]:
         load_estimator(path)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -11,10 +12,20 @@ from ktae.bench import metrics
 from ktae.bench.controls import CONTROLS, ESTIMATORS, REFERENCE
 from ktae.bench.fidelity import fidelity
 from ktae.bench.labelled import LabelledRollouts
-from ktae.bench.sources import SOURCES
+from ktae.bench.sources import chain, game24, legs, word_problems
 from ktae.estimators import NEEDS, Estimator, load_estimator, token_values
 from ktae.seeds import derived_seed
 
+# (groups, group_size, seed) to rollouts; the same arguments give the same ones.
+SOURCES: dict[str, Callable[[int, int, int], LabelledRollouts]] = {
+    "chain": chain.words,
+    "chain_4_steps": partial(chain.of_steps, 4),
+    "chain_6_steps": partial(chain.of_steps, 6),
+    "chain_teacher": chain.teacher,
+    "legs": legs.words,
+    "game24": game24.words,
+    "word_problems": word_problems.words,
+}
 SPLITS = {"explore": 0, "held-out": 1}
 FIDELITY = "gradients"  # the source whose rows hold gradient fidelity
 
@@ -22,24 +33,16 @@ FIDELITY = "gradients"  # the source whose rows hold gradient fidelity
 def run(
     sources: Sequence[str], estimators: Sequence[str], *, split: str, groups: int, group_size: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Runs the benchmark.
+    """Runs the benchmark on sources of `SOURCES` and `FIDELITY`, with names of `ESTIMATORS` and the controls.
 
-    Args:
-        sources: names of `SOURCES`, and `FIDELITY`.
-        estimators: names of `ESTIMATORS`, or import paths of functions of your own, `package.module:function`; the
-            controls are added to them.
-        split: of `SPLITS`; no two share a draw. Choose on one and report the other.
-        groups: prompts of each source; gradient fidelity takes a quarter as many batches, at least 2.
-        group_size: rollouts of each prompt.
-        seed: of the rollouts and of the intervals.
+    An estimator may also be the import path of a function of your own, `package.module:function`; a ValueError if there
+    is none. No two of `SPLITS` share a draw: choose on one and report the other. Of each source there are so many
+    `groups` of `group_size` rollouts; gradient fidelity takes a quarter as many batches, at least 2. `seed` is that of
+    the rollouts and of the intervals.
 
-    Returns:
-        Rows, as the JSON Lines of `ktae bench credit` holds them. First one with `about`, how the benchmark was run. Of
-        each source one with `rollouts`, what they are like, then one an estimator: of each metric value, low, high,
-        difference to the reference (to GRPO in `FIDELITY`), low, high. None stands for a number that cannot be given.
-
-    Raises:
-        ValueError: there is no such estimator.
+    Returns rows, as the JSON Lines of `ktae bench credit` holds them. First one with `about`, how the benchmark was
+    run. Of each source one with `rollouts`, what they are like, then one an estimator: of each metric value, low, high,
+    difference to the reference (to GRPO in `FIDELITY`), low, high. None stands for a number that cannot be given.
     """
     own = {name: load_estimator(name) for name in estimators if name not in ESTIMATORS}
     chosen = {name: ESTIMATORS[name] for name in ESTIMATORS if name in estimators or name in CONTROLS} | own

@@ -37,19 +37,15 @@ PROMPTS, GROUP_SIZE, REFERENCE_ROLLOUTS = 8, 16, 512
 def fidelity(estimators: Mapping[str, Estimator], batches: int, seed: int) -> dict[str, dict[str, list[float]]]:
     """`cosine` and `snr` of each estimator and of `grpo`, which adds nothing.
 
-    Args:
-        estimators: by name; given rollouts with entropies and labels.
-        batches: at least 2, each `PROMPTS` groups of `GROUP_SIZE`.
-        seed: of the prompts and of all rollouts.
-
-    Returns:
-        Value, low, high, difference to `grpo`, low, high of `cosine`, 95 % normal intervals over batches, the
-        difference paired by batch; [value] of `snr`, which is freed of the noise in E g and so may come out below 0.
+    At least 2 `batches`, each `PROMPTS` groups of `GROUP_SIZE` rollouts with entropies and labels; `seed` is that of
+    the prompts and of all rollouts. Returns value, low, high, difference to `grpo`, low, high of `cosine`, 95 % normal
+    intervals over batches, the difference paired by batch; [value] of `snr`, which is freed of the noise in E g and so
+    may come out below 0.
     """
     rng = random.Random(derived_seed(seed, 3))
     problems = [sample_problem(rng) for _ in range(PROMPTS)]
     sampled = chain.sample(problems, REFERENCE_ROLLOUTS, derived_seed(seed, 4))
-    rollouts = assemble([r for _, r in sampled])
+    rollouts = assemble([r for _, r in sampled], REFERENCE_ROLLOUTS)
     reward_G = rollouts.rewards.view(PROMPTS, REFERENCE_ROLLOUTS)
     reward_B = (reward_G - reward_G.mean(dim=1, keepdim=True)).flatten()
     reference_P = gradients(sampled, rollouts, reward_B[None, :, None].expand(1, *rollouts.mask.shape))[0]
@@ -57,7 +53,7 @@ def fidelity(estimators: Mapping[str, Estimator], batches: int, seed: int) -> di
     cosines, sum_EP, square_E = [], torch.zeros(()), torch.zeros(())
     for batch in range(batches):
         sampled = chain.sample(problems, GROUP_SIZE, derived_seed(seed, 5, batch))
-        rollouts = assemble([r for _, r in sampled])
+        rollouts = assemble([r for _, r in sampled], GROUP_SIZE)
         values = [torch.zeros(rollouts.mask.shape), *(token_values(e, rollouts) for e in estimators.values())]
         gradient_EP = gradients(sampled, rollouts, torch.stack(values) + rollouts.rollout_advantages.float()[:, None])
         cosines.append(F.cosine_similarity(gradient_EP, reference_P, dim=-1))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,34 +13,30 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ktae.chain.labels import Label
 from ktae.estimators import Rollouts
+from ktae.seeds import derived_seed
 from ktae.states import calculation
+
+_Problem = TypeVar("_Problem")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledRollouts(Rollouts):
     """Rollouts with a label of every token, all on the CPU and with a reward each.
 
-    Attributes:
-        labels: (N, T) int8, of `Label`.
-        calculations: (N, T) int64, the states of `ktae.states.calculation`.
-        true_advantages: (N, T) float32, the probability of being correct after the token minus that before it, NaN
-            where it was not measured; None if it was measured nowhere.
-
-    Raises:
-        TypeError, ValueError: a field is out of contract; the message names it.
+    Raises a TypeError or ValueError if a field is out of contract; the message names it.
     """
 
-    labels: Tensor
-    calculations: Tensor
+    labels: Tensor  # (N, T) int8, of `Label`
+    calculations: Tensor  # (N, T) int64, the states of `ktae.states.calculation`
+    # (N, T) float32, the probability of being correct after the token minus that before it, NaN where it was not
+    # measured; None if it was measured nowhere.
     true_advantages: Tensor | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         shape = self.token_ids.shape
-        for name, dtype in (
-            *(("labels", torch.int8), ("calculations", torch.int64)),
-            ("true_advantages", torch.float32),
-        ):
+        dtypes = {"labels": torch.int8, "calculations": torch.int64, "true_advantages": torch.float32}
+        for name, dtype in dtypes.items():
             value = getattr(self, name)
             if value is not None and (value.shape != shape or value.dtype != dtype):
                 expected, found = f"{dtype} of shape {tuple(shape)}", f"{value.dtype} of {tuple(value.shape)}"
@@ -53,22 +51,13 @@ class LabelledRollouts(Rollouts):
 
 @dataclass
 class WordRollout:
-    """One rollout, a word a token.
+    """One rollout, a word a token."""
 
-    Attributes:
-        group: equal for the rollouts of one prompt.
-        correct: whether its answer is right.
-        words, labels: the completion, and one label a word.
-        ended: whether the completion came to its end; False if a length limit cut it off.
-        entropies: of the policy, one a word, and one more where the completion ended; empty if there is no policy.
-    """
-
-    group: int
     correct: bool = False
     words: list[str] = field(default_factory=list)
-    labels: list[Label] = field(default_factory=list)
-    ended: bool = True
-    entropies: Sequence[float] = ()
+    labels: list[Label] = field(default_factory=list)  # one a word
+    ended: bool = True  # False if a length limit cut it off
+    entropies: Sequence[float] = ()  # of the policy, if any: one a word, and one more where the completion ended
 
     def say(self, text: str, label: Label = Label.OTHER) -> None:
         """Goes on with the words of `text`, which have one label."""
@@ -77,25 +66,49 @@ class WordRollout:
         self.labels += [label] * len(words)
 
 
-def assemble(rollouts: Sequence[WordRollout], separator: str = " ") -> LabelledRollouts:
-    """Tensors of the rollouts. Token ids number the sorted words from 1; a completion that ended ends in token 0.
+def teach(
+    groups: int,
+    group_size: int,
+    seed: int,
+    draw: Callable[[random.Random], _Problem],
+    solve: Callable[[_Problem, random.Random], WordRollout],
+    *salt: int,
+) -> list[WordRollout]:
+    """Rollouts of a scripted teacher: of each group it draws a problem and solves it `group_size` times."""
+    rollouts = []
+    for group in range(groups):
+        rng = random.Random(derived_seed(seed, group, *salt))
+        problem = draw(rng)
+        rollouts += [solve(problem, rng) for _ in range(group_size)]
+    return rollouts
 
-    `separator` stands between two words in the text.
+
+def slip(right: int, rate: float, rng: random.Random) -> int:
+    """The number, or with probability `rate` one that is off by 1 or 10 and not negative."""
+    if rng.random() < rate:
+        return rng.choice([right + off for off in (1, -1, 10, -10) if right + off >= 0])
+    return right
+
+
+def assemble(rollouts: Sequence[WordRollout], group_size: int, separator: str = " ") -> LabelledRollouts:
+    """Tensors of the rollouts, of which every `group_size` in a row are a group.
+
+    Token ids number the sorted words from 1; a completion that ended ends in token 0. `separator` stands between two
+    words in the text.
     """
     ids = {word: 1 + i for i, word in enumerate(sorted({word for r in rollouts for word in r.words}))}
 
     def padded(rows: Iterable[Sequence[float]], dtype: torch.dtype) -> Tensor:
         return pad_sequence([torch.tensor(row, dtype=dtype) for row in rows], batch_first=True)
 
+    texts = ([*(separator + word for word in r.words), *[""] * r.ended] for r in rollouts)
     known = all(r.entropies for r in rollouts)
     return LabelledRollouts(
         token_ids=padded(([ids[word] for word in r.words] + [0] * r.ended for r in rollouts), torch.int64),
         mask=padded(([True] * (len(r.words) + r.ended) for r in rollouts), torch.bool),
         rewards=torch.tensor([float(r.correct) for r in rollouts]),
-        group_ids=torch.tensor([r.group for r in rollouts], dtype=torch.int64),
-        calculations=padded(
-            (calculation([*(separator + word for word in r.words), *[""] * r.ended]) for r in rollouts), torch.int64
-        ),
+        group_ids=torch.arange(len(rollouts)) // group_size,
+        calculations=padded(map(calculation, texts), torch.int64),
         labels=padded((r.labels + [Label.OTHER] * r.ended for r in rollouts), torch.int8),
         entropies=padded((r.entropies for r in rollouts), torch.float32) if known else None,
     )

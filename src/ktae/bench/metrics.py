@@ -36,12 +36,8 @@ RESAMPLES = 1000
 def group_sums(rollouts: LabelledRollouts, values: Tensor) -> dict[str, np.ndarray]:
     """Of each metric the sums it is made of, one row a group, groups by ascending id.
 
-    Args:
-        rollouts: N rollouts.
-        values: (N, T) floats, an estimator's, as `ktae.estimators.token_values` checks them.
-
-    Returns:
-        By the names of `METRICS`, (G, 2) numerators and denominators, or (G, 6) moments for a correlation.
+    Takes (N, T) values, as `ktae.estimators.token_values` checks them. Returns by the names of `METRICS` (G, 2)
+    numerators and denominators, or (G, 6) moments for a correlation.
     """
     mask_BT, label_BT, mixed_B, correct_B = rollouts.counted_BT, rollouts.labels, rollouts.mixed_B, rollouts.correct_B
     value_BT = torch.where(mask_BT, values.double(), 0.0)
@@ -69,17 +65,10 @@ def group_sums(rollouts: LabelledRollouts, values: Tensor) -> dict[str, np.ndarr
 
 
 def estimate(sums_Gk: np.ndarray, reference_Gk: np.ndarray, seed: int) -> list[float]:
-    """A metric with the ends of its 95 % bootstrap interval, and its difference to a reference's with its own.
+    """Value, low, high of a metric, and of its difference to a reference's, with 95 % bootstrap intervals.
 
-    Both use the same resamples of groups. NaN where there is nothing to measure on.
-
-    Args:
-        sums_Gk: from `group_sums`.
-        reference_Gk: from `group_sums` of the same rollouts with other values.
-        seed: of the resamples; the same seed draws the same groups for every metric and estimator.
-
-    Returns:
-        Value, low, high, difference, low, high.
+    Both sums are those of `group_sums` for the same rollouts. They use the same resamples of groups, and so do all
+    metrics and estimators with this seed. NaN where there is nothing to measure on.
     """
     groups, columns = sums_Gk.shape
     total = _correlation if columns == 6 else _ratio

@@ -15,13 +15,11 @@ from ktae.data.selection import parse_levels, read_benchmarks, select
 from ktae.data.sources import SOURCES, SYSTEM, Problem, Source, load
 from ktae.extras import require
 from ktae.files import json_lines
-from ktae.files.locks import locked, unfinished
 from ktae.files.rows import SUFFIXES
 from ktae.models.load import load_tokenizer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds `prepare SOURCE ...` to the parser of `ktae data`."""
     parser = parser.add_subparsers(dest="data_command", required=True).add_parser(
         "prepare",
         help="a problem collection in the form that recipes read",
@@ -45,20 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     whose = "whose tokens: a hub id, a folder, a .gguf file or python:PACKAGE/PATH"
     add("--tokenizer", metavar="PATH_OR_ID", help=whose)
     add("--benchmarks", type=Path, metavar="DIR", help="leave out problems that are in DIR/*.jsonl, key `problem`")
-    add("--strict", action="store_true", help="stop at the first malformed row of a file")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes the file, and prints what became of the rows.
 
     The same rows in another order give the same file; see `ktae.data.selection.select`.
-
-    Raises:
-        FileExistsError: the file exists.
-        FileNotFoundError: a file or folder to read does not exist.
-        OSError: the hub cannot be reached or has no such data set.
-        ValueError: an option, the source, a benchmark or the tokenizer is not what it must be, or no problem is left.
-        ImportError: `datasets`, or with a tokenizer `transformers`, is not installed.
     """
     out, name, system = arguments.out, arguments.source, arguments.system
     if out.suffix != ".jsonl":
@@ -72,15 +62,14 @@ def run(arguments: argparse.Namespace) -> None:
     source = _source(name, problem=arguments.problem_column, answer=arguments.answer_column)
     too_long = _too_long(arguments.tokenizer, arguments.max_prompt_tokens, system)
     benchmarks = read_benchmarks(arguments.benchmarks) if arguments.benchmarks else {}
-    problems = load(source, arguments.split, strict=arguments.strict)
+    problems = load(source, arguments.split)
     chosen, dropped = select(problems, levels=levels, benchmarks=benchmarks, too_long=too_long)
     rows = [
         {"prompt": _prompt(problem, system), "answers": list(problem.answers), "id": problem.id}
         | {"source": source.name, "level": problem.level}
         for problem in chosen
     ]
-    with locked(out), unfinished(out) as file:
-        json_lines.write(file, rows)
+    json_lines.write(out, rows)
     print(f"{len(rows) + sum(dropped.values()):7} rows read")
     for reason, count in dropped.items():
         print(f"{-count:7} {reason}")

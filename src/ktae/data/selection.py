@@ -27,19 +27,11 @@ def select(
 
     The result does not depend on the order of the problems. Those whose text is the same but for spacing and case are
     one problem: if they agree on the accepted answers the first by content is kept, and otherwise none, since nothing
-    says which is right. The rest is in the order of the SHA-256 of the ids.
+    says which is right. The rest is in the order of the SHA-256 of the ids. `levels` are those to keep, None for all;
+    `benchmarks` are those of `read_benchmarks`; `too_long` is asked last, as it may be slow.
 
-    Args:
-        problems: all of a collection.
-        levels: leave out the problems that are not of one of these; None keeps all.
-        benchmarks: leave out what is in one of them, see `read_benchmarks`.
-        too_long: whether to leave a problem out for its length; asked last, as it may be slow.
-
-    Returns:
-        The problems, and how many were left out for which reason.
-
-    Raises:
-        ValueError: no problem is left, or two different ones have the same id.
+    Returns the problems, and how many were left out for which reason. Raises a ValueError if no problem is left, or two
+    different ones have the same id.
     """
     same: defaultdict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
@@ -86,11 +78,9 @@ def overlap(text: str, benchmarks: Mapping[str, str]) -> str:
 def read_benchmarks(folder: Path) -> dict[str, str]:
     """What a problem must not hold, and the reason: texts of benchmarks, and every run of `WORDS` words in one of them.
 
-    Every `*.jsonl` file of the folder is a benchmark of the file's name; what is in two counts for the first.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: it holds no such file, or a row of one is no problem of at least one word; the message says which.
+    Every `*.jsonl` file of the folder is a benchmark of the file's name; what is in two counts for the first. Raises a
+    FileNotFoundError if there is no such folder, and a ValueError if it holds no such file, or a row of one is no
+    problem of at least one word.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"the folder of benchmarks {folder} does not exist (looked in {Path.cwd()})")

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from ktae.extras import did_you_mean, require
 from ktae.files.columns import PROMPTS, messages_of, value_of
-from ktae.files.rows import SUFFIXES, read_rows, without_malformed
+from ktae.files.rows import SUFFIXES, held_columns, read_rows, without_malformed
 from ktae.grading.extraction import reference_answers
 
 SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -24,7 +23,6 @@ REFERENCES = (
 # The last are of MATH-500 and SVAMP, and of copies of MATH.
 _IDS = ("id", "unique_id", "ID")
 _LEVELS = ("level", "difficulty")
-_AHEAD = 100  # rows from which the columns are recognised
 _MARKED = re.compile(r"\\(boxed|fbox)|####")
 _LEVEL = re.compile(r"(?:level\s*)?([0-9]+)(?:\.0+)?", re.IGNORECASE)
 
@@ -95,10 +93,7 @@ class Source:
         """A row as a problem, with an empty text if one of its columns is empty.
 
         The id is the source's own, otherwise the source's name and a hash of the problem's text: the row's number
-        would change with the order of the rows.
-
-        Raises:
-            ValueError: a column does not hold what it should.
+        would change with the order of the rows. Raises a ValueError if a column does not hold what it should.
         """
         parts = [self._text(row, column) for column in self.problem]
         text = " ".join(parts) if all(parts) else ""
@@ -128,14 +123,8 @@ class Source:
         return ValueError(f"the column {column!r} of {self.name} must hold {what}, got {value!r:.80}")
 
     def recognised(self, rows: Iterable[Mapping[str, Any]]) -> Source:
-        """The same with the columns that the first rows have.
-
-        Raises:
-            ValueError: one that it needs is missing; the message names the one that may be meant.
-        """
-        held: dict[str, Any] = {}  # for each column its first value, None if there is none
-        for row in rows:
-            held |= {name: value for name, value in row.items() if held.get(name) is None}
+        """The same with the columns that the first rows have; a ValueError names one that is missing."""
+        held = held_columns(rows)
         problem, answers = self.problem, self.answers
         if not problem:
             problem = tuple(name for name in ("problem", *PROMPTS) if name in held)[:1] or ("problem",)
@@ -168,26 +157,19 @@ SOURCES = {
 }
 
 
-def load(source: Source, split: str = "train", *, strict: bool = False) -> Iterator[Problem]:
-    """A source's problems, to be gone through once.
+def load(source: Source, split: str = "train", *, strict: bool = False) -> list[Problem]:
+    """A source's problems; `split` is of a hub id or a folder, a file has only one.
 
-    Args:
-        source: what to load.
-        split: of a hub id or a folder; a file has only one.
-        strict: a malformed row of a file raises a ValueError; else it is left out, named and counted.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        OSError: the hub cannot be reached or has no such data set.
-        ValueError: the file cannot be read, there is no such split, or a column is missing or holds something else.
+    A malformed row of a file is left out, named and counted, or if `strict` a ValueError. So is a file that cannot be
+    read, a split that is not there, and a column that is missing or holds something else. Raises an OSError if there is
+    no such file, or the hub cannot be reached or has no such data set.
     """
     path = Path(source.path)
     if path.name.endswith(SUFFIXES) or path.is_file():
-        rows = (row.data for row in without_malformed(read_rows(path), path, strict=strict))
+        rows = [row.data for row in without_malformed(read_rows(path), path, strict=strict)]
     else:
-        rows = iter(_from_hub(source, split))
-    ahead = list(islice(rows, _AHEAD))
-    return map(source.recognised(ahead).read, chain(ahead, rows))
+        rows = list(_from_hub(source, split))
+    return list(map(source.recognised(rows).read, rows))
 
 
 def _from_hub(source: Source, split: str) -> Any:

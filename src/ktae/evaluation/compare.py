@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ktae import markdown
 from ktae.evaluation import results, statistics
@@ -18,8 +18,7 @@ from ktae.files import json_lines
 _SAMPLES = "samples.jsonl"
 
 
-@dataclass(frozen=True)
-class Sides:
+class Sides(NamedTuple):
     """A quantity with its 95 % intervals: of A, of B, and B minus A, paired by problem."""
 
     a: Estimate
@@ -98,7 +97,6 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments to a parser."""
     add = parser.add_argument
     add("a", type=Path, metavar="A", help="folder of ktae eval or ktae grade: the baseline")
     add("b", type=Path, metavar="B", help="the other one")
@@ -118,7 +116,7 @@ def _difference(task: str, problems_a: Problems, problems_b: Problems, folders: 
             where = f"{a} in {folders[0]} and {b} in {folders[1]}"
             raise ValueError(f"{task}, problem {id!r}: the accepted answers differ, {where}")
     a_PS, b_PS = results.correct(problems_a), results.correct(problems_b)
-    difference = statistics.paired_difference(b_PS, a_PS)
+    accuracy_a, accuracy_b = (share_interval(x_PS.mean(axis=1)) for x_PS in (a_PS, b_PS))
     length_a_P, length_b_P = results.lengths(problems_a), results.lengths(problems_b)
     length = None
     if length_a_P is not None and length_b_P is not None and len(a_PS) > 1:
@@ -127,7 +125,7 @@ def _difference(task: str, problems_a: Problems, problems_b: Problems, folders: 
         task=task,
         problems=len(a_PS),
         samples=(a_PS.shape[1], b_PS.shape[1]),
-        accuracy=Sides(share_interval(a_PS.mean(axis=1)), share_interval(b_PS.mean(axis=1)), difference),
+        accuracy=Sides(accuracy_a, accuracy_b, statistics.paired_difference(b_PS, a_PS)),
         length=length,
         p_value=statistics.paired_p_value(b_PS, a_PS) if a_PS.shape == b_PS.shape else None,
     )
@@ -137,7 +135,7 @@ def _average(tasks: Sequence[Difference]) -> Difference:
     """Of the plain averages over tasks; a length that a task does not know is unknown."""
 
     def mean(sides: Sequence[Sides]) -> Sides:
-        return Sides(*(statistics.average([getattr(s, side) for s in sides]) for side in ("a", "b", "difference")))
+        return Sides(*map(statistics.average, zip(*sides, strict=True)))
 
     accuracy, lengths = mean([d.accuracy for d in tasks]), [d.length for d in tasks if d.length]
     length = mean(lengths) if len(lengths) == len(tasks) else None
@@ -152,9 +150,9 @@ def _cells(sides: Sides | None, scale: int, form: str) -> list[str]:
     """Three cells of a table."""
     if sides is None:
         return ["-", "-", "-"]
-    value, low, high = (scale * x for x in (sides.difference.value, sides.difference.low, sides.difference.high))
-    cells = [f"{scale * side.value:{form}}" for side in (sides.a, sides.b)]
-    return [*cells, f"{value:+{form}} [{low:{form}}, {high:{form}}]"]
+    a, b, value = (scale * side.value for side in sides)
+    low, high = scale * sides.difference.low, scale * sides.difference.high
+    return [f"{a:{form}}", f"{b:{form}}", f"{value:+{form}} [{low:{form}}, {high:{form}}]"]
 
 
 def _read(folder: Path) -> dict[str, Problems]:

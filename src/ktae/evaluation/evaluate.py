@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments to a parser; `run` takes what it makes of them."""
     add = parser.add_argument
     add("model", help="a Hugging Face id, a folder, a .gguf file or python:PACKAGE/PATH")
     add("--tasks", default="paper", help="tasks, suites, files, separated by commas (default: %(default)s)")
@@ -89,9 +88,8 @@ def run(arguments: argparse.Namespace) -> Callable[[], dict[str, Any]]:
             found |= part
             json_lines.append(out / "generations.jsonl", list(part.values()))
         rows = grade_rows([found[index] for index in range(len(items))])
-        json_lines.write(out / "samples.jsonl", rows)
-        (out / "generations.jsonl").unlink()
         results = write_results(out, rows, about)
+        (out / "generations.jsonl").unlink()
         print(f"Samples with verdicts and results are in {out}/")
         return results
 

@@ -44,7 +44,6 @@ def grade_rows(rows: Sequence[dict[str, Any]], *, workers: int = 2) -> list[dict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments to a parser."""
     add = parser.add_argument
     outputs = "file or folder of ktae eval, of the KTAE authors' evaluation, of lm-eval or lighteval, or of rollouts"
     add("outputs", type=Path, help=f"{outputs} with answers")
@@ -66,7 +65,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise FileExistsError(f"{out} is not empty; give another --out")
     graded = grade_rows(rows, workers=arguments.workers)
     differing = [row for row in graded if differs(row)]
-    json_lines.write(out / "samples.jsonl", graded)
     json_lines.write(out / "disagreements.jsonl", differing)
     write_results(out, graded, {"outputs": str(outputs), "malformed": len(malformed)})
     if compared := sum(row["stored"] is not None for row in graded):

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ktae import markdown
-from ktae.evaluation.at_k import majority_at_k, pass_at_k
-from ktae.evaluation.statistics import Estimate, average, mean_interval, share_interval
+from ktae.evaluation.statistics import Estimate, average, majority, mean_interval, pass_at_k, share_interval
+from ktae.files import json_lines
 from ktae.grading.rules.notation import clean, spelling
 from ktae.grading.rules.numerals import parse_number
 
@@ -32,7 +32,6 @@ INTERVALS = "The intervals cover the choice of problems and the draws of samples
 _FIELDS = ("task", "id", "sample", "status", "extracted", "length", "truncated", "answers")
 # What figures can depend on.
 _LIBRARIES = ("ktae", "torch", "transformers", "vllm", "math-verify", "latex2sympy2_extended", "sympy", "numpy")
-_MOST_VOTES = 64  # maj@k is computed up to this k: beyond, it takes long, and nobody asks for it
 
 
 def by_task(rows: Sequence[Row]) -> dict[str, Problems]:
@@ -102,12 +101,12 @@ def answer_key(extracted: str) -> Any:
 def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     """What results.json holds of the samples; raises the errors of `by_task`.
 
-    `tasks` has for each task `problems`, `samples_per_problem`; `accuracy` over all samples, avg@n, with `low` and
-    `high`, its 95 % interval; `pass_at_k` and `maj_at_k` with `value`, `low`, `high` for the powers of two up to the
-    number of samples, maj up to 64; the mean `length` in tokens, None if unknown; `truncated`, the share of completions
-    that were cut off, None if unknown; `verdicts`, the number of each; and for samples that came with a verdict
-    `compared` and `disagreements`, their numbers, and `agreement`. `macro` is the plain average over `tasks` tasks,
-    None if there is one only; `notes` are sentences.
+    `tasks` has for each task `problems`, `samples_per_problem` (n); `accuracy` over all samples, avg@n, with `low` and
+    `high`, its 95 % interval; with `value`, `low`, `high` `pass_at_k`, for the powers of two below n and for n, and
+    `majority`, maj@n; the mean `length` in tokens, None if unknown; `truncated`, the share of completions that were cut
+    off, None if unknown; `verdicts`, the number of each; and for samples that came with a verdict `compared` and
+    `disagreements`, their numbers, and `agreement`. `macro` is the plain average over `tasks` tasks, None if there is
+    one only; `notes` are sentences.
     """
     tasks = by_task(rows)
     summaries = {task: _summary(problems) for task, problems in tasks.items()}
@@ -128,8 +127,8 @@ def _summary(problems: Problems) -> dict[str, Any]:
     answers = (None if row["extracted"] is None else answer_key(row["extracted"]) for row in rows)
     answer_PS = np.array([numbers.setdefault(answer, len(numbers)) for answer in answers]).reshape(correct_PS.shape)
     accuracy = share_interval(correct_PS.mean(axis=1))
-    powers = [2**i for i in range(correct_PS.shape[1].bit_length())]
-    majority = {k: majority_at_k(answer_PS, correct_PS, k) for k in powers if k <= _MOST_VOTES}
+    n = correct_PS.shape[1]
+    passed = {k: pass_at_k(correct_PS, k) for k in (*(2**i for i in range((n - 1).bit_length())), n)}
     length = None
     if length_P is not None:
         interval = mean_interval(length_P) if len(length_P) > 1 else None
@@ -140,12 +139,12 @@ def _summary(problems: Problems) -> dict[str, Any]:
     truncated = [row["truncated"] for row in rows]
     return {
         "problems": len(problems),
-        "samples_per_problem": correct_PS.shape[1],
+        "samples_per_problem": n,
         "accuracy": accuracy.value,
         "low": accuracy.low,
         "high": accuracy.high,
-        "pass_at_k": {str(k): asdict(share_interval(pass_at_k(correct_PS, k))) for k in powers},
-        "maj_at_k": {str(k): asdict(share_interval(chance_P)) for k, chance_P in majority.items()},
+        "pass_at_k": {str(k): asdict(share_interval(chance_P)) for k, chance_P in passed.items()},
+        "majority": asdict(share_interval(majority(answer_PS, correct_PS))),
         "length": length,
         "truncated": None if None in truncated else float(np.mean(truncated)),
         "verdicts": {verdict: counts[verdict] for verdict in VERDICTS},
@@ -156,14 +155,14 @@ def _summary(problems: Problems) -> dict[str, Any]:
 
 
 def write_results(folder: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes results.json and summary.md, prints the table, and returns what results.json holds.
+    """Writes samples.jsonl, results.json and summary.md, prints the table, and returns what results.json holds.
 
     `about` says what was evaluated and how; versions of the libraries that figures depend on are added to it. Raises
     the errors of `by_task`.
     """
     versions = {d.name: d.version for d in importlib.metadata.distributions() if d.name in _LIBRARIES}
     results = {"about": {**about, "versions": versions}, **summarize(rows)}
-    folder.mkdir(parents=True, exist_ok=True)
+    json_lines.write(folder / "samples.jsonl", rows)
     (folder / "results.json").write_text(json.dumps(results, indent=1, default=str, allow_nan=False) + "\n")
     title = "Accuracy with its 95 % interval, mean length in tokens:"
     shown = "\n\n".join([title, table(results), *results["notes"]]) + "\n"
@@ -179,7 +178,8 @@ def table(results: Mapping[str, Any]) -> str:
         "task": list(results["tasks"]),
         "problems": [times(task["problems"], task["samples_per_problem"]) for task in tasks],
         "accuracy, %": [_accuracy(task) for task in tasks],
-        **dict(_at_k(tasks, name) for name in ("pass", "maj")),
+        "pass@n": [_share(task, task["pass_at_k"][str(task["samples_per_problem"])]) for task in tasks],
+        "maj@n": [_share(task, task["majority"]) for task in tasks],
         "length": [f"{task['length']['mean']:.0f}" if task["length"] else "" for task in tasks],
         "cut off": [f"{task['truncated']:.1%}" if task["truncated"] is not None else "" for task in tasks],
         "no answer": [f"{task['verdicts']['no_answer'] / sum(task['verdicts'].values()):.1%}" for task in tasks],
@@ -203,9 +203,5 @@ def _accuracy(summary: Mapping[str, Any]) -> str:
     return f"{100 * summary['accuracy']:.1f} [{100 * summary['low']:.1f}, {100 * summary['high']:.1f}]"
 
 
-def _at_k(tasks: Sequence[Mapping[str, Any]], name: str) -> tuple[str, list[str]]:
-    """A column with the largest k of each task; the k is in the header if it is the same for all."""
-    last = [list(task[f"{name}_at_k"].items())[-1] for task in tasks]
-    is_same = len({k for k, _ in last}) == 1
-    cells = [f"{100 * found['value']:.1f}{'' if is_same else f' (k={k})'}" if k != "1" else "" for k, found in last]
-    return f"{name}@{last[0][0] if is_same else 'k'}", cells
+def _share(task: Mapping[str, Any], found: Mapping[str, float]) -> str:
+    return f"{100 * found['value']:.1f}" if task["samples_per_problem"] > 1 else ""

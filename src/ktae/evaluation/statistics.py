@@ -1,4 +1,4 @@
-"""Estimates with 95 % intervals from a sample of problems, and tests of differences.
+"""Estimates with 95 % intervals from a sample of problems, tests of differences, pass@k and maj@n.
 
 Shape suffixes: _P problems, _S samples (completions) of a problem. Problems are the sampling unit; the samples of a
 problem are a cluster. All functions are deterministic, and the order of the problems does not matter. There is no
@@ -149,7 +149,51 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def checked_correct(name: str, correct_PS: np.ndarray) -> np.ndarray:
+def pass_at_k(correct_PS: np.ndarray, k: int) -> np.ndarray:
+    """The chance that one of k samples is correct, 1 - C(n - c, k) / C(n, k) for c of n correct.
+
+    Unbiased: k of the n samples, drawn without replacement (Chen et al. 2021, arXiv:2107.03374, equation 1).
+
+    Takes (P, S) of 0 and 1, and k from 1 to S; returns (P,) chances, whose mean is pass@k. Raises a ValueError if the
+    array is empty or holds other values, or k is out of range.
+
+    >>> pass_at_k(np.array([[1, 0, 0, 0], [0, 0, 0, 0]]), 2)
+    array([0.5, 0. ])
+    """
+    correct_PS = _checked("correct_PS", correct_PS)
+    n = correct_PS.shape[1]
+    if not 1 <= k <= n:
+        raise ValueError(f"k must be from 1 to the number of samples, {n}, got {k}")
+    # Python's integers are exact, and so each chance is the correctly rounded one.
+    chance = np.array([1 - math.comb(n - c, k) / math.comb(n, k) for c in range(n + 1)])
+    return chance[correct_PS.sum(axis=1)]
+
+
+def majority(answer_PS: np.ndarray, correct_PS: np.ndarray) -> np.ndarray:
+    """Whether the most frequent answer of a problem's samples is correct; the mean is maj@n.
+
+    Of equally frequent answers one is taken at random, which makes it a chance. Samples without an answer do not vote;
+    without any vote the problem counts as not solved. If the verdicts on one answer differ (a comparison timed out,
+    say), it counts with the share that is correct.
+
+    Takes (P, S) integers, of which samples of a problem with the same number gave the same answer and -1 gave none, and
+    (P, S) of 0 and 1; returns (P,) chances. Raises a ValueError if the shapes differ, or as `pass_at_k`.
+
+    >>> majority(np.array([[7, 7, 3], [7, 3, -1]]), np.array([[1, 1, 0], [1, 0, 0]]))
+    array([1. , 0.5])
+    """
+    correct_PS, answer_PS = _checked("correct_PS", correct_PS), np.asarray(answer_PS)
+    if answer_PS.shape != correct_PS.shape:
+        raise ValueError(f"answer_PS must have the shape of correct_PS, {correct_PS.shape}, got {answer_PS.shape}")
+    chances = []
+    for answer_S, correct_S in zip(answer_PS, correct_PS, strict=True):
+        answers, votes = np.unique(answer_S[answer_S >= 0], return_counts=True)
+        winners = answers[votes == votes.max(initial=0)]
+        chances.append(np.mean([correct_S[answer_S == winner].mean() for winner in winners]) if len(winners) else 0.0)
+    return np.array(chances)
+
+
+def _checked(name: str, correct_PS: np.ndarray) -> np.ndarray:
     """The array as integers; a ValueError with `name` unless it is (P, S), not empty, and holds 0 and 1 only."""
     correct_PS = np.asarray(correct_PS)
     if correct_PS.ndim != 2 or not correct_PS.size:
@@ -160,8 +204,8 @@ def checked_correct(name: str, correct_PS: np.ndarray) -> np.ndarray:
 
 
 def _differences(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> np.ndarray:
-    correct_PS = checked_correct("correct_PS", correct_PS)
-    baseline_PS = checked_correct("baseline_PS", baseline_PS)
+    correct_PS = _checked("correct_PS", correct_PS)
+    baseline_PS = _checked("baseline_PS", baseline_PS)
     if len(correct_PS) != len(baseline_PS):
         raise ValueError(f"both must have the same problems, got {len(correct_PS)} and {len(baseline_PS)}")
     return correct_PS.mean(axis=1) - baseline_PS.mean(axis=1)

@@ -75,7 +75,7 @@ def load_problems(task: Task, data_dir: Path | None = None) -> list[Problem]:
     is_local = data_dir is not None and task.size is not None
     if is_local:
         source = Source(task.name, f"{data_dir}/{task.name}.jsonl", problem=(), answers=())
-    problems = list(load(source, task.split, strict=True))
+    problems = load(source, task.split, strict=True)
     if is_local and len(problems) != task.size:
         raise ValueError(f"{source.path} has {len(problems)} problems, but {task.name} {task.size}")
     seen = set()

@@ -77,9 +77,6 @@ class Rollout:
 def columns_of(data: Mapping[str, Any], *, words: bool = False, **given: Any) -> Columns:
     """Recognises the columns from their names, and where these do not suffice from their values.
 
-    Besides the group's own column, every step-like one (`STEPS`) tells groups apart. The reward of a table with
-    `completion` and `advantage` but no `reward`, TRL's, is the column of numbers between those two.
-
     `data` is a row, or several in one: for each column a value. `words` takes the text rather than the token ids, where
     there is one. `given` are fields of `Columns` that need not be recognised; None counts as not given. Raises a
     ValueError if a column is not found, or several may be the reward or the completion.

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ktae.files.locks import unfinished
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Writes one JSON line a row, the whole file or nothing."""
     with unfinished(path) as temporary:
         append(temporary, rows)
 
 
-def append(path: Path, rows: list[dict[str, Any]]) -> None:
+def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Adds one JSON line a row, in the place of a last line that a kill cut off; an OSError names the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and by one writer at a time, whenever a writer is killed."""
+"""Files written whole or not at all, and folders by one writer at a time, whenever a writer is killed."""
 
 from __future__ import annotations
 
@@ -16,23 +16,18 @@ _held: set[IO[str]] = set()
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds the lock of an output file, which need not exist yet, or of a folder, which must.
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the lock of a folder, which is its file `.lock`.
 
-    The lock file is `.NAME.lock` beside a file and `.lock` in a folder, and is removed afterwards; what a killed
-    process leaves behind is no obstacle, since the operating system drops its lock (flock(2)). Raises a
+    What a killed process leaves behind is no obstacle, since the operating system drops its lock (flock(2)). Raises a
     BlockingIOError if another process, or another call in this one, holds the lock; it says who and since when.
     """
-    file = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+") as lock:
+    with (folder / ".lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(lock.fileno()).st_nlink == 0:  # its holder removed the file after we opened it
-                raise BlockingIOError
         except BlockingIOError:
             lock.seek(0)
-            raise BlockingIOError(f"{path} is being written to by {lock.read() or 'another process'}") from None
+            raise BlockingIOError(f"{folder} is being written to by {lock.read() or 'another process'}") from None
         _held.add(lock)
         lock.truncate(0)
         since = datetime.now().isoformat(" ", "seconds")
@@ -40,9 +35,7 @@ def locked(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if lock in _held:  # not in a forked child
-                _held.remove(lock)
-                file.unlink(missing_ok=True)
+            _held.discard(lock)
 
 
 @contextmanager

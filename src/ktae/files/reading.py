@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ktae.files.columns import Rollout, columns_of, parse_row
-from ktae.files.rows import GENERATED, Malformed, Row, read_rows, without_malformed
-
-_AHEAD = 100  # rows from which the columns are recognised
+from ktae.files.rows import GENERATED, Malformed, Row, held_columns, read_rows, without_malformed
 
 
 def load_groups(path: Path, **given: Any) -> tuple[dict[str, list[Rollout]], list[Malformed]]:
@@ -27,29 +23,20 @@ def load_groups(path: Path, **given: Any) -> tuple[dict[str, list[Rollout]], lis
     return groups, malformed
 
 
-def read_rollouts(path: Path, **given: Any) -> Iterator[Rollout | Malformed]:
+def read_rollouts(path: Path, **given: Any) -> list[Rollout | Malformed]:
     """The rollouts of a file or folder in their order, malformed rows in between; as `load_groups`."""
-    rows = chain.from_iterable(map(one_by_one, read_rows(path)))
-    ahead, merged = [], {}
+    rows = [part for row in read_rows(path) for part in one_by_one(row)]
+    if not any(isinstance(row, Row) for row in rows):
+        return [row for row in rows if isinstance(row, Malformed)]
+    columns = columns_of(held_columns(row.data for row in rows if isinstance(row, Row)), **given)
+    print(f"columns: {columns}", file=sys.stderr)
+    rollouts: list[Rollout | Malformed] = []
     for row in rows:
-        ahead.append(row)
-        if isinstance(row, Row):
-            merged |= {name: value for name, value in row.data.items() if merged.get(name) is None}
-        if merged and len(ahead) >= _AHEAD:
-            break
-    columns = None
-    if any(isinstance(row, Row) for row in ahead):
-        columns = columns_of(merged, **given)
-        print(f"columns: {columns}", file=sys.stderr)
-    for row in chain(ahead, rows):
-        if isinstance(row, Malformed):
-            yield row
-            continue
-        assert columns is not None
         try:
-            yield parse_row(row.data, columns, row.row)
+            rollouts.append(row if isinstance(row, Malformed) else parse_row(row.data, columns, row.row))
         except ValueError as error:
-            yield Malformed(row.path, row.row, str(error))
+            rollouts.append(Malformed(row.path, row.row, str(error)))
+    return rollouts
 
 
 def one_by_one(row: Row | Malformed) -> list[Row | Malformed]:
@@ -59,8 +46,7 @@ def one_by_one(row: Row | Malformed) -> list[Row | Malformed]:
     """
     if isinstance(row, Malformed):
         return [row]
-    for name in GENERATED:
-        held = row.data.get(name)
+    for held in map(row.data.get, GENERATED):
         if isinstance(held, list) and set(map(type, held)) in ({str}, {list}):
             return [
                 Row(row.path, row.row, {name: _item(value, i, len(held)) for name, value in row.data.items()})

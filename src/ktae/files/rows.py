@@ -12,9 +12,9 @@ import json
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -66,7 +66,7 @@ def read_rows(path: Path) -> Iterator[Row | Malformed]:
 
     The path is a file with one of SUFFIXES; a run's folder, which stands for its samples.jsonl; or a folder whose files
     are all read, in the order of the numbers in their names. Raises a FileNotFoundError if there is no such file, a
-    ValueError if the suffix is another or Parquet cannot be opened, and an ImportError if Parquet needs pyarrow (extra
+    ValueError if the suffix is another or the file is damaged, and an ImportError if Parquet needs pyarrow (extra
     `report`) and it is not installed.
     """
     for file in files_of(path):
@@ -103,6 +103,14 @@ def without_malformed(
         print(f"{len(found):,} malformed row{'s' * (len(found) > 1)} left out of {path}", file=sys.stderr)
 
 
+def held_columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of each column of the first 100 rows the first value that is not None, and None where there is none."""
+    held: dict[str, Any] = {}
+    for row in islice(rows, 100):
+        held |= {name: value for name, value in row.items() if held.get(name) is None}
+    return held
+
+
 def files_of(path: Path) -> list[Path]:
     """The files that `path` stands for; see `read_rows`."""
     if not path.exists():
@@ -134,19 +142,14 @@ def _parts(data: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _json(file: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
-    number, is_gzip = 0, file.suffix == ".gz"
     try:
         with (
-            gzip.open(file) if is_gzip else file.open("rb") as opened,
+            gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened,
             io.TextIOWrapper(opened, "utf-8-sig", "surrogateescape", newline="\n") as source,
         ):
-            for number, row in enumerate(_values(source), start=1):
-                if row is not None:
-                    yield number, row
-    except (EOFError, zlib.error, OSError) as error:
-        if not is_gzip:
-            raise
-        yield number + 1, ValueError(f"the compressed file is damaged, and what follows is lost: {error}")
+            yield from ((number, row) for number, row in enumerate(_values(source), start=1) if row is not None)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
 
 
 def _values(source: TextIO) -> Iterator[dict[str, Any] | ValueError | None]:
@@ -194,23 +197,21 @@ def _row(data: Any, text: str) -> dict[str, Any] | ValueError:
     return data
 
 
-def _parquet(file: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
+def _parquet(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     arrow = require("pyarrow", extra="report")
     try:
         reader = require("pyarrow.parquet", extra="report").ParquetFile(file)
-    except (arrow.ArrowException, OSError) as error:
-        raise ValueError(f"{file} cannot be read as Parquet: {_first_line(error)}") from error
-    names = reader.schema_arrow.names
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{file} must have columns with different names, got {', '.join(twice)}")
-    number = 0
-    try:
+        names = reader.schema_arrow.names
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{file} must have columns with different names, got {', '.join(twice)}")
+        number = 0
         for batch in reader.iter_batches(_BATCH_ROWS):
             for values in zip(*map(_plain, batch.columns), strict=True):
                 number += 1
                 yield number, dict(zip(names, values, strict=True))
     except (arrow.ArrowException, OSError) as error:
-        yield number + 1, ValueError(f"the rows from here on cannot be read: {_first_line(error)}")
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{file} cannot be read as Parquet: {reason}") from error
 
 
 def _plain(column: Any) -> list[Any]:
@@ -222,7 +223,3 @@ def _plain(column: Any) -> list[Any]:
         return column.to_pylist()
     except (ValueError, OverflowError):
         return column.cast(arrow.string()).to_pylist()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ktae.extras import require
 from ktae.pictures.style import BLAME, CREDIT, MONO, figure, styled
@@ -20,8 +19,7 @@ _STRONGEST = 0.6  # share of the full colour, so that black text can be read on 
 _MINUS = str.maketrans("-", "\N{MINUS SIGN}")
 
 
-@dataclass(frozen=True)
-class TokenRow:
+class TokenRow(NamedTuple):
     """One rollout of a heat map: texts and key-token values of its tokens, and its rollout advantage."""
 
     texts: Sequence[str]
@@ -31,7 +29,7 @@ class TokenRow:
 
 
 @styled()
-def draw_heatmap(rollouts: Sequence[TokenRow], *, shown: int, lines: int) -> Any:
+def draw_heatmap(rollouts: Sequence[TokenRow], *, shown: int = 8, lines: int = 12) -> Any:
     """A matplotlib Figure: rollouts as text on coloured grounds, correct ones on the left and other ones on the right.
 
     It is as wide as the longest lines need. Where all are correct, or none is, there is one column. Of all `rollouts`

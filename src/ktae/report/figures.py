@@ -21,8 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     heatmap = kinds.add_parser("heatmap", help="a group's rollouts, tokens coloured by their key-token value", **how)
     add_rollout_arguments(heatmap)
     heatmap.add_argument("--group", metavar="GROUP", required=True, help="as for `ktae explain`, which lists them")
-    heatmap.add_argument("--rollouts", dest="shown", type=int, default=8, metavar="N", help="shown (default: 8)")
-    heatmap.add_argument("--lines", type=int, default=12, metavar="N", help="of each rollout (default: 12)")
     curves = kinds.add_parser("curves", help="metrics of a run over its updates", **how)
     curves.add_argument("run", type=Path, help="a run's folder, or its metrics.jsonl")
     for kind in (heatmap, curves):
@@ -32,9 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     if arguments.out.suffix not in SUFFIXES:
         raise ValueError(f"--out must end in {', '.join(SUFFIXES)}, got {arguments.out.name}")
-    for name, option in (("shown", "--rollouts"), ("lines", "--lines")):
-        if getattr(arguments, name, 1) < 1:
-            raise ValueError(f"{option} must be >= 1, got {getattr(arguments, name)}")
     from ktae.report.groups import load_group  # torch
     from ktae.train.recipe import label_of
 
@@ -45,5 +40,5 @@ def run(arguments: argparse.Namespace) -> None:
         group = load_group(arguments, permutations=0)
         scored = zip(group.texts, group.scores, group.correct, strict=True)
         rows = [TokenRow(texts, of.value_T.tolist(), correct, of.advantage) for texts, of, correct in scored]
-        picture = draw_heatmap(rows, shown=arguments.shown, lines=arguments.lines)
+        picture = draw_heatmap(rows)
     save(picture, arguments.out)

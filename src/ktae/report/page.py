@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from ktae.report.groups import Group
     from ktae.train.recipe import Recipe
 
-_LARGE = 30_000_000  # bytes that a browser may be slow with
 _SCRIPTS = ("dom.js", "curves.js", "prompts.js", "group.js", "tokens.js", "main.js")  # in the order of their running
 Packed = tuple[dict[str, Any], str]  # a group in the list of prompts; all else about it, as base64 of gzipped JSON
 _DIGITS = 6  # significant ones of every number in the page
@@ -82,10 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
     write_page(arguments.out, packed, **head, **(of_run(path, recipe) if recipe else {}))
     for note in notes:
         print(note)
-    size = arguments.out.stat().st_size
-    print(f"{arguments.out}: {len(packed):,} prompts, {size / 1e6:.1f} MB")
-    if size > _LARGE:
-        print("A browser may be slow with a page of this size: make one of fewer rollouts")
+    print(f"{arguments.out}: {len(packed):,} prompts, {arguments.out.stat().st_size / 1e6:.1f} MB")
 
 
 def write_page(out: Path, groups: Sequence[Packed], *, title: str, notes: list[str], **shown: Any) -> None:

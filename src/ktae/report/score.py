@@ -14,7 +14,7 @@ from typing import Any
 
 from ktae.config import KTAEConfig
 from ktae.extras import require
-from ktae.files import columns, json_lines
+from ktae.files import columns
 from ktae.files.columns import Rollout
 from ktae.files.locks import unfinished
 from ktae.files.rows import stem
@@ -37,14 +37,10 @@ def run(arguments: argparse.Namespace) -> None:
     if out.exists():
         raise ValueError(f"{out} exists: delete it, or give another --out")
     config, tokenizer = config_of(arguments), load_tokenizer(arguments.tokenizer)
-    groups, malformed = groups_of(arguments)
-    with progress() as bar, unfinished(out) as temporary:
-        with temporary.open("w") as sink:
-            for group in bar.track(groups.values(), description="scoring"):
-                sink.writelines(json.dumps(row, default=str) + "\n" for row in _scored(group, config, tokenizer))
-        if malformed:
-            listed = [{"file": str(row.path), "row": row.row, "reason": row.reason} for row in malformed]
-            json_lines.write(out.with_name(out.name + ".malformed.jsonl"), listed)
+    groups, _ = groups_of(arguments)
+    with progress() as bar, unfinished(out) as temporary, temporary.open("w") as sink:
+        for group in bar.track(groups.values(), description="scoring"):
+            sink.writelines(json.dumps(row, default=str) + "\n" for row in _scored(group, config, tokenizer))
     print(f"{out}: {outcomes(groups, config)}")
 
 

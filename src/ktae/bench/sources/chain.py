@@ -6,11 +6,10 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 
 import torch
 
-from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
+from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble, teach
 from ktae.chain import problems as chain
 from ktae.chain.labels import Label, label_steps
 from ktae.chain.model import MAX_COMPLETION, load
@@ -34,8 +33,9 @@ def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     standard error is at most 0.18.
     """
     sampled = _drawn((4, 5, 6), groups, group_size, seed)
-    rollouts = assemble([r for _, r in sampled])
-    rows = [row for row, (_, r) in enumerate(sampled) if r.group % GROUPS_PER_MEASURED == GROUPS_PER_MEASURED - 1]
+    rollouts = assemble([r for _, r in sampled], group_size)
+    last = GROUPS_PER_MEASURED - 1
+    rows = [row for row in range(len(sampled)) if row // group_size % GROUPS_PER_MEASURED == last]
     advantage_BT = torch.full(rollouts.mask.shape, math.nan)
     for row, by_place in zip(rows, true_advantages([sampled[row] for row in rows], seed), strict=True):
         advantage_BT[row, list(by_place)] = torch.tensor(list(by_place.values()))
@@ -44,29 +44,28 @@ def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
 
 def of_steps(steps: int, groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """Problems of so many steps. Entropies of the model."""
-    return assemble([r for _, r in _drawn((steps,), groups, group_size, seed)])
+    return assemble([r for _, r in _drawn((steps,), groups, group_size, seed)], group_size)
 
 
 def teacher(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """Problems of 12 steps, by a scripted teacher."""
-    rollouts = []
-    for group in range(groups):
-        rng = random.Random(derived_seed(seed, group, TEACHER_STEPS))
+
+    def draw(rng: random.Random) -> Problem:
         start = rng.randrange(chain.MODULUS)
-        operations = [chain.sample_operation(rng) for _ in range(TEACHER_STEPS)]
-        rollouts += [_taught(group, start, operations, SLIP_RATE, rng) for _ in range(group_size)]
-    return assemble(rollouts)
+        return Problem(start, tuple(chain.sample_operation(rng) for _ in range(TEACHER_STEPS)))
+
+    return assemble(teach(groups, group_size, seed, draw, solve, TEACHER_STEPS), group_size)
 
 
 def sample(problems: Sequence[Problem], group_size: int, seed: int) -> Sampled:
-    """`group_size` rollouts of the model of each problem in a row, with the problem; a group a problem."""
-    grouped = [*product(enumerate(problems), range(group_size))]
-    completions = _complete([problem.prompt for (_, problem), _ in grouped], seed)
+    """`group_size` rollouts of the model of each problem in a row, with the problem."""
+    repeated = [problem for problem in problems for _ in range(group_size)]
+    completions = _complete([problem.prompt for problem in repeated], seed)
     sampled = []
-    for ((group, problem), _), (words, ended, entropies) in zip(grouped, completions, strict=True):
+    for problem, (words, ended, entropies) in zip(repeated, completions, strict=True):
         text = " ".join(words)
         correct = chain.extract_answer(text) == problem.answer
-        sampled.append((problem, WordRollout(group, correct, words, label_steps(problem, text), ended, entropies)))
+        sampled.append((problem, WordRollout(correct, words, label_steps(problem, text), ended, entropies)))
     return sampled
 
 
@@ -125,10 +124,11 @@ def _complete(prefixes: Sequence[str], seed: int) -> list[tuple[list[str], bool,
     return completions
 
 
-def _taught(group: int, start: int, operations: Sequence[str], slip_rate: float, rng: random.Random) -> WordRollout:
-    r = WordRollout(group)
-    value = truth = start
-    for step, operation in enumerate(operations, 1):
+def solve(problem: Problem, rng: random.Random, slip_rate: float = SLIP_RATE) -> WordRollout:
+    """A solution of the scripted teacher."""
+    r = WordRollout()
+    value = truth = problem.start
+    for step, operation in enumerate(problem.operations, 1):
         if rng.random() < FILLER_RATE:
             r.say(rng.choice(_FILLERS))
         truth = chain.apply(truth, operation)

@@ -17,9 +17,8 @@ from fractions import Fraction
 from functools import cache
 from itertools import permutations
 
-from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
+from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble, slip, teach
 from ktae.chain.labels import Label
-from ktae.seeds import derived_seed
 
 TARGET = Fraction(24)
 LARGEST = 13
@@ -35,15 +34,15 @@ Step = tuple[Fraction, str, Fraction, Fraction]  # a, operation, b, result
 
 def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """Every number is one token."""
-    rollouts = []
-    for group in range(groups):
-        rng = random.Random(derived_seed(seed, group))
-        start: Numbers = ()
-        while not start or not reachable(start):
-            start = tuple(sorted(Fraction(rng.randint(1, LARGEST)) for _ in range(4)))
-        taste = rng.getrandbits(32)
-        rollouts += [play(group, start, taste, rng) for _ in range(group_size)]
-    return assemble(rollouts)
+    return assemble(teach(groups, group_size, seed, _deal, play), group_size)
+
+
+def _deal(rng: random.Random) -> tuple[Numbers, int]:
+    """Numbers that can make 24, and a taste."""
+    start: Numbers = ()
+    while not start or not reachable(start):
+        start = tuple(sorted(Fraction(rng.randint(1, LARGEST)) for _ in range(4)))
+    return start, rng.getrandbits(32)
 
 
 def steps(numbers: Numbers) -> Iterator[Step]:
@@ -92,17 +91,15 @@ def judge(numbers: Numbers, step: Step, lost: bool) -> list[Label]:
     return labels
 
 
-def play(group: int, start: Numbers, taste: int, rng: random.Random) -> WordRollout:
-    """One game of the scripted policy."""
-    numbers, taken = start, []
+def play(dealt: tuple[Numbers, int], rng: random.Random) -> WordRollout:
+    """One game of the scripted policy, from the numbers dealt and by its taste."""
+    (numbers, taste), taken = dealt, []
     while len(numbers) > 1:
-        a, operation, b, result = _choose(numbers, taste, rng)
-        if rng.random() < SLIP_RATE:
-            result = rng.choice([result + off for off in (1, -1, 10, -10) if result + off >= 0])
-        taken.append((numbers, (a, operation, b, result)))
+        *chosen, result = _choose(numbers, taste, rng)
+        taken.append((numbers, (*chosen, Fraction(slip(int(result), SLIP_RATE, rng)))))
         numbers = after(*taken[-1])
 
-    r = WordRollout(group)
+    r = WordRollout()
     for left, step in taken:
         if rng.random() < FILLER_RATE:
             r.say(rng.choice(_FILLERS))

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import random
 
-from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
+from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble, slip, teach
 from ktae.chain.labels import Label
 from ktae.extras import require
-from ktae.seeds import derived_seed
 
 _leg_counting = require("reasoning_gym.arithmetic.leg_counting", "bench")
 
@@ -49,12 +48,7 @@ Animals = tuple[tuple[str, int], ...]  # (in the singular, how many), no animal 
 
 def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """The teacher's solutions."""
-    rollouts = []
-    for group in range(groups):
-        rng = random.Random(derived_seed(seed, group))
-        animals = sample_animals(rng)
-        rollouts += [solve(animals, rng, group) for _ in range(group_size)]
-    return assemble(rollouts)
+    return assemble(teach(groups, group_size, seed, sample_animals, solve), group_size)
 
 
 def sample_animals(rng: random.Random) -> Animals:
@@ -68,13 +62,13 @@ def plural(animal: str, count: int) -> str:
     return animal if count == 1 else f"{animal}s"
 
 
-def solve(animals: Animals, rng: random.Random, group: int = 0) -> WordRollout:
+def solve(animals: Animals, rng: random.Random) -> WordRollout:
     """A worked solution.
 
     Between steps the teacher may talk. It may check an animal before adding its legs, and goes on with what the check
     gives. Judged are leg counts, products, totals and the answer.
     """
-    r = WordRollout(group)
+    r = WordRollout()
     total = true_total = 0
     for animal, count in animals:
         if rng.random() < FILLER_RATE:
@@ -105,8 +99,7 @@ def _step(r: WordRollout, animal: str, count: int, rng: random.Random, *, checki
 
 
 def _number(r: WordRollout, following: int, right: int, slip_rate: float, rng: random.Random) -> int:
-    """Says the number that follows, or with probability `slip_rate` one that is off by 1 or 10 and not negative."""
-    slips = rng.random() < slip_rate
-    value = rng.choice([following + off for off in (1, -1, 10, -10) if following + off >= 0]) if slips else following
-    r.say(str(value), Label.of_number(not slips, value == right))
+    """Says the number that follows, or slips."""
+    value = slip(following, slip_rate, rng)
+    r.say(str(value), Label.of_number(value == following, value == right))
     return value

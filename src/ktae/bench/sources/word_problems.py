@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from os.path import commonprefix
@@ -22,7 +22,7 @@ from os.path import commonprefix
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
+from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble, slip, teach
 from ktae.chain.labels import Label
 from ktae.chain.model import SPECIAL, fast_tokenizer
 from ktae.seeds import derived_seed
@@ -223,25 +223,6 @@ def _draw(rng: random.Random) -> WordProblem | None:
     return WordProblem(" ".join(sentences), things, tuple(steps))
 
 
-@cache
-def test_problems() -> list[WordProblem]:
-    """A thousand that are always the same, and never among `training_stream`."""
-    rng, problems = random.Random(derived_seed("word problems, test")), {}
-    while len(problems) < 1000:
-        problem = sample_problem(rng)
-        problems[problem.prompt] = problem
-    return list(problems.values())
-
-
-def training_stream(rng: random.Random) -> Iterator[WordProblem]:
-    """Endless problems."""
-    held_out = {problem.prompt for problem in test_problems()}
-    while True:
-        problem = sample_problem(rng)
-        if problem.prompt not in held_out:
-            yield problem
-
-
 def teacher_trace(problem: WordProblem, rng: random.Random, *, slips: bool = True) -> str:
     """A worked solution. With `slips=False` everything is right and only the wording varies."""
     sentences: list[str] = []
@@ -254,23 +235,16 @@ def teacher_trace(problem: WordProblem, rng: random.Random, *, slips: bool = Tru
             operation, b = step.misread[0], step.misread[1] or b
         right = _apply(a, operation, b)
         assert right is not None, "no operand is 0"
-        result = _teacher_number(right, SLIP_RATE[0] * slips, rng)
+        result = slip(right, SLIP_RATE[0] * slips, rng)
         parts = {"p": step.people[0], "q": step.people[-1], "a": a, "b": b, "t": problem.things}
         template = (_NEXT if results else _FIRST) + _SOLVED[step.said]
         sentences.append(_say(template, rng, e=f"{a}{operation}{b}={result}", **parts))
         if rng.random() < CHECK_RATE:
-            checked = _teacher_number(right, SLIP_RATE[1] * slips, rng)
+            checked = slip(right, SLIP_RATE[1] * slips, rng)
             sentences.append(f"{_say(_CHECK, rng)}{a}{operation}{b}={checked}{_say(_VERDICT[checked == result], rng)}")
             result = checked
         results.append(result)
     return " ".join([*sentences, f"{_say(_ANSWER, rng)}{results[-1]}."])
-
-
-def _teacher_number(right: int, slip_rate: float, rng: random.Random) -> int:
-    """The number, or with probability `slip_rate` one that is off by 1 or 10 and not negative."""
-    if rng.random() < slip_rate:
-        return rng.choice([right + off for off in (1, -1, 10, -10) if right + off >= 0])
-    return right
 
 
 def extract_answer(completion: str) -> int | None:
@@ -371,18 +345,15 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """The teacher's traces; a token is a piece of the byte-pair encoding."""
-    return assemble(traces(groups, group_size, seed), separator="")
+    return assemble(traces(groups, group_size, seed), group_size, separator="")
 
 
 def traces(groups: int, group_size: int, seed: int) -> list[WordRollout]:
     """Those that `words` is made of."""
-    tokenizer, rollouts = build_tokenizer(), []
-    for group in range(groups):
-        rng = random.Random(derived_seed(seed, group))
-        problem = sample_problem(rng)
-        for _ in range(group_size):
-            trace = teacher_trace(problem, rng)
-            tokens = tokenizer.tokenize(trace)
-            correct = extract_answer(trace) == problem.answer
-            rollouts.append(WordRollout(group, correct, tokens, label_tokens(problem, tokens)))
-    return rollouts
+
+    def solve(problem: WordProblem, rng: random.Random) -> WordRollout:
+        trace = teacher_trace(problem, rng)
+        tokens = build_tokenizer().tokenize(trace)
+        return WordRollout(extract_answer(trace) == problem.answer, tokens, label_tokens(problem, tokens))
+
+    return teach(groups, group_size, seed, sample_problem, solve)
