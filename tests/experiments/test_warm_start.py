@@ -1,30 +1,18 @@
 """How the quickstart's starting model was made: the shipped files, its batches, a short training."""
 
 import hashlib
-import importlib
 import json
 import random
-import sys
-from pathlib import Path
 
-import pytest
 import torch
+import warm_start
 
 from ktae.chain import problems as chain
 from ktae.chain.model import CHECKPOINT, load
 from ktae.chain.problems import Problem
 
 
-@pytest.fixture(scope="module")
-def warm_start():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[2] / "experiments" / "replication"))
-        yield importlib.import_module("warm_start")
-    for name in ("warm_start", "chain_teacher"):
-        del sys.modules[name]
-
-
-def test_the_shipped_files_are_those_the_code_builds(warm_start):
+def test_the_shipped_files_are_those_the_code_builds():
     model, tokenizer = load.__wrapped__()  # anew: a tokenizer remembers the padding of its last call
     assert tokenizer.backend_tokenizer.to_str() == warm_start.build_tokenizer().backend_tokenizer.to_str()
     built = warm_start.build_model(0)
@@ -39,7 +27,7 @@ def test_the_shipped_files_are_those_the_code_builds(warm_start):
     assert (shipped["pad_token_id"], shipped["eos_token_id"]) == (0, 2)
 
 
-def test_a_short_warm_start_learns_and_repeats(warm_start, capsys):
+def test_a_short_warm_start_learns_and_repeats(capsys):
     before = torch.get_rng_state()
     first, second = (warm_start.warm_start(seed=3, steps=3).state_dict() for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
@@ -50,7 +38,7 @@ def test_a_short_warm_start_learns_and_repeats(warm_start, capsys):
     assert not torch.equal(start["lm_head.weight"], other["lm_head.weight"])
 
 
-def test_warm_start_batches_label_the_completions_and_the_results(warm_start):
+def test_warm_start_batches_label_the_completions_and_the_results():
     tokenizer = load()[1]
     vocabulary = tokenizer.get_vocab()
     tokens, labels = next(warm_start.trace_batches(vocabulary, random.Random(0)))
@@ -70,7 +58,7 @@ def test_warm_start_batches_label_the_completions_and_the_results(warm_start):
     assert 0.80 < right / labels.numel() * 4.1 < 0.90
 
 
-def test_the_teacher_is_as_noisy_and_verbose_as_stated(warm_start):
+def test_the_teacher_is_as_noisy_and_verbose_as_stated():
     rng = random.Random(0)
     sampled = [chain.sample_problem(rng) for _ in range(4000)]
     traces = [warm_start.teacher_trace(problem, rng) for problem in sampled]
