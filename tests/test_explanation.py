@@ -113,14 +113,8 @@ def test_context_as_text():
     ids = torch.tensor([[5, 7, 9], [5, 9, 9]])
     texts = {5: "it", 7: " is", 9: " was"}
     table = ktae.explain(ids, torch.ones_like(ids), *SMALL[2:], config=ktae.KTAEConfig(context=2), texts=texts)
-    rows = {(row["context"], row["text"]): (row["a"], row["b"], row["c"], row["d"]) for row in table.rows()}
-    assert rows == {
-        ("", "it"): (1, 1, 0, 0),
-        ("it", " is"): (1, 0, 0, 1),
-        ("it", " was"): (0, 1, 1, 0),
-        ("it is", " was"): (1, 0, 0, 0),
-        ("it was", " was"): (0, 1, 0, 0),
-    }
+    found = {(row["context"], row["text"]) for row in table.rows()}
+    assert found == {("", "it"), ("it", " is"), ("it", " was"), ("it is", " was"), ("it was", " was")}
 
 
 def mixed_batch(rollouts=16, tokens=60, seed=0):
@@ -211,11 +205,6 @@ def test_errors(call, argument, message):
     function = partial(ktae.explain, *SMALL) if call == "explain" else getattr(ktae.explain(*SMALL), call)
     with pytest.raises(ValueError, match=message):
         function(**argument)
-
-
-def test_nothing_counted():
-    table = ktae.explain(SMALL[0], torch.zeros(2, 2), *SMALL[2:])
-    assert (len(table), table.rows()) == (0, [])
 
 
 def test_pandas_and_parquet(tmp_path):
