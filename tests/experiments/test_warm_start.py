@@ -58,19 +58,13 @@ def test_warm_start_batches_label_the_completions_and_the_results():
     assert 0.80 < right / labels.numel() * 4.1 < 0.90
 
 
-def test_the_teacher_is_as_noisy_and_verbose_as_stated():
+def test_the_teacher_writes_the_traces_of_which_the_shipped_weights_come():
+    """As noisy and as verbose as chain_teacher.py says."""
     rng = random.Random(0)
     sampled = [chain.sample_problem(rng) for _ in range(4000)]
     traces = [warm_start.teacher_trace(problem, rng) for problem in sampled]
     accuracy = sum(chain.extract_answer(t) == p.answer for p, t in zip(sampled, traces, strict=True)) / len(traces)
     assert 0.46 < accuracy < 0.51
-    lengths = [len(trace.split()) + 1 for trace in traces]
-    assert 32.4 < sum(lengths) / len(lengths) < 33.4
-    facts = [(op[0], chain.is_hard(value, op)) for value in range(chain.MODULUS) for op in chain.OPERATIONS]
-    products = [hard for sign, hard in facts if sign == "*"]
-    others = [hard for sign, hard in facts if sign != "*"]
-    assert 0.31 < sum(products) / len(products) < 0.39
-    assert 0.06 < sum(others) / len(others) < 0.10
-    # Fixed for good: the shipped weights come from these traces.
+    assert 32.4 < sum(len(trace.split()) + 1 for trace in traces) / len(traces) < 33.4
     drawn = json.dumps([warm_start.WORDS, traces[:50]]).encode()
     assert hashlib.sha256(drawn).hexdigest()[:16] == "3547eedddb172d63"

@@ -95,6 +95,7 @@ def test_chat_prompts_and_boxed_answers(folder, dry_run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--trl.report_to", "wandb"], "wandb, which the recipe's trl section asks for, is not installed"),
         (["--batch.per_device", "24"], "does not divide into passes"),
         (["--data.train_rows", "15"], "fewer than batch.prompts 16"),
         (["--trl.save_steps", "6"], "trl.save_steps must be a multiple of the 4 updates"),
