@@ -197,12 +197,3 @@ def test_the_shipped_checkpoint_is_as_good_as_its_readme_says():
     assert GREEDY_BAND[0] <= sum(a.reward for a in greedy) / 200 <= GREEDY_BAND[1]
     assert SAMPLED_BAND[0] <= sum(a.reward for a in sampled) / 200 <= SAMPLED_BAND[1]
     assert 31.5 < sum(a.length for a in sampled) / 200 < 35.5
-    # Its mistakes are the teacher's: wrong results, hardly ever anything else.
-    results = others = 0
-    for a in sampled:
-        labels = label_steps(Problem.from_prompt(rows[a.problem]["prompt"]), a.completion)
-        if SLIP in labels:
-            is_result = a.completion.split()[labels.index(SLIP) - 1] == "="
-            results, others = results + is_result, others + (not is_result)
-    assert results > 20 * others
-    assert results > 0

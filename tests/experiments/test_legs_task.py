@@ -72,9 +72,7 @@ def test_a_wrong_answer_has_a_slip_whatever_the_text(seed, changes):
         assert SLIP in labels
 
 
-@pytest.mark.parametrize(
-    ("completion", "answer"),
-    [("total 4 ans 4", 4), ("ans 4 ok!", None), ("ans", None), ("", None), ("total 4", None), ("ans 4.0", None)],
-)
-def test_extract_answer(completion, answer):
-    assert task.extract_answer(completion) == answer
+def test_extract_answer():
+    assert task.extract_answer("total 4 ans 4") == 4
+    for text in ("ans 4 ok!", "ans", "", "total 4", "ans 4.0"):
+        assert task.extract_answer(text) is None

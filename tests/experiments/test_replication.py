@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import decode
 import loop
@@ -88,12 +89,8 @@ def test_several_samples_of_a_problem_are_counted(monkeypatch):
     task = tasks.Task(**{**vars(tasks.CHAIN), "reward": lambda p, t: float(t == f"ans {p}")})
     ones = torch.ones(6, 2)
     monkeypatch.setattr(loop, "_sample", lambda *_: decode.Completions(ones.long(), ones.bool(), ones, ones))
-
-    class Texts:
-        def batch_decode(self, ids, skip_special_tokens):
-            return texts
-
-    found = loop.evaluate(None, Texts(), task, [1, 2, 3], samples=2)
+    words = SimpleNamespace(batch_decode=lambda ids, skip_special_tokens: texts)
+    found = loop.evaluate(None, words, task, [1, 2, 3], samples=2)
     assert found == {"accuracy": 0.5, "length": 2.0, "entropy": 1.0, "pass_2": pytest.approx(2 / 3), "maj_2": 0.5}
 
 

