@@ -5,6 +5,7 @@ import itertools
 import math
 from collections import Counter
 from functools import partial
+from types import SimpleNamespace
 
 import batches
 import numpy as np
@@ -182,13 +183,10 @@ def test_of_group_marks_what_it_leaves_out():
 
 
 def test_texts_by_a_tokenizer():
-    class Letters:
-        def decode(self, token_ids):
-            return "".join(chr(97 + i) for i in token_ids)
-
-    assert ktae.explain(*SMALL, tokenizer=Letters()).text.tolist() == ["h", "j", "f"]
+    letters = SimpleNamespace(decode=lambda token_ids: "".join(chr(97 + i) for i in token_ids))
+    assert ktae.explain(*SMALL, tokenizer=letters).text.tolist() == ["h", "j", "f"]
     with pytest.raises(ValueError, match="texts and tokenizer exclude each other"):
-        ktae.explain(*SMALL, tokenizer=Letters(), texts={})
+        ktae.explain(*SMALL, tokenizer=letters, texts={})
 
 
 @pytest.mark.parametrize(

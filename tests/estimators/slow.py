@@ -1,7 +1,5 @@
 """The estimators again in plain Python: loops over rollouts and dictionaries, one token at a time."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections import defaultdict

@@ -1,16 +1,13 @@
-"""The replication experiment's own loop: its sampling against the model's forward pass, and its committed tables."""
+"""The replication experiment's own loop: its sampling against the model's forward pass."""
 
 import random
-from pathlib import Path
+from itertools import islice
 from types import SimpleNamespace
 
 import decode
 import loop
 import methods
-import plan
-import predicts
 import pytest
-import tables
 import tasks
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -19,8 +16,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from ktae.chain import problems as chain
 from ktae.chain.model import CHECKPOINT
 from ktae.estimators import Rollouts, token_values
-
-FOLDER = Path(plan.__file__).parent
 
 
 def start():
@@ -33,8 +28,7 @@ def policy():
 
 
 def problems(n):
-    stream = chain.training_stream(random.Random(0))
-    return [next(stream) for _ in range(n)]
+    return list(islice(chain.training_stream(random.Random(0)), n))
 
 
 @pytest.mark.parametrize(("greedy", "temperature"), [(False, 1.0), (False, 0.6), (True, 1.0)])
@@ -95,12 +89,17 @@ def test_several_samples_of_a_problem_are_counted(monkeypatch):
 
 
 def test_methods_add_to_the_rollout_advantages():
-    ids = torch.tensor([[5, 7, 1], [5, 9, 1]])
-    rollouts = Rollouts(ids, torch.ones_like(ids), torch.tensor([1.0, 0.0]), torch.zeros(2).long())
-    twice = 2 * rollouts.rollout_advantages[0].item()
-    for name, rows in {"grpo": (0.0, 0.0), "grpo+x3": (twice, -twice), "grpo+positive": (1.0, 0.0)}.items():
+    ids_BT = torch.tensor([[5, 7, 1], [5, 9, 2], [5, 7, 2], [5, 9, 1], [3, 3, 3], [3, 4, 4]])
+    outcomes = torch.tensor([1.0, 0, 1, 0, 1, 1]), torch.tensor([0, 0, 0, 0, 1, 1])
+    rollouts = Rollouts(ids_BT, torch.ones_like(ids_BT), *outcomes)
+    own = rollouts.rollout_advantages.float()
+    for name, added in {"grpo": 0 * own, "grpo+x3": 2 * own, "grpo+positive": (own > 0).float()}.items():
         values_BT = token_values(methods.method(name), rollouts)
-        torch.testing.assert_close(values_BT, torch.tensor(rows)[:, None].expand(2, 3))
+        torch.testing.assert_close(values_BT, added[:, None].expand(6, 3))
+    value_BT = methods.method("grpo+context_in_share")(rollouts)
+    value_T = value_BT[:4][value_BT[:4] != 0].double()
+    torch.testing.assert_close(value_T.square().mean(), own[:4].double().square().mean(), atol=1e-6, rtol=0)
+    assert not value_BT[4:].any()  # one outcome
 
 
 def generated(policy, settings):
@@ -142,18 +141,6 @@ def test_a_rollout_without_advantage_changes_nothing(policy):
     model.zero_grad(set_to_none=True)
 
 
-def test_values_in_share_have_the_size_of_the_rollout_advantages():
-    ids_BT = torch.tensor([[5, 7, 1], [5, 9, 2], [5, 7, 2], [5, 9, 1], [3, 3, 3], [3, 4, 4]])
-    rollouts = Rollouts(
-        ids_BT, torch.ones_like(ids_BT), torch.tensor([1.0, 0, 1, 0, 1, 1]), torch.tensor([0, 0, 0, 0, 1, 1])
-    )
-    value_BT = methods.method("grpo+context_in_share")(rollouts)
-    at_BT = value_BT[:4] != 0
-    rms = rollouts.rollout_advantages[:4].double().square().mean().sqrt()
-    torch.testing.assert_close(value_BT[:4][at_BT].double().square().mean().sqrt(), rms, atol=1e-6, rtol=0)
-    assert not value_BT[4:].any()  # one outcome
-
-
 def test_adapters_and_shared_heads_are_sampled_as_the_model_computes_them():
     config = LlamaConfig(
         vocab_size=50, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=6,
@@ -174,14 +161,3 @@ def test_adapters_and_shared_heads_are_sampled_as_the_model_computes_them():
         ids = torch.tensor([prompts[0] + done.token_ids[0].tolist()])
         alone = model(ids).logits[0, 2:-1].log_softmax(-1)
     torch.testing.assert_close(alone, logp_BTV[0].detach(), atol=1e-4, rtol=0)
-
-
-def test_the_committed_tables_are_those_of_the_committed_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["predicts.py"])
-    for name in ("runs.jsonl", "first_runs.jsonl", "measured.jsonl"):
-        (tmp_path / name).write_text((FOLDER / name).read_text())
-    for script in (tables, predicts):
-        monkeypatch.setattr(script, "HERE", tmp_path)
-        script.main()
-    for name in ("tables.md", "first_tables.md", "predicts.md"):
-        assert (tmp_path / name).read_text() == (FOLDER / name).read_text()

@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -61,11 +61,9 @@ def test_options_reach_the_workers():
 
 
 def test_grades_off_the_main_thread(grader):
-    verdicts = []
-    thread = threading.Thread(target=lambda: verdicts.extend(grader.grade([r"\boxed{2x}"], ["x+x"])))
-    thread.start()
-    thread.join()
-    assert verdicts[0].status == "correct"
+    with ThreadPoolExecutor() as threads:
+        (verdict,) = threads.submit(grader.grade, [r"\boxed{2x}"], ["x+x"]).result()
+    assert verdict.status == "correct"
 
 
 def test_bad_arguments():
@@ -124,18 +122,12 @@ class _Hostile(Grader):
 
 def test_an_answer_that_harms_its_worker_costs_itself_only():
     kinds = {"die(1)": "error"} | dict.fromkeys(["exit(1)", "hang(1)", "eat(1)", "raise(1)"], "timeout")
-    extracted, expected = [], []
-    for kind, status in kinds.items():
-        for number in range(3):
-            extracted += [f"{number}+x", f"{number}-x"]
-            expected += ["correct", "incorrect"]
-        extracted.append(kind)
-        expected.append(status)
+    neighbours = {f"{n}{sign}x": status for n in range(3) for sign, status in (("+", "correct"), ("-", "incorrect"))}
+    expected = [row for kind in kinds.items() for row in (*neighbours.items(), kind)]
     with _Hostile(timeout=3) as grader:
-        predictions = [rf"\boxed{{{answer}}}" for answer in extracted]
-        answers = [f"x+{answer[0]}" for answer in extracted]
-        verdicts = grader.grade(predictions, answers)
-        assert [verdict.status for verdict in verdicts] == expected
+        predictions = [rf"\boxed{{{answer}}}" for answer, _ in expected]
+        verdicts = grader.grade(predictions, [f"x+{answer[0]}" for answer, _ in expected])
+        assert [(verdict.extracted, verdict.status) for verdict in verdicts] == expected
         reasons = {verdict.extracted: verdict.reason for verdict in verdicts}
         assert reasons["die(1)"] == "the worker died, exit code -9"
         assert reasons["hang(1)"] == "no decision within 3 s"

@@ -20,7 +20,6 @@ pytest.importorskip("trl")
 import pandas
 import tiny
 from datasets import Dataset
-from processes import ONE, start
 from tiny import IDS, RecordedGRPO, Recorder, build, expected, flat, has_a, key_values, replay, weights
 from tiny import quick as quick  # a fixture
 from trl import GRPOConfig, GRPOTrainer
@@ -500,15 +499,3 @@ def test_liger_replaces_layers_and_no_loss():
     assert "use_liger_kernel" in inspect.signature(GRPOConfig).parameters
     assert "use_liger_loss" not in inspect.signature(GRPOConfig).parameters
     assert "LigerFusedLinearGRPOLoss" not in inspect.getsource(inspect.getmodule(GRPOTrainer))
-
-
-@pytest.mark.slow
-def test_without_trl():
-    """The core needs neither TRL nor transformers; the integration says what to install."""
-    code = (
-        "import sys, ktae; sys.modules['trl'] = None\n"
-        "assert not {'transformers', 'datasets', 'accelerate'} & sys.modules.keys()\n"
-        "try: import ktae.integrations.trl\n"
-        "except ImportError as error: print(error)\n"
-    )
-    assert 'pip install "ktae[train]"' in start([*ONE, "-c", code])

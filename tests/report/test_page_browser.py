@@ -13,10 +13,6 @@ from ktae.pictures.style import CREDIT, DARK_CREDIT
 
 pytestmark = pytest.mark.slow
 
-NUMBERS = (
-    *("a", "b", "c", "d", "occurrences", "fisher_p", "permutation_p", "adjusted_p", "information_gain", "direction"),
-    *("cohen_h", "value", "tf_correct", "tf_incorrect"),
-)
 SIX = "How much is two times three?"
 ROWS = [
     row("six", "first 2 * 3 = 6\nso the answer is 6", 1.0, SIX),
@@ -81,7 +77,9 @@ def test_hover_shows_what_explain_says(driver, small, table):
             page.wait(lambda text=place_shown: text in page.text("#card .quiet"))
             expected, card = table.rows()[unit], page.card()
             card |= zip(("tf_correct", "tf_incorrect"), card["tf"].split(" / "), strict=True)
-            for name in NUMBERS:
+            numbers = card.keys() & expected.keys()
+            assert len(numbers) == 14
+            for name in numbers:
                 assert float(card[name]) == pytest.approx(expected[name], rel=5e-3, abs=5.1e-4), name
             advantage = float(card["advantage"])
             assert advantage == pytest.approx(0.866 * (1 if number < 2 else -1), abs=1e-3)

@@ -1,7 +1,6 @@
 """Dry runs through the command line, of right recipes and of recipes with mistakes, and the memory they tell."""
 
 import shutil
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -126,26 +125,6 @@ def test_mistakes_are_one_line_at_once(monkeypatch, capsys, folder, arguments, m
     assert message in err
     assert err.count("\n") == 1
     assert not (folder / "runs").exists()
-
-
-@pytest.mark.parametrize(
-    ("right", "wrong", "above", "expected"),
-    [
-        (1, 0.1, 0, "all rewards, 0.1 to 1, are above correct_above 0, so all count as correct; --correct_above 0.55"),
-        (-1, -2, 0, "all rewards, -2 to -1, are at most correct_above 0, so all count as incorrect"),
-        (1, 0.1, 0.5, None),
-        (0.5, 0.5, 0, None),
-    ],
-)  # fmt: skip
-def test_a_threshold_that_splits_nothing_is_an_error_or_said(folder, dry_run, right, wrong, above, expected):
-    source = f"def own(completions, answers, **_):\n    return [{right} if a[0] in c else {wrong} for c, a in"
-    (folder / "threshold_rewards.py").write_text(source + " zip(completions, answers)]\n")
-    sys.modules.pop("threshold_rewards", None)
-    arguments = ["--data", "{source: rows.jsonl, test_rows: 4}", "--rewards", "[threshold_rewards:own]"]
-    code, plan, err = dry_run(*arguments, "--correct_above", str(above))
-    assert code == (2 if wrong > above and wrong != right else 0)
-    assert (expected or "") in (err if code else plan)
-    assert ("would split them" in err + plan) == (expected is not None)
 
 
 def test_the_planned_length_is_the_trainers(dry_run, tmp_path):

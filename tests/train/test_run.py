@@ -245,20 +245,18 @@ def test_what_is_missing_is_told_in_one_line_before_anything_is_written(tmp_path
 # With its options on
 
 
-@pytest.fixture(scope="module")
-def featured(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("features")
-    options = ["--algorithms", "[dapo+ktae]", "--trl.log_completions", "true", "--batch.prompts", "4", *LORA]
-    assert "─ Step 2 ─" in finish(*SMALL, *options, cwd=folder), "TRL's table of completions"
-    return folder / "runs" / "quickstart"
-
-
 @pytest.mark.slow
-def test_provenance_and_model_card(featured):
-    (made,) = read(featured / "provenance.jsonl")
+@torch.no_grad()
+@pytest.mark.filterwarnings(GRADIENT_CHECKPOINTING)
+def test_a_model_card_and_adapters_that_are_saved_alone_and_can_be_merged(tmp_path):
+    """As docs/training.md says."""
+    options = ["--algorithms", "[dapo+ktae]", "--trl.log_completions", "true", "--batch.prompts", "4", *LORA]
+    assert "─ Step 2 ─" in finish(*SMALL, *options, cwd=tmp_path), "TRL's table of completions"
+    (made,) = read(tmp_path / "runs" / "quickstart" / "provenance.jsonl")
     assert made["command"].split()[1:3] == ["train", "quickstart"]
     assert made["versions"]["trl"].startswith("1.16")
-    _, front, card = (featured / "dapo+ktae" / "model" / "README.md").read_text().split("---\n")
+    final = tmp_path / "runs" / "quickstart" / "dapo+ktae" / "model"
+    _, front, card = (final / "README.md").read_text().split("---\n")
     assert yaml.safe_load(front) == {"library_name": "transformers", "tags": ["trl", "dapo", "ktae"]}
     assert card == (
         "\n# quickstart-dapo+ktae\n\n`python:ktae/chain/weights`, trained with DAPO+KTAE on `modchain` by `ktae train` "
@@ -266,21 +264,14 @@ def test_provenance_and_model_card(featured):
         f"`{KTAEConfig()}`, seed 0.\n"
     )
 
-
-@pytest.mark.slow
-@torch.no_grad()
-@pytest.mark.filterwarnings(GRADIENT_CHECKPOINTING)
-def test_adapters_are_saved_alone_and_can_be_merged(featured, tmp_path):
-    """As docs/training.md says."""
-    final = featured / "dapo+ktae" / "model"
     assert (final / "adapter_model.safetensors").exists()
     assert not (final / "model.safetensors").exists()
     policy, tokenizer = load_model(Model("python:ktae/chain/weights"), final)
     ids = torch.arange(3, 40)[None]
     adapted = policy.eval()(ids).logits
-    policy.merge_and_unload().save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    paths = (str(tmp_path), "python:ktae/chain/weights")
+    policy.merge_and_unload().save_pretrained(tmp_path / "merged")
+    tokenizer.save_pretrained(tmp_path / "merged")
+    paths = (str(tmp_path / "merged"), "python:ktae/chain/weights")
     again, base = (load_model(Model(path))[0].eval()(ids).logits for path in paths)
     torch.testing.assert_close(again, adapted, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(again, base, atol=1e-6)
