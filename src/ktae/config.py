@@ -102,7 +102,7 @@ class KTAEConfig:
 
     @classmethod
     def recommended(cls, **changes: Any) -> KTAEConfig:
-        """What did best in our experiments (docs/results.md), on small models and tasks, with `changes`.
+        """What did best of these settings in our first experiments, with `changes`; docs/results.md has the later ones.
 
         A token is compared with the other tokens with which the group's rollouts went on after the same two tokens, and
         the term-frequency contrast is left out. After a mistake only incorrect rollouts reach what follows, so the
