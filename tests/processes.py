@@ -16,11 +16,10 @@ def start(command, *paths, environment=(), **options):
     It can import what is in `tests`, beside that in `paths`.
     """
     paths = [*map(str, paths), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    ours = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     process = subprocess.Popen(
         list(map(str, command)),
-        env=os.environ
-        | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        | dict(environment),
+        env=os.environ | ours | dict(environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 import ktae
@@ -135,16 +136,17 @@ def replay(generations):
 
     def rollout_func(prompts, trainer):
         generation = next(left)
-        ids, env_mask = generation if isinstance(generation, tuple) else (generation, None)
-        assert len(ids) == len(prompts)
-        rollouts = {
-            "prompt_ids": trainer.processing_class(text=prompts)["input_ids"],
-            "completion_ids": ids,
-            "logprobs": None,
-        }
-        return rollouts if env_mask is None else rollouts | {"env_mask": env_mask}
+        ids, *env_mask = generation if isinstance(generation, tuple) else (generation,)
+        return generated(trainer, prompts, ids) | dict(zip(["env_mask"], env_mask, strict=False))
 
     return rollout_func
+
+
+def generated(trainer, prompts, ids):
+    """What a `rollout_func` returns."""
+    assert len(ids) == len(prompts)
+    prompt_ids = trainer.processing_class(text=prompts)["input_ids"]
+    return {"prompt_ids": prompt_ids, "completion_ids": ids, "logprobs": None}
 
 
 def hashed(prompts, trainer):
@@ -156,11 +158,7 @@ def hashed(prompts, trainer):
         draw = random.Random(f"{prompt} {row % size} {trainer.state.global_step}")
         length = draw.randint(1, 8)
         completions.append([draw.randint(3, 12) for _ in range(length)] + [IDS[EOS]])
-    return {
-        "prompt_ids": trainer.processing_class(text=prompts)["input_ids"],
-        "completion_ids": completions,
-        "logprobs": None,
-    }
+    return generated(trainer, prompts, completions)
 
 
 def key_values(ids, rewards, group_size, *, counted=None, config=None):
@@ -170,6 +168,28 @@ def key_values(ids, rewards, group_size, *, counted=None, config=None):
     mask = pad_sequence([torch.tensor(row) for row in counted], batch_first=True)
     groups = torch.arange(len(ids)) // group_size
     return ktae.key_token_values(padded, mask, rewards, groups, config=config or ktae.KTAEConfig())
+
+
+def expected(rollouts, key_NT):
+    """TRL's rollout advantage plus the key-token value, 0 where TRL's own mask is 0."""
+    mask = rollouts.batch["completion_mask"]
+    return (rollouts.rollout_advantages[:, None] + pad(key_NT, (0, mask.shape[1] - key_NT.shape[1]))) * mask
+
+
+def check(rollouts, size, *, rewards=None, **how):
+    """That the advantages are TRL's plus the public function's values, which come back; tool output aside."""
+    key_NT = key_values(rollouts.ids, rollouts.rewards[:, 0] if rewards is None else rewards, size, **how)
+    own = rollouts.batch.get("tool_mask", 1)
+    torch.testing.assert_close(rollouts.batch["advantages"] * own, expected(rollouts, key_NT) * own, rtol=0, atol=1e-6)
+    return key_NT
+
+
+def weights(trainer):
+    return flat(trainer.accelerator.unwrap_model(trainer.model).parameters())
+
+
+def flat(tensors):
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
 def _copy(batch):

@@ -1,10 +1,9 @@
 """The estimators again in plain Python: loops over rollouts and dictionaries, one token at a time."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections import defaultdict
+from functools import partialmethod
 
 import oracle
 
@@ -38,14 +37,9 @@ class Slow:
         values = oracle.key_token_values(*arrays, correct_above=r.correct_above, states=r.states, **settings)
         return {(i, t): values[i, t] for i, t in r.mask.nonzero().tolist()}
 
-    def ktae(self):
-        return self.key_tokens()
-
-    def ktae_context(self):
-        return self.key_tokens(context=2, term_frequency_weight=0.0, scale=8.0)
-
-    def ktae_calculation(self):
-        return self.key_tokens(term_frequency_weight=0.0, scale=8.0)
+    ktae = key_tokens
+    ktae_context = partialmethod(key_tokens, context=2, term_frequency_weight=0.0, scale=8.0)
+    ktae_calculation = partialmethod(key_tokens, term_frequency_weight=0.0, scale=8.0)
 
     def counts(self, rows, context, before, token):
         """a, b, n_T, n_F: who went on with the token, and who reached the context (all, where it is empty)."""

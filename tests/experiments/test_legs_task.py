@@ -1,16 +1,14 @@
 """Counting legs as a task to train on: its vocabulary, and the labels of any text."""
 
-import importlib
 import random
-import sys
-from pathlib import Path
 
+import legs_task as task
 import pytest
 import reasoning_gym
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ktae.bench.sources.legs import BELIEFS, LEGS, solve
+from ktae.bench.sources.legs import solve
 from ktae.chain.labels import Label
 
 OTHER, RIGHT, SLIP, PROPAGATED = Label
@@ -19,16 +17,8 @@ ANIMALS = (("sea slug", 2), ("crab", 3), ("deer", 1))
 SOLUTION = "2 sea slugs * 0 = 0 total 0 3 crabs * 10 = 30 total 30 1 deer * 4 = 4 total 34 ans 34"
 
 
-@pytest.fixture(scope="module")
-def task():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[2] / "experiments" / "replication"))
-        yield importlib.import_module("legs_task")
-    del sys.modules["legs_task"]
-
-
 @given(seed=seeds)
-def test_problems_are_reasoning_gyms_and_traces_the_teachers(task, seed):
+def test_problems_are_reasoning_gyms_and_traces_the_teachers(seed):
     problem = task.sample_problem(random.Random(seed))
     dataset = reasoning_gym.create_dataset("leg_counting", seed=0, size=2**31, max_animals=5, max_instances=5)
     item = dataset[random.Random(seed).randrange(2**31)]
@@ -40,22 +30,6 @@ def test_problems_are_reasoning_gyms_and_traces_the_teachers(task, seed):
     # The teacher's labels, made while it writes, are those that its text has.
     assert task.label_steps(problem, trace) == solution.labels
     assert solution.correct == (task.extract_answer(trace) == problem.answer)
-
-
-def test_the_largest_number_is_enough_for_the_worst_of_all_traces(task):
-    class Worst(random.Random):
-        """Slips always, upwards by 10, and goes by every wrong belief."""
-
-        def random(self):
-            return 0.0
-
-        def choice(self, options):
-            return max(options) if isinstance(options[0], int) else options[0]
-
-    most = sorted(LEGS, key=lambda animal: max(LEGS[animal], BELIEFS.get(animal, 0)))[-5:]
-    words = solve(tuple((animal, 5) for animal in most), Worst()).words
-    assert set(words) <= set(task.WORDS)
-    assert int(words[-1]) > 300
 
 
 @pytest.mark.parametrize(
@@ -79,26 +53,18 @@ def test_the_largest_number_is_enough_for_the_worst_of_all_traces(task):
         ("", ""),
     ],
 )
-def test_labels(task, completion, expected):
+def test_labels(completion, expected):
     labels = task.label_steps(task.LegsProblem(ANIMALS), completion)
     assert "".join(label.name[0] for label in labels if label is not OTHER) == expected.replace(" ", "")
 
 
 @given(seeds, st.integers(1, 4))
-def test_a_wrong_answer_has_a_slip_whatever_the_text(task, seed, changes):
-    """Words changed, left out, doubled and swapped at random, as a model under training may."""
+def test_a_wrong_answer_has_a_slip_whatever_the_text(seed, changes):
+    """Words changed, left out, repeated and put in at random, as a model under training may."""
     rng, words = random.Random(seed), SOLUTION.split()
     for _ in range(changes):
-        i, j = rng.randrange(len(words)), rng.randrange(len(words))
-        match rng.randrange(4):
-            case 0:
-                words[i] = rng.choice(task.WORDS)
-            case 1:
-                words.insert(i, rng.choice([words[j], rng.choice(list(task.NUMBERS))]))
-            case 2:
-                del words[i]
-            case _:
-                words[i], words[j] = words[j], words[i]
+        place, word = rng.randrange(len(words)), rng.choice([*words, *task.WORDS])
+        words[place : place + rng.randrange(2)] = rng.choice([[], [word]])
     completion = " ".join(words)
     labels = task.label_steps(task.LegsProblem(ANIMALS), completion)
     assert len(labels) == len(words)
@@ -106,9 +72,7 @@ def test_a_wrong_answer_has_a_slip_whatever_the_text(task, seed, changes):
         assert SLIP in labels
 
 
-@pytest.mark.parametrize(
-    ("completion", "answer"),
-    [("total 4 ans 4", 4), ("ans 4 ok!", None), ("ans", None), ("", None), ("total 4", None), ("ans 4.0", None)],
-)
-def test_extract_answer(task, completion, answer):
-    assert task.extract_answer(completion) == answer
+def test_extract_answer():
+    assert task.extract_answer("total 4 ans 4") == 4
+    for text in ("ans 4 ok!", "ans", "", "total 4", "ans 4.0"):
+        assert task.extract_answer(text) is None

@@ -50,10 +50,7 @@ GOOD = [1.0, 0.0, 1.0, 0.0]
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (
-            {"rewards": [0.1, 1.0, 0.1, 1.0]},
-            ["within 2 of 2", "=0 splits no group", "=0.55 would split 2"],
-        ),
+        ({"rewards": [0.1, 1.0, 0.1, 1.0]}, ["within 2 of 2", "=0 splits no group", "=0.55 would split 2"]),
         ({"rewards": [0.0, -1.0, -1.0, 0.0]}, ["they lie in -1 to 0", "correct_above=-0.5 would split 2"]),
         ({"rewards": [1.0, 1.5, 2.0, 4.0]}, ["correct_above=3 would split 1"]),
         ({"rewards": [[0.1, 1.0, 0.1, 1.0]] * 2 + [GOOD], "batches": 9}, []),

@@ -49,8 +49,6 @@ def test_the_numbers_of_padded_tensors(data):
 IDS = [[1, 2], [1, 3, 3], [], [2]]
 REWARDS = [1.0, 0.0, 0.0, 1.0]
 GROUPS = ["a", "a", "a", "a"]
-
-
 OWN = ktae.rollout.grpo(torch.tensor(REWARDS), torch.zeros(4, dtype=torch.long)).tolist()
 MASKS = [[1] * len(ids) for ids in IDS]
 

@@ -5,11 +5,12 @@ import logging
 import math
 import sys
 from collections import Counter
+from functools import partial
 from types import ModuleType
 
 import pytest
 import torch
-from torch.nn.functional import log_softmax, pad
+from torch.nn.functional import log_softmax
 from torch.nn.utils.rnn import pad_sequence
 
 import ktae
@@ -19,8 +20,8 @@ pytest.importorskip("trl")
 import pandas
 import tiny
 from datasets import Dataset
-from processes import ONE, start
-from tiny import IDS, RecordedGRPO, Recorder, build, has_a, key_values, quick, replay  # noqa: F401 (quick is a fixture)
+from tiny import IDS, RecordedGRPO, Recorder, build, expected, flat, has_a, key_values, replay, weights
+from tiny import quick as quick  # a fixture
 from trl import GRPOConfig, GRPOTrainer
 
 from ktae.estimators import Rollouts
@@ -48,14 +49,6 @@ def trained(trainer):
     return trainer
 
 
-def weights(trainer):
-    return flat(trainer.model.parameters())
-
-
-def flat(tensors):
-    return torch.cat([tensor.detach().flatten() for tensor in tensors])
-
-
 def assert_same(actual, wanted):
     torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-6)
 
@@ -65,18 +58,7 @@ def informative(key_NT):
     return bool((key_NT > 0.4).any() and (key_NT < -0.1).any())
 
 
-def expected(rollouts, key_NT):
-    """TRL's rollout advantage plus the key-token value, 0 where TRL's own mask is 0."""
-    mask = rollouts.batch["completion_mask"]
-    return (rollouts.rollout_advantages[:, None] + pad(key_NT, (0, mask.shape[1] - key_NT.shape[1]))) * mask
-
-
-def check(rollouts, size=G, *, rewards=None, **how):
-    """That the advantages are TRL's plus the public function's values, which come back; tool output aside."""
-    key_NT = key_values(rollouts.ids, rollouts.rewards[:, 0] if rewards is None else rewards, size, **how)
-    own = rollouts.batch.get("tool_mask", 1)
-    assert_same(rollouts.batch["advantages"] * own, expected(rollouts, key_NT) * own)
-    return key_NT
+check = partial(tiny.check, size=G)
 
 
 # What the advantages are
@@ -96,7 +78,7 @@ def test_advantages_are_those_of_the_public_function(tmp_path, settings, config)
     trainer = trained(build(tmp_path, ktae=config, settings=settings | {"max_steps": 3}))
     assert len(trainer.rollouts) == 3
     assert any(IDS[tiny.PAD] in ids[:-1] for rollouts in trainer.rollouts for ids in rollouts.ids), "it counts inside"
-    keys = [check(rollouts, settings.get("num_generations", G), config=config) for rollouts in trainer.rollouts]
+    keys = [check(rollouts, size=settings.get("num_generations", G), config=config) for rollouts in trainer.rollouts]
     if config.correct_above == 1.0:  # nothing is correct
         assert not any(key.any() for key in keys)
     else:
@@ -105,10 +87,13 @@ def test_advantages_are_those_of_the_public_function(tmp_path, settings, config)
 
 @pytest.mark.parametrize("tools", [False, True])
 def test_truncated_rollouts_count_in_the_tables_but_get_no_advantage(tmp_path, tools):
-    """TRL zeroes their tool mask as well; which of their tokens are the model's is still known."""
+    """TRL zeroes their tool mask as well; which of their tokens are the model's is still known: the others never count.
+
+    Through TRL's tool loop. The tool says "a b", words that the model says too.
+    """
     settings = {"mask_truncated_completions": True, "max_steps": 4, "max_completion_length": 8 if tools else 6}
     trainer = trained(tool_trainer(tmp_path, **settings) if tools else build(tmp_path, settings=settings))
-    mattered = False
+    mattered = outside = False
     for rollouts in trainer.rollouts:
         ended = torch.tensor([tiny.VOCABULARY[ids[-1]] in (tiny.EOS, tiny.STOP, tiny.PAD) for ids in rollouts.ids])
         assert not ended.all()
@@ -118,7 +103,8 @@ def test_truncated_rollouts_count_in_the_tables_but_get_no_advantage(tmp_path, t
         without = [[m * int(end) for m in mask] for mask, end in zip(counted, ended.tolist(), strict=True)]
         other = key_values(rollouts.ids, rollouts.rewards[:, 0], G, counted=without)
         mattered |= bool(((key - other)[ended].abs() > 0.1).any())
-    assert mattered
+        outside |= any(0 in mask for mask in counted)
+    assert (mattered, outside) == (True, tools)
 
 
 # Other estimators
@@ -324,7 +310,7 @@ def test_microbatches_keep_each_completion_with_its_advantages(tmp_path):
         return list(zip(*(map(tuple, batch[name].tolist()) for name in names), strict=True))
 
     for generation, rollouts in enumerate(trainer.rollouts):
-        check(rollouts, 4)
+        check(rollouts, size=4)
         scored = rows(rollouts.batch)
         assert len({row[-1] for row in scored}) > 6
         for first in (generation * 8, generation * 8 + 4):
@@ -342,6 +328,7 @@ def off_policy(tmp_path_factory):
     (rollouts,) = trained(build(tmp_path_factory.mktemp("off_policy"))).rollouts
     batch, mask = rollouts.batch, rollouts.batch["completion_mask"]
     noise = 0.5 * torch.randn(mask.shape, generator=torch.Generator().manual_seed(0))
+    assert ((noise * mask).sum(dim=1) / mask.sum(dim=1)).abs().max() > 0.25, "a ratio beyond 0.8 to 1.2"
     batch["old_per_token_logps"] = (log_probs_of(tiny.model(), batch).detach() + noise) * mask
     return batch | {"num_items_in_batch": mask.sum()}
 
@@ -354,34 +341,16 @@ def loss_gradient(folder, trainer, batch, loss, **kwargs):
     return flat(torch.autograd.grad(built._compute_loss(built.model, batch), list(built.model.parameters())))
 
 
-def ratio_losses(loss, ratio, advantages):
-    if loss == "sapo":
-        temperature = torch.where(advantages > 0, 1.0, 1.05)
-        return torch.sigmoid(temperature * (ratio - 1)) * 4 / temperature * advantages
-    return torch.minimum(ratio.clamp(max=1.5) * advantages, ratio.clamp(0.8, 1.2) * advantages)
-
-
 @pytest.mark.parametrize("loss", UNIFORM_AT_SEQUENCE_LEVEL)
-def test_gspo_token(tmp_path, off_policy, loss):
-    """By hand with advantages of single tokens; and GSPO, which is TRL's, where those of a rollout are equal."""
-    mask, model = off_policy["completion_mask"], tiny.model()
-    advantages = torch.randn(mask.shape, generator=torch.Generator().manual_seed(1))
-    log_probs = log_probs_of(model, off_policy)
-    log_ratios = ((log_probs - off_policy["old_per_token_logps"]) * mask).sum(dim=1, keepdim=True)
-    sequence = torch.exp(log_ratios / mask.sum(dim=1, keepdim=True)).detach()
-    assert ((sequence < 0.8) | (sequence > 1.2)).any()
-    ratio = sequence * torch.exp(log_probs - log_probs.detach())
-    by_hand = (token_weights(loss, mask) * ratio_losses(loss, ratio, advantages)).sum()
-    wanted = flat(torch.autograd.grad(-by_hand, list(model.parameters())))
-    token = loss_gradient(tmp_path, RecordedToken, off_policy | {"advantages": advantages}, loss, advantages=zero)
-    assert wanted.abs().max() > 0.01
-    torch.testing.assert_close(token, wanted, rtol=1e-4, atol=1e-6)
-
-    gspo = loss_gradient(tmp_path, RecordedGRPO, off_policy | {"advantages": advantages[:, 0]}, loss)
-    equal = off_policy | {"advantages": advantages[:, :1].expand(mask.shape)}
-    equal = loss_gradient(tmp_path, RecordedToken, equal, loss, advantages=zero)
-    torch.testing.assert_close(equal, gspo, rtol=1e-4, atol=1e-6)
-    assert (gspo - token).abs().max() > 1e-3
+def test_equal_advantages_at_sequence_level_are_trls_gspo(tmp_path, off_policy, loss):
+    """Which only has those of whole rollouts; what becomes of a single token's is tested above."""
+    mask = off_policy["completion_mask"]
+    advantages = torch.randn(len(mask), generator=torch.Generator().manual_seed(1))
+    equal = off_policy | {"advantages": advantages[:, None].expand(mask.shape)}
+    gspo = loss_gradient(tmp_path, RecordedGRPO, off_policy | {"advantages": advantages}, loss)
+    assert gspo.abs().max() > 0.01
+    token = loss_gradient(tmp_path, RecordedToken, equal, loss, advantages=zero)
+    torch.testing.assert_close(token, gspo, rtol=1e-4, atol=1e-6)
 
 
 # Evaluation
@@ -405,7 +374,7 @@ def test_evaluation_has_its_own_group_size(tmp_path, group_size, trainer):
     metrics = trainer.evaluate()
     training, evaluated = trainer.rollouts
     check(training)
-    key = check(evaluated, group_size)
+    key = check(evaluated, size=group_size)
     assert key.any() == (group_size > 1)
     assert not torch.equal(key, key_values(evaluated.ids, evaluated.rewards[:, 0], G))
     if not isinstance(trainer, LeftInTraining):
@@ -463,18 +432,6 @@ def model_tokens(rollouts):
                 mask[first : first + 4] = [0] * 4
         masks.append(mask)
     return masks
-
-
-def test_tool_output_does_not_count(tmp_path):
-    """Through TRL's tool loop. The tool says "a b", words that the model says too."""
-    mattered = False
-    for rollouts in trained(tool_trainer(tmp_path)).rollouts:
-        counted, tools = model_tokens(rollouts), rollouts.batch["tool_mask"]
-        assert any(0 in mask for mask in counted)
-        assert counted == [mask[: len(ids)] for mask, ids in zip(tools.tolist(), rollouts.ids, strict=True)]
-        everything = key_values(rollouts.ids, rollouts.rewards[:, 0], G)
-        mattered |= bool((((everything - check(rollouts, counted=counted)) * tools).abs() > 0.1).any())
-    assert mattered
 
 
 def test_environment_tokens_neither_count_nor_move_weights(tmp_path):
@@ -542,15 +499,3 @@ def test_liger_replaces_layers_and_no_loss():
     assert "use_liger_kernel" in inspect.signature(GRPOConfig).parameters
     assert "use_liger_loss" not in inspect.signature(GRPOConfig).parameters
     assert "LigerFusedLinearGRPOLoss" not in inspect.getsource(inspect.getmodule(GRPOTrainer))
-
-
-@pytest.mark.slow
-def test_without_trl():
-    """The core needs neither TRL nor transformers; the integration says what to install."""
-    code = (
-        "import sys, ktae; sys.modules['trl'] = None\n"
-        "assert not {'transformers', 'datasets', 'accelerate'} & sys.modules.keys()\n"
-        "try: import ktae.integrations.trl\n"
-        "except ImportError as error: print(error)\n"
-    )
-    assert 'pip install "ktae[train]"' in start([*ONE, "-c", code])

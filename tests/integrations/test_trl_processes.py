@@ -15,7 +15,7 @@ pytest.importorskip("trl")
 
 import tiny
 from processes import TWO, start
-from tiny import quick  # noqa: F401 (a fixture)
+from tiny import quick, weights  # noqa: F401 (a fixture)
 from trl.rewards import get_soft_overlong_punishment
 
 from ktae.integrations.trl import KTAETrainer, TokenAdvantageTrainer
@@ -91,12 +91,6 @@ def train(folder, case, settings, **kwargs):
     if "num_generations_eval" in settings:
         trainer.evaluate()
     return trainer
-
-
-def weights(trainer):
-    return torch.cat(
-        [value.detach().flatten() for value in trainer.accelerator.unwrap_model(trainer.model).parameters()]
-    )
 
 
 def main():

@@ -98,13 +98,18 @@ def in_a_process(code, **environment):
 
 
 def test_torch_and_numpy_are_enough():
-    optional = ("numba", "pandas", "pyarrow", "matplotlib", "rich", "transformers", "regex")
+    optional = ("numba", "pandas", "pyarrow", "matplotlib", "rich", "transformers", "regex", "trl", "datasets")
     code = f"""
 sys.modules.update(dict.fromkeys({optional}))
 print(ktae.key_token_values(*batch).tolist(), "ktae.kernels.batch" in sys.modules)
 print(len(ktae.explain(*batch).sort("value").rows()))
+try: import ktae.integrations.trl
+except ImportError as error: print(error)
 """
-    assert in_a_process(code, PYTHONWARNINGS="error") == ("[[0.0, 1.0], [0.0, -1.0]] False\n3\n", "")
+    printed, complaints = in_a_process(code, PYTHONWARNINGS="error")
+    assert printed.startswith("[[0.0, 1.0], [0.0, -1.0]] False\n3\n")
+    assert 'pip install "ktae[train]"' in printed
+    assert complaints == ""
 
 
 @pytest.mark.slow

@@ -76,14 +76,11 @@ def test_hover_shows_what_explain_says(driver, small, table):
             place_shown = f"rollout {number + 1}, token {place + 1}"
             page.wait(lambda text=place_shown: text in page.text("#card .quiet"))
             expected, card = table.rows()[unit], page.card()
-            for name in ("a", "b", "c", "d", "occurrences"):
-                assert int(card[name]) == expected[name]
-            for name in ("fisher_p", "permutation_p", "adjusted_p", "information_gain", "direction"):
-                assert float(card[name]) == pytest.approx(expected[name], rel=5e-3), name
-            for name in ("cohen_h", "value"):
-                assert float(card[name]) == pytest.approx(expected[name], abs=5.1e-4), name
-            frequencies = [float(shown) for shown in card["tf"].split(" / ")]
-            assert frequencies == pytest.approx([expected["tf_correct"], expected["tf_incorrect"]], rel=5e-3)
+            card |= zip(("tf_correct", "tf_incorrect"), card["tf"].split(" / "), strict=True)
+            numbers = card.keys() & expected.keys()
+            assert len(numbers) == 14
+            for name in numbers:
+                assert float(card[name]) == pytest.approx(expected[name], rel=5e-3, abs=5.1e-4), name
             advantage = float(card["advantage"])
             assert advantage == pytest.approx(0.866 * (1 if number < 2 else -1), abs=1e-3)
             assert float(card["sum"]) == pytest.approx(advantage + expected["value"], abs=1.1e-3)

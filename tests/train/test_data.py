@@ -1,24 +1,20 @@
 """Reading problems: files and the split."""
 
-import json
 from pathlib import Path
 
 import pytest
 
+from ktae.files.json_lines import write
 from ktae.train.data import load_data
 from ktae.train.recipe import Data
 
 ROWS = [{"prompt": f"{i} apples?", "answers": [str(i)], "N": i} for i in range(20)]
 
 
-def write(rows):
-    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 @pytest.fixture(autouse=True)
 def rows(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write(ROWS)
+    write(Path("rows.jsonl"), ROWS)
 
 
 def test_split_is_disjoint_and_does_not_depend_on_the_seed():
@@ -57,7 +53,7 @@ def test_a_row_that_cannot_be_read_is_named():
     ],
 )
 def test_wrong_rows(row, message):
-    write([ROWS[0] | row])
+    write(Path("rows.jsonl"), [ROWS[0] | row])
     with pytest.raises(ValueError, match=f"^rows.jsonl: {message}"):
         load_data(Data("rows.jsonl", test_rows=0), seed=0)
 

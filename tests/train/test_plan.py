@@ -1,8 +1,6 @@
 """Dry runs through the command line, of right recipes and of recipes with mistakes, and the memory they tell."""
 
-import json
 import shutil
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -19,6 +17,7 @@ from ktae import KTAEConfig
 from ktae.chain.model import CHECKPOINT
 from ktae.chain.problems import exact_match
 from ktae.cli import main
+from ktae.files.json_lines import write
 from ktae.models.load import load_model
 from ktae.train.plan import memory
 from ktae.train.recipe import load_recipe
@@ -37,7 +36,7 @@ def folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(CHECKPOINT, tmp_path / "model")
     for name, rows in (("rows", ROWS), ("chat", CHAT), ("raw", [{"Question": "1?", "final": "2"}])):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write(tmp_path / f"{name}.jsonl", rows)
     return tmp_path
 
 
@@ -126,26 +125,6 @@ def test_mistakes_are_one_line_at_once(monkeypatch, capsys, folder, arguments, m
     assert message in err
     assert err.count("\n") == 1
     assert not (folder / "runs").exists()
-
-
-@pytest.mark.parametrize(
-    ("right", "wrong", "above", "expected"),
-    [
-        (1, 0.1, 0, "all rewards, 0.1 to 1, are above correct_above 0, so all count as correct; --correct_above 0.55"),
-        (-1, -2, 0, "all rewards, -2 to -1, are at most correct_above 0, so all count as incorrect"),
-        (1, 0.1, 0.5, None),
-        (0.5, 0.5, 0, None),
-    ],
-)  # fmt: skip
-def test_a_threshold_that_splits_nothing_is_an_error_or_said(folder, dry_run, right, wrong, above, expected):
-    source = f"def own(completions, answers, **_):\n    return [{right} if a[0] in c else {wrong} for c, a in"
-    (folder / "threshold_rewards.py").write_text(source + " zip(completions, answers)]\n")
-    sys.modules.pop("threshold_rewards", None)
-    arguments = ["--data", "{source: rows.jsonl, test_rows: 4}", "--rewards", "[threshold_rewards:own]"]
-    code, plan, err = dry_run(*arguments, "--correct_above", str(above))
-    assert code == (2 if wrong > above and wrong != right else 0)
-    assert (expected or "") in (err if code else plan)
-    assert ("would split them" in err + plan) == (expected is not None)
 
 
 def test_the_planned_length_is_the_trainers(dry_run, tmp_path):

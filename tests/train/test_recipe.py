@@ -99,11 +99,7 @@ def test_the_settings_of_an_algorithm(load):
 
 @pytest.mark.parametrize(
     ("name", "sections"),
-    [
-        ("grpo", set()),
-        ("grpo+ktae", {"ktae"}),
-        ("dapo+ktae_context", {"ktae_context", "dynamic_sampling", "overlong"}),
-    ],
+    [("grpo", set()), ("grpo+ktae", {"ktae"}), ("dapo+ktae_context", {"ktae_context", "dynamic_sampling", "overlong"})],
 )
 def test_the_written_config_is_the_recipe_again_and_says_only_what_ran(load, name, sections):
     recipe = load("--algorithms", f"[{name}]", "--trl.beta", "0.001", "--correct_above", "0.5")

@@ -1,5 +1,6 @@
 """Reward functions, called directly and by TRL's own trainer."""
 
+import re
 import sys
 
 import pytest
@@ -9,7 +10,7 @@ pytest.importorskip("pebble")
 
 from ktae.chain import problems as chain
 from ktae.cli import main
-from ktae.train.rewards import check_threshold, load_reward, math_answer
+from ktae.train.rewards import ThresholdError, check_threshold, load_reward, math_answer
 
 
 def chat(*contents):
@@ -40,11 +41,6 @@ def test_what_cannot_be_judged_is_wrong_and_counted():
     )
     assert rewards == [0.0, 1.0, 0.0, 0.0]
     assert logged == [("ktae/answers_missing", 1), ("ktae/grader_timeouts", 1), ("ktae/grader_errors", 0)]
-
-
-def test_the_columns_must_match():
-    with pytest.raises(ValueError, match="got 2 predictions but 1 answers"):
-        math_answer(["1", "2"], ["1"])
 
 
 OWN = """
@@ -99,13 +95,30 @@ def test_an_unknown_reward_names_the_nearest_right_one(modules, name, error, mes
     assert "broken_rewards" not in sys.modules
 
 
+ROWS = {"prompt": ["1?", "2?"], "answers": [["1"], ["2"]]}
+
+
 def test_what_cannot_be_tried_beforehand_is_said_and_too_few_values_are_refused():
-    rows = {"prompt": ["1?", "2?"], "answers": [["1"], ["2"]]}
-    tried, note = check_threshold(lambda completion_ids, **columns: [0.0], rows, 0.0)
+    tried, note = check_threshold(lambda completion_ids, **columns: [0.0], ROWS, 0.0)
     assert not tried
     assert "it cannot be tried on accepted answers: TypeError" in note
     with pytest.raises(ValueError, match="must return a value a completion, 2, got 1"):
-        check_threshold(lambda **columns: [0.0], rows, 0.0)
+        check_threshold(lambda **columns: [0.0], ROWS, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "above", "said"),
+    [(-1, -2, 0, True), (1, 0.1, 0.5, False), (0.5, 0.5, 0, False), (1, 0.1, 0, True)],
+)
+def test_a_threshold_that_splits_nothing_is_an_error_or_said(right, wrong, above, said):
+    def own(completions, answers, **columns):
+        return [right if a[0] in c else wrong for c, a in zip(completions, answers, strict=True)]
+
+    if said and wrong > above:
+        with pytest.raises(ThresholdError, match=re.escape(ALL_CORRECT)):
+            check_threshold(own, ROWS, above)
+    else:
+        assert (ALL_WRONG in check_threshold(own, ROWS, above)[1]) == said
 
 
 SMALL = ["--data.test_rows", "50", "--data.train_rows", "16", "--trl.max_steps", "12", "--algorithms", "[grpo]"]

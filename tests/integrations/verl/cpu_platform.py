@@ -3,6 +3,7 @@
 Every process of a run imports this: VERL_USE_EXTERNAL_MODULES=cpu_platform.
 """
 
+import importlib
 import os
 import types
 from functools import partial
@@ -64,13 +65,5 @@ os.environ["VERL_ENGINE_DEVICE"] = "cuda"
 distributed.initialize_global_process_group_ray = partial(
     distributed.initialize_global_process_group_ray, backend="gloo"
 )
-
-
-def _replica():
-    from hf_rollout import Replica
-
-    return Replica
-
-
 base._ROLLOUT_REGISTRY["hf", "async"] = "hf_rollout.Adapter"
-RolloutReplicaRegistry.register("hf", _replica)
+RolloutReplicaRegistry.register("hf", lambda: importlib.import_module("hf_rollout").Replica)

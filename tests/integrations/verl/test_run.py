@@ -136,14 +136,6 @@ def test_padding_rows_get_nothing_and_count_nowhere(run):
     padding = [row for row, is_padding in enumerate(step["padding"]) if is_padding]
     assert len(padding) == 4
     assert all(not step["actor"]["advantages"][row].any() for row in padding)
-    rows = real_rows(step)
-    _, values = oracle_advantages(rows, oracle.grpo, **ORACLE)
-    lengths = [len(row) for row in rows["generated"]["responses"]]
-    tokens = np.concatenate([np.abs(row[:length]) for row, length in zip(values, lengths, strict=True)])
-    assert step["metrics"]["ktae/key_token_share"] == pytest.approx((tokens > 0.5).mean())
-    outcomes = set(zip(rows["groups"], rows["rewards"], strict=True))
-    mixed = len(outcomes) - len(set(rows["groups"]))
-    assert step["metrics"]["ktae/mixed_group_share"] == pytest.approx(mixed / 3)
     for name in ("key_token_share", "abs_value_correct", "abs_value_incorrect", "mixed_group_share", "seconds"):
         assert f"ktae/{name}:" in run("one_rank").output
 
@@ -169,20 +161,10 @@ def test_an_estimator_by_import_path(run):
     assert_close(rows["actor"]["advantages"], wanted)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (["+algorithm.ktae.scale=2"], "ktae is set, and the default trainer.v1.trainer_mode does not read it"),
-        (
-            [*KTAE_SYNC, "+algorithm.ktae.h2=2"],
-            "h2 is unknown; algorithm.ktae may hold preset, estimator, states, fish",
-        ),
-    ],
-)
-def test_settings_that_nobody_reads_stop_the_run(inputs, tmp_path, settings, message):
-    done = launch.launch(inputs, tmp_path, *settings)
+def test_settings_that_nobody_reads_stop_the_run(inputs, tmp_path):
+    done = launch.launch(inputs, tmp_path, "+algorithm.ktae.scale=2")
     assert done.returncode != 0
-    assert message in done.output
+    assert "ktae is set, and the default trainer.v1.trainer_mode does not read it" in done.output
     assert not (tmp_path / "server.jsonl").exists()
 
 
