@@ -26,7 +26,7 @@ class Estimate:
 
 
 def share_interval(share_P: np.ndarray) -> Estimate:
-    r"""The mean over problems of a quantity in [0, 1]: accuracy, pass@k, maj@k.
+    r"""The mean over problems of a quantity in [0, 1]: accuracy, pass@k, maj@n.
 
     Wilson's score interval (JASA 22, 1927) with an effective number of problems (Korn and Graubard, Survey Methodology
     24, 1998), n = P q (1 - q) / v, where v is the variance of the P values and q their mean. With one sample a problem
