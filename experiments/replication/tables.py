@@ -37,6 +37,15 @@ MEASURES = {
 }
 CANDIDATES = ("grpo+context_in_share", "grpo+surprise_context", "grpo+strongest", "grpo+calculation")
 RIVALS = ("grpo+ktae", "grpo+context", "grpo+positive")
+# Which methods are compared with each other: the task, the two, seeds that are left out.
+PAIRS = (
+    *(("chain", "grpo+context_in_share", f"grpo+{other}", ()) for other in ("ktae", "context", "positive", "oracle")),
+    ("chain", "grpo+calculation", "grpo+ktae", ()),
+    ("chain", "grpo+positive_context", "grpo+positive", ()),
+    ("chain", "grpo+context", "grpo", (46,)),
+    *(("chain_hard", f"grpo+{one}", "grpo+positive", ()) for one in ("oracle", "oracle_slips", "positive_blame_one")),
+    ("chain_hard", "grpo+positive_blame_one", "grpo+positive_blame_random", ()),
+)
 
 Runs = dict[str, dict[int, dict[str, Any]]]  # method -> seed -> the run
 
@@ -123,6 +132,18 @@ def decision(tasks: dict[str, Runs]) -> str:
     return f"Tasks: {', '.join(small)}.\n\n{text}\n\n{verdict}: {reason}{below}.\n"
 
 
+def pairs(tasks: dict[str, Runs]) -> str:
+    """Differences of two methods, paired by seed."""
+    measures, rows = ("greedy_accuracy", "accuracy", "t06_accuracy", "pass_8"), []
+    for task, one, other, left_out in PAIRS:
+        runs = {method: {s: r for s, r in tasks[task][method].items() if s not in left_out} for method in (one, other)}
+        seeds = len(runs[one].keys() & runs[other].keys())
+        where = TITLES[task] + "".join(f" without seed {seed}" for seed in left_out)
+        found = [shown(mean_interval(difference(runs, one, other, measure)), 3) for measure in measures]
+        rows.append([f"{where}: `{one}` - `{other}`", str(seeds), *found])
+    return table(["", "seeds", *(MEASURES[measure][0] for measure in measures)], rows) + "\n"
+
+
 def tuning(done: dict[str, dict[str, Any]]) -> str:
     """Mean greedy accuracy of each tuning cell, and what was chosen."""
     cells: dict[tuple[str, float, float], list[float]] = defaultdict(list)
@@ -199,6 +220,7 @@ def main() -> None:
         "Differences to `grpo`, paired by seed; 95 % intervals over seeds, bold where they leave 0 out. They are not\n"
         "adjusted for the number of comparisons; the [plan](plan.md) says which decide.\n",
         *(f"## {TITLES[task]}\n\n{of_task(runs)}" for task, runs in tasks.items()),
+        f"## One against another\n\n{pairs(tasks)}",
         f"## Decision\n\n{decision(tasks)}",
         f"## Tuning\n\nGreedy accuracy on chains after 60 updates, mean of two seeds.\n\n{tuning(done)}",
     ]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from graded import row, rows
 
-from ktae.evaluation.results import VERDICTS, answer_key, by_task, summarize, table, write_results
+from ktae.evaluation.results import VERDICTS, answer_key, summarize, table, write_results
 from ktae.evaluation.statistics import share_interval
+from ktae.files import json_lines
 
 
 def only(samples):
@@ -74,9 +75,10 @@ def test_spellings_of_one_answer_are_one_vote():
         ([{"task": "math500", "id": "0"}], "sample 1 has no 'sample', 'status'"),
     ],
 )
-def test_bad_samples(samples, message):
+def test_bad_samples_are_kept_and_not_counted(tmp_path, samples, message):
     with pytest.raises(ValueError, match=message):
-        by_task(samples)
+        write_results(tmp_path, samples, {})
+    assert json_lines.read(tmp_path / "samples.jsonl") == samples
 
 
 def test_files(tmp_path, capsys):

@@ -13,6 +13,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from ktae.bench.sources import word_problems
 from ktae.chain import problems as chain
 from ktae.chain.model import CHECKPOINT
 from ktae.estimators import Rollouts, token_values
@@ -112,6 +113,22 @@ def generated(policy, settings):
 
 
 @torch.no_grad()
+def test_blame_for_one_token_and_parts_of_the_oracle():
+    rollouts = SimpleNamespace(
+        counted_BT=torch.tensor([[1, 1, 1], [1, 1, 0], [1, 1, 1]]).bool(),
+        mixed_B=torch.tensor([True, True, True]),
+        correct_B=torch.tensor([True, False, False]),
+    )
+    value_BT = torch.tensor([[-3.0, 1.0, 0.0], [-1.0, -1.0, -9.0], [2.0, 0.0, 0.5]])
+    blamed_BT = methods.most_blamed(lambda rollouts: value_BT)(rollouts)
+    assert blamed_BT.tolist() == [[0.0, 0.0, 0.0], [-0.5, -0.5, 0.0], [0.0, 0.0, 0.0]]
+    batch = word_problems.words(2, 8, 0)
+    parts = [methods.METHODS[name](batch) for name in ("oracle_slips", "oracle_in_incorrect", "oracle_in_correct")]
+    mended_BT = (methods.oracle(batch) < 0) & batch.correct_B[:, None]
+    assert torch.equal(sum(parts), methods.oracle(batch).masked_fill(mended_BT, 0.0))
+    assert all(part.any() for part in parts)
+
+
 @pytest.mark.parametrize("dapo", [False, True])
 def test_the_loss_is_trls(policy, dapo):
     """On the first update all ratios are 1: the loss is minus the advantages' mean, by rollout or by token."""

@@ -160,9 +160,9 @@ def write_results(folder: Path, rows: Sequence[Row], about: Mapping[str, Any]) -
     `about` says what was evaluated and how; versions of the libraries that figures depend on are added to it. Raises
     the errors of `by_task`.
     """
+    json_lines.write(folder / "samples.jsonl", rows)  # first: verdicts stay if they cannot be counted
     versions = {d.name: d.version for d in importlib.metadata.distributions() if d.name in _LIBRARIES}
     results = {"about": {**about, "versions": versions}, **summarize(rows)}
-    json_lines.write(folder / "samples.jsonl", rows)
     (folder / "results.json").write_text(json.dumps(results, indent=1, default=str, allow_nan=False) + "\n")
     title = "Accuracy with its 95 % interval, mean length in tokens:"
     shown = "\n\n".join([title, table(results), *results["notes"]]) + "\n"
