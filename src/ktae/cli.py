@@ -47,7 +47,7 @@ EXAMPLES = """
   ktae explain rollouts.jsonl --tokenizer words --group 17
   ktae plot heatmap rollouts.jsonl --tokenizer words --group 17 --out heatmap.pdf
   ktae plot curves runs/quickstart --out curves.png
-  ktae data prepare math --levels 3-5 --benchmarks suite --out math_3to5.jsonl
+  ktae data prepare math --levels 3 4 5 --benchmarks suite --out math_3to5.jsonl
   ktae report runs/quickstart
   ktae report rollouts.jsonl --tokenizer words --out rollouts.html
   ktae bench credit --quick

@@ -84,7 +84,7 @@ def test_the_commands_on_top(name):
         if command[1] == "data":
             assert (str(arguments.out), arguments.tokenizer) == (recipe.data.source, recipe.model.path)
             assert arguments.max_prompt_tokens + recipe.trl["max_completion_length"] == 4096
-            assert arguments.levels == ("3-5" if "7b" in name else None)
+            assert arguments.levels == ([3, 4, 5] if "7b" in name else None)
     assert {"data", "train"} <= launched <= {"data", "train", "eval", "report", "compare", "vllm-serve"}
 
 

@@ -1,6 +1,6 @@
 r"""`ktae data prepare SOURCE --out PATH`: problems of any source in one form to train on.
 
-    ktae data prepare math --levels 3-5 --benchmarks suite --out math_3to5.jsonl
+    ktae data prepare math --levels 3 4 5 --benchmarks suite --out math_3to5.jsonl
 
 One row a problem: `prompt` (chat messages), `answers` (the accepted ones), `id`, `source`, `level` (None if unknown).
 """
@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from ktae.data.selection import parse_levels, read_benchmarks, select
+from ktae.data.selection import read_benchmarks, select
 from ktae.data.sources import SOURCES, SYSTEM, Problem, Source, load
 from ktae.extras import require
 from ktae.files import json_lines
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("problem", "answer"):
         add(f"--{name}-column", metavar="COLUMN", help=f"in a source other than {named} (default: {name})")
     add("--system", default=SYSTEM, metavar="TEXT", help="system message, '' for none (default: %(default)s)")
-    add("--levels", help="keep these only: 4, or 3,5, or 3-5")
+    add("--levels", type=int, nargs="+", metavar="N", help="keep these only, such as 3 4 5")
     add("--max-prompt-tokens", type=int, metavar="N", help="keep prompts of at most N tokens, chat template included")
     whose = "whose tokens: a hub id, a folder, a .gguf file or python:PACKAGE/PATH"
     add("--tokenizer", metavar="PATH_OR_ID", help=whose)
@@ -46,10 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes the file, and prints what became of the rows.
-
-    The same rows in another order give the same file; see `ktae.data.selection.select`.
-    """
+    """Writes the file, the same for the same rows in another order, and prints what became of the rows."""
     out, name, system = arguments.out, arguments.source, arguments.system
     if out.suffix != ".jsonl":
         raise ValueError(f"--out must end in .jsonl, got {out}")
@@ -57,17 +54,14 @@ def run(arguments: argparse.Namespace) -> None:
         raise FileExistsError(f"{out} exists and is not overwritten; remove it or give another --out")
     if arguments.split != "train" and name.endswith(SUFFIXES):
         raise ValueError(f"--split is for the hub, and {name} is a file, got {arguments.split!r}")
-    # What is quick to check comes first.
-    levels = None if arguments.levels is None else parse_levels(arguments.levels)
-    source = _source(name, problem=arguments.problem_column, answer=arguments.answer_column)
+    source = _source(name, arguments.problem_column, arguments.answer_column)
     too_long = _too_long(arguments.tokenizer, arguments.max_prompt_tokens, system)
     benchmarks = read_benchmarks(arguments.benchmarks) if arguments.benchmarks else {}
     problems = load(source, arguments.split)
-    chosen, dropped = select(problems, levels=levels, benchmarks=benchmarks, too_long=too_long)
+    chosen, dropped = select(problems, levels=arguments.levels, benchmarks=benchmarks, too_long=too_long)
     rows = [
-        {"prompt": _prompt(problem, system), "answers": list(problem.answers), "id": problem.id}
-        | {"source": source.name, "level": problem.level}
-        for problem in chosen
+        {"prompt": _prompt(p, system), "answers": p.answers, "id": p.id, "source": source.name, "level": p.level}
+        for p in chosen
     ]
     json_lines.write(out, rows)
     print(f"{len(rows) + sum(dropped.values()):7} rows read")
@@ -76,15 +70,15 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{len(rows):7} rows written\n{out}")
 
 
-def _source(name: str, **columns: str | None) -> Source:
+def _source(name: str, problem: str | None, answer: str | None) -> Source:
     """The known source, or one with the columns that are named; others are to be recognised."""
-    given = {what: column for what, column in columns.items() if column is not None}
-    if name in SOURCES and given:
-        raise ValueError(f"--{next(iter(given))}-column is for other sources; those of {name} are known")
-    if name in SOURCES:
-        return SOURCES[name]
-    problem, answers = ((given[what],) if what in given else () for what in ("problem", "answer"))
-    return Source(Path(name).name if name.endswith(SUFFIXES) else name, name, problem=problem, answers=answers)
+    if name not in SOURCES:
+        called = Path(name).name if name.endswith(SUFFIXES) else name
+        return Source(called, name, problem=(problem,) if problem else (), answers=(answer,) if answer else ())
+    if problem or answer:
+        which = "--problem-column" if problem else "--answer-column"
+        raise ValueError(f"{which} is for other sources; those of {name} are known")
+    return SOURCES[name]
 
 
 def _prompt(problem: Problem, system: str) -> list[dict[str, str]]:
@@ -97,15 +91,10 @@ def _too_long(name: str | None, most: int | None, system: str) -> Callable[[Prob
     if name is None and most is None:
         return None
     if name is None or most is None:
-        missing = "--tokenizer" if name is None else "--max-prompt-tokens"
-        raise ValueError(f"--max-prompt-tokens and --tokenizer go together, and {missing} is missing")
+        raise ValueError(f"--max-prompt-tokens and --tokenizer go together, got {most} and {name}")
     if most < 1:
         raise ValueError(f"--max-prompt-tokens must be at least 1, got {most}")
-    jinja2 = require("jinja2", extra="train")
-    try:
-        tokenizer = load_tokenizer(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--tokenizer {name} cannot be loaded: {' '.join(str(error).split())}") from error
+    jinja2, tokenizer = require("jinja2", extra="train"), load_tokenizer(name)
     if tokenizer.chat_template is None:
         raise ValueError(f"--tokenizer {name} has no chat template, which --max-prompt-tokens needs")
 
@@ -114,10 +103,8 @@ def _too_long(name: str | None, most: int | None, system: str) -> Callable[[Prob
         try:
             encoded = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
         except jinja2.TemplateError as error:
-            raise ValueError(
-                f"the chat template of --tokenizer {name} refuses the prompt ({error}); "
-                f"if it takes no system message, give --system ''"
-            ) from error
+            hint = "if it takes no system message, give --system ''"
+            raise ValueError(f"the chat template of --tokenizer {name} refuses the prompt ({error}); {hint}") from error
         return len(encoded["input_ids"]) > most
 
     return too_long

@@ -115,19 +115,3 @@ def word_runs(text: str) -> set[str]:
     """Every run of `WORDS` words in a normalised text; none if it is shorter."""
     words = text.split()
     return {" ".join(words[start : start + WORDS]) for start in range(len(words) - WORDS + 1)}
-
-
-def parse_levels(text: str) -> set[int]:
-    """Levels as they are written on the command line; a ValueError if the text is no such list.
-
-    >>> parse_levels("3-5"), parse_levels("1,4-5")
-    ({3, 4, 5}, {1, 4, 5})
-    """
-    levels: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,3})(?:\s*-\s*([0-9]{1,3}))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if first > last:
-            raise ValueError(f"--levels must be like 4, 3,5 or 3-5, got {text!r}")
-        levels.update(range(first, last + 1))
-    return levels

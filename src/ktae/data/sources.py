@@ -79,7 +79,6 @@ class Source:
         config: name of the hub's configuration.
         problem: the columns that make up a problem's text, joined by a space; none: recognised by their usual names.
         answers: columns that may hold the answer; the first that gives one counts; none: recognised; None: not read.
-        numbers: the answers are numbers, written without thousands separators.
     """
 
     name: str
@@ -87,7 +86,6 @@ class Source:
     config: str | None = None
     problem: tuple[str, ...] = ("problem",)
     answers: tuple[str, ...] | None = ("answer",)
-    numbers: bool = False
 
     def read(self, row: Mapping[str, Any]) -> Problem:
         """A row as a problem, with an empty text if one of its columns is empty.
@@ -107,20 +105,13 @@ class Source:
         value = value_of(row, column)
         if isinstance(value, list):
             value = [turn for turn in value if not isinstance(turn, dict) or turn.get("role") != "system"]
-        try:
-            return "" if value is None else "".join(text for text, _ in messages_of(value, column)).strip()
-        except ValueError:
-            raise self._wrong(column, "a problem's text", value) from None
+        return "" if value is None else "".join(text for text, _ in messages_of(value, column)).strip()
 
     def _answers(self, row: Mapping[str, Any], column: str) -> list[str]:
         value = value_of(row, column)
         if any(isinstance(item, dict) for item in (value if isinstance(value, list) else [value])):
-            raise self._wrong(column, "an answer, a text or a number, or a list of them", value)
-        answers = _stated(value, column)
-        return [re.sub(r"(?<=\d),(?=\d)|\.0+$", "", answer) for answer in answers] if self.numbers else answers
-
-    def _wrong(self, column: str, what: str, value: Any) -> ValueError:
-        return ValueError(f"the column {column!r} of {self.name} must hold {what}, got {value!r:.80}")
+            raise ValueError(f"{column} must be an answer, a text or a number, or a list of them, got {value!r:.80}")
+        return _stated(value, column)
 
     def recognised(self, rows: Iterable[Mapping[str, Any]]) -> Source:
         """The same with the columns that the first rows have; a ValueError names one that is missing."""
@@ -134,16 +125,11 @@ class Source:
         for what, new, old in (("problem", problem, self.problem), ("answer", answers, self.answers)):
             if new and not old and new[0] not in (what, f"{what}s"):
                 print(f"{what} from {new[0]}", file=sys.stderr)
-        left = sorted({*held} - {*problem, *(answers or ()), *_LEVELS, *_IDS})
-        for what, wanted in (*(("problem", (name,)) for name in problem), ("answer", answers or ())):
-            if not wanted or any(name in held or name.partition(".")[0] in held for name in wanted):
-                continue
-            # The nearest of those with no other use may be meant, or the only one.
-            only = f"; did you mean {left[0]!r}?" if len(left) == 1 else ""
-            hint = next(filter(None, (did_you_mean(name, left) for name in wanted)), only)
-            if self.name not in SOURCES:
-                hint += f" (ktae data prepare --{what}-column names it)"
-            raise ValueError(f"{self.name} needs the column {' or '.join(map(repr, wanted))}, got {sorted(held)}{hint}")
+        left = {*held} - {*problem, *(answers or ()), *_LEVELS, *_IDS}  # one with no other use may be meant
+        for wanted in (*((name,) for name in problem), answers):
+            if wanted and not any(name in held or name.partition(".")[0] in held for name in wanted):
+                found = f"got {sorted(held)}{did_you_mean(wanted[-1], left)}"
+                raise ValueError(f"{self.name} needs the column {' or '.join(map(repr, wanted))}, {found}")
         return replace(self, problem=problem, answers=answers)
 
 
@@ -151,8 +137,8 @@ SOURCES = {
     source.name: source
     for source in (
         Source("math", "DigitalLearningGmbH/MATH-lighteval", answers=("answer", "solution")),
-        Source("gsm8k", "openai/gsm8k", "main", ("question",), numbers=True),
-        Source("svamp", "ChilleD/SVAMP", None, ("Body", "Question"), ("Answer",), numbers=True),
+        Source("gsm8k", "openai/gsm8k", "main", ("question",)),
+        Source("svamp", "ChilleD/SVAMP", None, ("Body", "Question"), ("Answer",)),
     )
 }
 

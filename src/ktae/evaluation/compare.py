@@ -7,23 +7,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import fmean
+from typing import Any
 
-from ktae import markdown
 from ktae.evaluation import results, statistics
 from ktae.evaluation.results import Problems
-from ktae.evaluation.statistics import Estimate, share_interval
+from ktae.evaluation.statistics import Estimate
 from ktae.files import json_lines
 
 _SAMPLES = "samples.jsonl"
-
-
-class Sides(NamedTuple):
-    """A quantity with its 95 % intervals: of A, of B, and B minus A, paired by problem."""
-
-    a: Estimate
-    b: Estimate
-    difference: Estimate
+Sides = tuple[float, float, Estimate]  # means of A and of B, and B minus A, paired by problem
 
 
 @dataclass(frozen=True)
@@ -32,30 +25,20 @@ class Difference:
 
     task: str  # or `results.MACRO`
     problems: int  # of all tasks for the average
-    samples: tuple[int, int] | None  # a problem's of A and of B; None for the average
     accuracy: Sides  # shares of correct samples
     length: Sides | None  # in tokens; None if any is unknown, or with one problem
+    samples: tuple[int, ...] = (1,)  # a problem's of A and of B; one for the average
     p_value: float | None = None  # of the accuracies, two-sided and exact; None for the average, or other samples
     adjusted: float | None = None  # after Holm's correction for the number of tasks
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two evaluations of the same problems."""
-
-    a: Path
-    b: Path
-    settings: str  # a sentence on those that differ, the model among them; empty if none does
-    tasks: list[Difference]
-    macro: Difference | None  # of the plain average over the tasks; None with one task
-    notes: list[str]  # what to know when reading the numbers
-
-
-def compare(path_a: Path, path_b: Path) -> Comparison:
+def compare(path_a: Path, path_b: Path) -> tuple[str, list[Difference], list[str]]:
     """Compares two evaluations of `ktae eval` or `ktae grade`, A being the baseline, on the tasks that both have.
 
-    The paths are their folders, or a file in each. Raises a FileNotFoundError if a folder has no samples.jsonl, and a
-    ValueError if they have no task in common, the problems of one or their accepted answers differ, or see `by_task`.
+    The paths are their folders, or a file in each. Returns what is compared and in which settings they differ; the
+    tasks, and with several their plain average; and what to know when reading the numbers. Raises a FileNotFoundError
+    if a folder has no samples.jsonl, and a ValueError if they have no task in common, the problems of one or their
+    accepted answers differ, or see `by_task`.
     """
     a, b = (path.parent if path.is_file() else path for path in (path_a, path_b))
     tasks_a, tasks_b = _read(a), _read(b)
@@ -74,26 +57,24 @@ def compare(path_a: Path, path_b: Path) -> Comparison:
             f"If nothing differed, at least one of {family} intervals would leave out 0 in {1 - 0.95**family:.0%} of "
             "all such comparisons: of a task read p after Holm's correction. The average is one interval."
         )
+        found.append(_average(found))
     undecided = [sum(results.undecided(tasks[task]) for task in shared) for tasks in (tasks_a, tasks_b)]
     if any(undecided):
         notes.append(f"Answers that could not be judged count as wrong: {undecided[0]} of A, {undecided[1]} of B.")
-    return Comparison(a, b, _settings(_about(a), _about(b)), found, _average(found) if family > 1 else None, notes)
+    return f"A is {a}, the baseline.\nB is {b}.\n{_settings(_about(a), _about(b))}".rstrip(), found, notes
 
 
-def as_markdown(comparison: Comparison) -> str:
-    """Which settings differ, the tables, and the notes."""
-    rows = [*comparison.tasks, *filter(None, (comparison.macro,))]
-    accuracies, lengths = [], []
-    for d in rows:
-        problems = results.times(d.problems, *(d.samples or (1,)))
-        accuracies.append([d.task, problems, *_cells(d.accuracy, 100, ".1f"), _p(d.p_value), _p(d.adjusted)])
-        lengths.append([d.task, *_cells(d.length, 1, ".0f")])
-    shown = [f"A is {comparison.a}, the baseline.\nB is {comparison.b}.\n{comparison.settings}".rstrip()]
-    header = ["task", "problems", "A", "B", "B - A", "p", "p, Holm"]
-    shown += ["Accuracy, % [95 % interval]:", markdown.table(header, accuracies)]
-    if any(d.length for d in rows):
-        shown += ["Mean length, tokens [95 % interval]:", markdown.table(["task", "A", "B", "B - A"], lengths)]
-    return "\n\n".join([*shown, *comparison.notes]) + "\n"
+def as_markdown(head: str, differences: Sequence[Difference], notes: Sequence[str]) -> str:
+    """What `compare` returns, with one table."""
+    lines = [
+        {"task": d.task, "problems": results.times(d.problems, *d.samples)}
+        | _cells("{}, %", d.accuracy, 100, ".1f")
+        | {"p": _p(d.p_value), "p, Holm": _p(d.adjusted)}
+        | _cells("length {}", d.length, 1, ".0f")
+        for d in differences
+    ]
+    title = "Accuracies, mean lengths in tokens, and the differences with their 95 % intervals:"
+    return "\n\n".join([head, title, results.as_table(lines), *notes]) + "\n"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the comparison, in Markdown."""
-    print(as_markdown(compare(arguments.a, arguments.b)))
+    print(as_markdown(*compare(arguments.a, arguments.b)))
 
 
 def _difference(task: str, problems_a: Problems, problems_b: Problems, folders: tuple[Path, Path]) -> Difference:
@@ -116,43 +97,40 @@ def _difference(task: str, problems_a: Problems, problems_b: Problems, folders: 
             where = f"{a} in {folders[0]} and {b} in {folders[1]}"
             raise ValueError(f"{task}, problem {id!r}: the accepted answers differ, {where}")
     a_PS, b_PS = results.correct(problems_a), results.correct(problems_b)
-    accuracy_a, accuracy_b = (share_interval(x_PS.mean(axis=1)) for x_PS in (a_PS, b_PS))
-    length_a_P, length_b_P = results.lengths(problems_a), results.lengths(problems_b)
+    a_P, b_P = results.lengths(problems_a), results.lengths(problems_b)
+    accuracy = a_PS.mean(), b_PS.mean(), statistics.paired_difference(b_PS, a_PS)
     length = None
-    if length_a_P is not None and length_b_P is not None and len(a_PS) > 1:
-        length = Sides(*map(statistics.mean_interval, (length_a_P, length_b_P, length_b_P - length_a_P)))
-    return Difference(
-        task=task,
-        problems=len(a_PS),
-        samples=(a_PS.shape[1], b_PS.shape[1]),
-        accuracy=Sides(accuracy_a, accuracy_b, statistics.paired_difference(b_PS, a_PS)),
-        length=length,
-        p_value=statistics.paired_p_value(b_PS, a_PS) if a_PS.shape == b_PS.shape else None,
-    )
+    if a_P is not None and b_P is not None and len(a_P) > 1:
+        length = a_P.mean(), b_P.mean(), statistics.mean_interval(b_P - a_P)
+    p_value = statistics.paired_p_value(b_PS, a_PS) if a_PS.shape == b_PS.shape else None
+    return Difference(task, len(a_PS), accuracy, length, (a_PS.shape[1], b_PS.shape[1]), p_value)
 
 
 def _average(tasks: Sequence[Difference]) -> Difference:
     """Of the plain averages over tasks; a length that a task does not know is unknown."""
 
     def mean(sides: Sequence[Sides]) -> Sides:
-        return Sides(*map(statistics.average, zip(*sides, strict=True)))
+        a, b, differences = zip(*sides, strict=True)
+        return fmean(a), fmean(b), statistics.average(differences)
 
-    accuracy, lengths = mean([d.accuracy for d in tasks]), [d.length for d in tasks if d.length]
-    length = mean(lengths) if len(lengths) == len(tasks) else None
-    return Difference(results.MACRO, sum(d.problems for d in tasks), None, accuracy, length)
+    lengths = [d.length for d in tasks if d.length]
+    accuracy, length = mean([d.accuracy for d in tasks]), mean(lengths) if len(lengths) == len(tasks) else None
+    return Difference(results.MACRO, sum(d.problems for d in tasks), accuracy, length)
 
 
 def _p(p: float | None) -> str:
     return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _cells(sides: Sides | None, scale: int, form: str) -> list[str]:
-    """Three cells of a table."""
+def _cells(name: str, sides: Sides | None, scale: int, form: str) -> dict[str, str]:
+    """Three columns of a table."""
+    names = [name.format(side) for side in ("A", "B", "B - A")]
     if sides is None:
-        return ["-", "-", "-"]
-    a, b, value = (scale * side.value for side in sides)
-    low, high = scale * sides.difference.low, scale * sides.difference.high
-    return [f"{a:{form}}", f"{b:{form}}", f"{value:+{form}} [{low:{form}}, {high:{form}}]"]
+        return dict.fromkeys(names, "")
+    a, b, difference = sides
+    value, low, high = (scale * x for x in (difference.value, difference.low, difference.high))
+    cells = (f"{scale * a:{form}}", f"{scale * b:{form}}", f"{value:+{form}} [{low:{form}}, {high:{form}}]")
+    return dict(zip(names, cells, strict=True))
 
 
 def _read(folder: Path) -> dict[str, Problems]:

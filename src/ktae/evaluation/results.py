@@ -172,25 +172,31 @@ def write_results(folder: Path, rows: Sequence[Row], about: Mapping[str, Any]) -
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """A line a task, and the average. Columns in which no task has anything to say are left out."""
-    tasks = list(results["tasks"].values())
-    columns = {
-        "task": list(results["tasks"]),
-        "problems": [times(task["problems"], task["samples_per_problem"]) for task in tasks],
-        "accuracy, %": [_accuracy(task) for task in tasks],
-        "pass@n": [_share(task, task["pass_at_k"][str(task["samples_per_problem"])]) for task in tasks],
-        "maj@n": [_share(task, task["majority"]) for task in tasks],
-        "length": [f"{task['length']['mean']:.0f}" if task["length"] else "" for task in tasks],
-        "cut off": [f"{task['truncated']:.1%}" if task["truncated"] is not None else "" for task in tasks],
-        "no answer": [f"{task['verdicts']['no_answer'] / sum(task['verdicts'].values()):.1%}" for task in tasks],
-        "as stored": [f"{task['agreement']:.1%}" if task["agreement"] is not None else "" for task in tasks],
-    }
-    columns = {name: cells for name, cells in columns.items() if any(cells)}
-    lines = [[cell or "-" for cell in line] for line in zip(*columns.values(), strict=True)]
+    """A line a task, and the average."""
+    lines = [{"task": name, **_cells(task)} for name, task in results["tasks"].items()]
     if macro := results["macro"]:
-        last = {"task": MACRO, "problems": f"{macro['tasks']} tasks", "accuracy, %": _accuracy(macro)}
-        lines.append([last.get(name, "") for name in columns])
-    return markdown.table(list(columns), lines)
+        lines.append({"task": MACRO, "problems": f"{macro['tasks']} tasks", "accuracy, %": _accuracy(macro)})
+    return as_table(lines)
+
+
+def as_table(lines: Sequence[Mapping[str, str]]) -> str:
+    """Lines with the columns of the first one, but for those in which none has anything to say."""
+    names = [name for name in lines[0] if any(line.get(name) for line in lines)]
+    return markdown.table(names, [[line.get(name) or "-" for name in names] for line in lines])
+
+
+def _cells(task: Mapping[str, Any]) -> dict[str, str]:
+    n, verdicts = task["samples_per_problem"], task["verdicts"]
+    return {
+        "problems": times(task["problems"], n),
+        "accuracy, %": _accuracy(task),
+        "pass@n": f"{100 * task['pass_at_k'][str(n)]['value']:.1f}" if n > 1 else "",
+        "maj@n": f"{100 * task['majority']['value']:.1f}" if n > 1 else "",
+        "length": f"{task['length']['mean']:.0f}" if task["length"] else "",
+        "cut off": f"{task['truncated']:.1%}" if task["truncated"] is not None else "",
+        "no answer": f"{verdicts['no_answer'] / sum(verdicts.values()):.1%}",
+        "as stored": f"{task['agreement']:.1%}" if task["agreement"] is not None else "",
+    }
 
 
 def times(problems: int, *samples: int) -> str:
@@ -201,7 +207,3 @@ def times(problems: int, *samples: int) -> str:
 
 def _accuracy(summary: Mapping[str, Any]) -> str:
     return f"{100 * summary['accuracy']:.1f} [{100 * summary['low']:.1f}, {100 * summary['high']:.1f}]"
-
-
-def _share(task: Mapping[str, Any], found: Mapping[str, float]) -> str:
-    return f"{100 * found['value']:.1f}" if task["samples_per_problem"] > 1 else ""

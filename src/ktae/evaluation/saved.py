@@ -6,13 +6,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ktae.data.sources import answers_of, references_in
 from ktae.files.columns import columns_of, label, messages_of, value_of
-from ktae.files.reading import one_by_one
 from ktae.files.rows import Malformed, Row, read_rows, stem, without_malformed
 
 # An output to grade: task, id, sample, completion, answers, length and truncated (None if unknown), stored (None or the
@@ -47,7 +45,7 @@ def read_saved(path: Path) -> tuple[list[Output], list[Malformed]]:
     seen: Counter[tuple[str, str, str]] = Counter()
 
     def kept() -> Iterator[Malformed | Row]:
-        for row in chain.from_iterable(map(one_by_one, read_rows(path))):
+        for row in read_rows(path, by_sample=True):
             if isinstance(row, Malformed):
                 yield row
                 continue

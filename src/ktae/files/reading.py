@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ktae.files.columns import Rollout, columns_of, parse_row
-from ktae.files.rows import GENERATED, Malformed, Row, held_columns, read_rows, without_malformed
+from ktae.files.rows import Malformed, Row, held_columns, read_rows, without_malformed
 
 
 def load_groups(path: Path, **given: Any) -> tuple[dict[str, list[Rollout]], list[Malformed]]:
@@ -25,10 +25,11 @@ def load_groups(path: Path, **given: Any) -> tuple[dict[str, list[Rollout]], lis
 
 def read_rollouts(path: Path, **given: Any) -> list[Rollout | Malformed]:
     """The rollouts of a file or folder in their order, malformed rows in between; as `load_groups`."""
-    rows = [part for row in read_rows(path) for part in one_by_one(row)]
-    if not any(isinstance(row, Row) for row in rows):
+    rows = list(read_rows(path, by_sample=True))
+    good = [row.data for row in rows if isinstance(row, Row)]
+    if not good:
         return [row for row in rows if isinstance(row, Malformed)]
-    columns = columns_of(held_columns(row.data for row in rows if isinstance(row, Row)), **given)
+    columns = columns_of(held_columns(good), **given)
     print(f"columns: {columns}", file=sys.stderr)
     rollouts: list[Rollout | Malformed] = []
     for row in rows:
@@ -37,23 +38,3 @@ def read_rollouts(path: Path, **given: Any) -> list[Rollout | Malformed]:
         except ValueError as error:
             rollouts.append(Malformed(row.path, row.row, str(error)))
     return rollouts
-
-
-def one_by_one(row: Row | Malformed) -> list[Row | Malformed]:
-    """A row whose completion is a list of texts or of conversations as several; any other as it is.
-
-    Then every list of that length holds one value a rollout: the rewards, and in ms-swift's tables of steps all.
-    """
-    if isinstance(row, Malformed):
-        return [row]
-    for held in map(row.data.get, GENERATED):
-        if isinstance(held, list) and set(map(type, held)) in ({str}, {list}):
-            return [
-                Row(row.path, row.row, {name: _item(value, i, len(held)) for name, value in row.data.items()})
-                for i in range(len(held))
-            ]
-    return [row]
-
-
-def _item(value: Any, index: int, count: int) -> Any:
-    return value[index] if isinstance(value, list) and len(value) == count else value

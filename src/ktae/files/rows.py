@@ -1,22 +1,17 @@
-"""Rows of files as other programs leave them: JSON lines, JSON and Parquet, damaged or not.
-
-A row that cannot be read becomes a `Malformed`, with its place and the reason,
-and the rows around it are still read.
-"""
+"""Rows of files as other programs leave them: JSON lines, JSON and Parquet, damaged or not."""
 
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 from ktae.extras import require
 
@@ -28,7 +23,6 @@ GENERATED = (
 )
 _OF_ROWS = ("rows", "data", "samples", "rollouts", *GENERATED)  # columns that may hold rows
 _OF_MESSAGES = {"role", "content", "from"}
-_BATCH_ROWS = 256
 _SHOWN = 10  # malformed rows
 # Half of a surrogate pair, escaped, or a byte that is no UTF-8, as `surrogateescape` reads it.
 _NO_TEXT = re.compile(r"\\u[dD]|[\ud800-\udfff]")
@@ -56,13 +50,14 @@ class Malformed:
         return f"{self.path}:{self.row}: {self.reason}"
 
 
-def read_rows(path: Path) -> Iterator[Row | Malformed]:
-    """All rows of a file or folder, in order. Memory: one line, 256 rows of Parquet, or the whole array or object.
+def read_rows(path: Path, *, by_sample: bool = False) -> Iterator[Row | Malformed]:
+    """All rows of a file or folder, in order; one that cannot be read is a `Malformed` between the others.
 
     The file holds one JSON object a line, a JSON array, one JSON object, or Parquet. JSON may be compressed with gzip,
     and begin with a byte order mark; empty lines are passed over. An object that holds rows in a column `rows`, `data`,
     `samples`, `rollouts` or of GENERATED, objects other than chat messages, stands for those, each with the object's
-    other columns.
+    other columns. If `by_sample`, a row whose completion is a list of texts or of conversations stands for as many
+    rows; then every list of that length holds one value a row: the rewards, and in ms-swift's tables of steps all.
 
     The path is a file with one of SUFFIXES; a run's folder, which stands for its samples.jsonl; or a folder whose files
     are all read, in the order of the numbers in their names. Raises a FileNotFoundError if there is no such file, a
@@ -73,8 +68,9 @@ def read_rows(path: Path) -> Iterator[Row | Malformed]:
         for number, data in _parquet(file) if file.suffix == ".parquet" else _json(file):
             if isinstance(data, ValueError):
                 yield Malformed(file, number, str(data))
-            else:
-                yield from (Row(file, number, part) for part in _parts(data))
+                continue
+            for part in _parts(data):
+                yield from (Row(file, number, one) for one in (_samples(part) if by_sample else [part]))
 
 
 def without_malformed(
@@ -141,85 +137,70 @@ def _parts(data: dict[str, Any]) -> list[dict[str, Any]]:
     return [data]
 
 
+def _samples(data: dict[str, Any]) -> list[dict[str, Any]]:
+    for held in map(data.get, GENERATED):
+        if isinstance(held, list) and {*map(type, held)} in ({str}, {list}):
+            many = {name for name, value in data.items() if isinstance(value, list) and len(value) == len(held)}
+            return [{k: v[i] if k in many else v for k, v in data.items()} for i in range(len(held))]
+    return [data]
+
+
 def _json(file: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
+    """A row, or what is wrong with it, for each line or item."""
+    packed = file.read_bytes()
     try:
-        with (
-            gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened,
-            io.TextIOWrapper(opened, "utf-8-sig", "surrogateescape", newline="\n") as source,
-        ):
-            yield from ((number, row) for number, row in enumerate(_values(source), start=1) if row is not None)
+        text = (gzip.decompress(packed) if file.suffix == ".gz" else packed).decode("utf-8-sig", "surrogateescape")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{file} is damaged: {error}") from error
+    whole = _parsed(text)
+    if not isinstance(whole, ValueError) or text.lstrip().startswith("["):
+        values = enumerate(whole if isinstance(whole, list) else [whole], start=1)
+    else:  # of several lines the first one is parsed in vain
+        values = ((number, _parsed(line)) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+    may_be_broken = ("\\u" in text or not text.isascii()) and _NO_TEXT.search(text)
+    yield from ((number, _row(value, bool(may_be_broken))) for number, value in values)
 
 
-def _values(source: TextIO) -> Iterator[dict[str, Any] | ValueError | None]:
-    """A row or what is wrong with it for each line or item; None for an empty line."""
-    first = ""
-    for first in source:
-        if first.strip():
-            break
-        yield None
-    lines: Iterable[str] = chain([first], source)
-    is_array = first.lstrip().startswith("[")
-    if is_array or isinstance(_parsed(first), ValueError):  # or one object over several lines, or a damaged line
-        whole = first + source.read()
-        try:
-            data = json.loads(whole)
-            lines = [whole]
-        except (ValueError, RecursionError) as error:
-            data, lines = None, io.StringIO(whole)
-            if is_array:
-                yield ValueError(f"the array is not valid JSON: {error}")
-                return
-        if isinstance(data, list):
-            yield from (_row(item, whole) for item in data)
-            return
-    yield from (_parsed(line) if line.strip() else None for line in lines)
-
-
-def _parsed(text: str) -> dict[str, Any] | ValueError:
+def _parsed(text: str) -> Any:
     try:
-        return _row(json.loads(text), text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         return ValueError(f"not valid JSON: {error}")
 
 
-def _row(data: Any, text: str) -> dict[str, Any] | ValueError:
-    """The row that stands in `text`, or why none of our writers could write it."""
+def _row(data: Any, may_be_broken: bool) -> dict[str, Any] | ValueError:
+    """The row, or why none of our writers could write it."""
+    if isinstance(data, ValueError):
+        return data
     if not isinstance(data, dict):
         return ValueError(f"a row must be a JSON object, got {type(data).__name__}")
-    if ("\\u" in text or not text.isascii()) and _NO_TEXT.search(text):
-        try:
+    try:
+        if may_be_broken:
             json.dumps(data, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            wrong = error.object[error.start]
-            return ValueError(f"not valid text: {wrong!r} is half of a surrogate pair, or a byte that is not UTF-8")
+    except UnicodeEncodeError as error:
+        wrong = error.object[error.start]
+        return ValueError(f"not valid text: {wrong!r} is half of a surrogate pair, or a byte that is not UTF-8")
     return data
 
 
 def _parquet(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     arrow = require("pyarrow", extra="report")
     try:
-        reader = require("pyarrow.parquet", extra="report").ParquetFile(file)
-        names = reader.schema_arrow.names
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"{file} must have columns with different names, got {', '.join(twice)}")
-        number = 0
-        for batch in reader.iter_batches(_BATCH_ROWS):
-            for values in zip(*map(_plain, batch.columns), strict=True):
-                number += 1
-                yield number, dict(zip(names, values, strict=True))
-    except (arrow.ArrowException, OSError) as error:
+        table = require("pyarrow.parquet", extra="report").ParquetFile(file).read()
+        columns = [*map(_plain, table.columns)]
+    except (arrow.ArrowException, OSError, OverflowError, ValueError) as error:  # a date after the year 9999, say
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{file} cannot be read as Parquet: {reason}") from error
+    names = table.column_names
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{file} must have columns with different names, got {', '.join(twice)}")
+    for number, values in enumerate(zip(*columns, strict=True), start=1):
+        yield number, dict(zip(names, values, strict=True))
 
 
 def _plain(column: Any) -> list[Any]:
-    """A column's values. What Python has no value for, such as dates after the year 9999, is text."""
+    """A column's values; a float32 by its shortest decimal: 0.1 is 0.1, and not above it."""
     arrow = require("pyarrow", extra="report")
-    if column.type == arrow.float32():  # by the shortest decimal: float32(0.1) is 0.1, and not above it
+    if column.type == arrow.float32():
         column = column.cast(arrow.string()).cast(arrow.float64())
-    try:
-        return column.to_pylist()
-    except (ValueError, OverflowError):
-        return column.cast(arrow.string()).to_pylist()
+    return column.to_pylist()
