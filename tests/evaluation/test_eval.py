@@ -123,11 +123,15 @@ def test_grade(here, capsys):
     assert main(["grade", "outputs.json"]) == 0
     shown = capsys.readouterr().out
     task = json.loads((here / "outputs-graded" / "results.json").read_text())["tasks"]["minerva"]
-    assert (task["accuracy"], task["compared"], task["disagreements"]) == (pytest.approx(5 / 6), 5, 1)
-    assert task["agreement"] == pytest.approx(4 / 5)
-    (differing,) = read(here / "outputs-graded" / "disagreements.jsonl")
-    assert (differing["id"], differing["stored"], differing["extracted"]) == ("102?", True, "107")
-    assert "4 of 5 verdicts are as stored (80.0%)" in shown
+    assert (task["accuracy"], task["agreement"]) == (pytest.approx(5 / 6), pytest.approx(4 / 5))
+    differing = read(here / "outputs-graded" / "samples.jsonl")[2]
+    assert (differing["id"], differing["stored"], differing["extracted"], differing["reward"]) == (
+        "102?",
+        True,
+        "107",
+        0,
+    )
+    assert " 80.0% |" in shown
     assert main(["grade", "outputs.json"]) == 2
     assert "outputs-graded is not empty" in capsys.readouterr().err
 
@@ -138,7 +142,7 @@ def test_grade_a_folder(tmp_path, monkeypatch, capsys, named):
     write(tmp_path / "base" / "samples.jsonl", [row(), row(id="1", status="incorrect")])
     monkeypatch.chdir(tmp_path / "base" if named == "." else tmp_path)
     assert main(["grade", named]) == 0
-    assert "2 of 2 verdicts are as stored" in capsys.readouterr().out
+    assert " 100.0% |" in capsys.readouterr().out
     assert [row["status"] for row in read(tmp_path / "base-graded" / "samples.jsonl")] == ["correct", "incorrect"]
 
 

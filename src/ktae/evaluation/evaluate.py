@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ktae.data.sources import SYSTEM
-from ktae.evaluation.tasks import Task, load_problems, resolve_tasks
+from ktae.evaluation.tasks import load_problems, resolve_tasks
 from ktae.extras import require
 from ktae.files import json_lines
 from ktae.seeds import derived_seed
-
-if TYPE_CHECKING:
-    from ktae.data.sources import Problem
-    from ktae.models.generate import Sampling
-
-    Item = tuple[Task, Problem, int]  # the last is the number among the problem's samples
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,8 +59,12 @@ def run(arguments: argparse.Namespace) -> Callable[[], dict[str, Any]]:
     backend = choose_backend(arguments.backend, model)
     tasks = resolve_tasks(list(filter(None, arguments.tasks.split(","))))
     check_available(model)
-    problems = [(task, problem) for task in tasks for problem in load_problems(task, arguments.data_dir)[:limit]]
-    items = [(task, problem, number) for task, problem in problems for number in range(samples)]
+    rows: list[dict[str, Any]] = [
+        {"task": task.name, "id": problem.id, "sample": number, "prompt": problem.text, "answers": problem.answers}
+        for task in tasks
+        for problem in load_problems(task, arguments.data_dir)[:limit]
+        for number in range(samples)
+    ]
     engine = _engine(model, arguments.dtype, backend)
     names = ("model", "tasks", "data_dir", "samples", "limit", "system", "dtype", "batch_tokens")
     about = {
@@ -77,18 +75,27 @@ def run(arguments: argparse.Namespace) -> Callable[[], dict[str, Any]]:
     }
 
     def evaluate() -> dict[str, Any]:
+        import torch
+        from rich import progress
+
         from ktae.evaluation.grade import grade_rows
         from ktae.evaluation.results import write_results
+        from ktae.models.generate import generate, render
 
         if engine.not_used:
             said = ", ".join(f"{name} {value}" for name, value in engine.not_used.items())
             print(f"Not used of the checkpoint's generation settings: {said}")
-        found: dict[int, dict[str, Any]] = {}
-        for part in _generate(engine, items, sampling, arguments):
-            found |= part
-            json_lines.append(out / "generations.jsonl", list(part.values()))
-        rows = grade_rows([found[index] for index in range(len(items))])
-        results = write_results(out, rows, about)
+        texts = [render(engine.tokenizer, row["prompt"], arguments.system) for row in rows]
+        seeds = [derived_seed(sampling.seed, row["task"], row["id"], row["sample"]) for row in rows]
+        budget = arguments.batch_tokens or (131072 if torch.accelerator.is_available() else 16384)
+        with progress.Progress(*progress.Progress.get_default_columns(), progress.MofNCompleteColumn()) as shown:
+            bar = shown.add_task(f"answers ({engine.name})", total=len(rows))
+            for part in generate(engine, texts, sampling, seeds, budget=budget):
+                for index, answer in part.items():
+                    rows[index] |= {"completion": answer.text, "length": answer.length, "truncated": answer.truncated}
+                json_lines.append(out / "generations.jsonl", [rows[index] for index in part])
+                shown.advance(bar, len(part))
+        results = write_results(out, grade_rows(rows), about)
         (out / "generations.jsonl").unlink()
         print(f"Samples with verdicts and results are in {out}/")
         return results
@@ -109,30 +116,3 @@ def _engine(model: str, dtype: Any, backend: str) -> Any:
         return VllmBackend(resolve(model), load_tokenizer(model), dtype)
     loaded, tokenizer = load_model(Model(model, dtype))
     return TransformersBackend(loaded.to(torch.accelerator.current_accelerator() or "cpu"), tokenizer)
-
-
-def _generate(
-    engine: Any, items: list[Item], sampling: Sampling, arguments: argparse.Namespace
-) -> Iterator[dict[int, dict[str, Any]]]:
-    """Rows to be graded, by the item's index, a batch at a time."""
-    import torch
-    from rich import progress
-
-    from ktae.models.generate import generate, render
-
-    texts = [render(engine.tokenizer, problem.text, arguments.system) for _, problem, _ in items]
-    seeds = [derived_seed(sampling.seed, task.name, problem.id, number) for task, problem, number in items]
-    budget = arguments.batch_tokens or (131072 if torch.accelerator.is_available() else 16384)
-    with progress.Progress(*progress.Progress.get_default_columns(), progress.MofNCompleteColumn()) as shown:
-        bar = shown.add_task(f"answers ({engine.name})", total=len(items))
-        for part in generate(engine, texts, sampling, seeds, budget=budget):
-            shown.advance(bar, len(part))
-            rows = {}
-            for index, answer in part.items():
-                task, problem, number = items[index]
-                rows[index] = {
-                    **{"task": task.name, "id": problem.id, "sample": number, "prompt": problem.text},
-                    **{"completion": answer.text, "length": answer.length, "truncated": answer.truncated},
-                    "answers": list(problem.answers),
-                }
-            yield rows

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ktae.evaluation.results import UNDECIDED, differs, write_results
+from ktae.evaluation.results import UNDECIDED, write_results
 from ktae.evaluation.saved import read_saved
 from ktae.evaluation.tasks import TASKS
 from ktae.extras import require
-from ktae.files import json_lines
 from ktae.files.rows import stem
 from ktae.grading.equivalence import GradingOptions
 from ktae.grading.grader import Grader
@@ -52,11 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Runs the command.
-
-    Writes to the folder: samples.jsonl (a row an output, with its verdict), disagreements.jsonl (the rows whose verdict
-    differs from the stored one), results.json and summary.md.
-    """
+    """Writes samples.jsonl (a row an output, with its verdict), results.json and summary.md to the folder."""
     require("rich", extra="train")
     outputs = arguments.outputs if arguments.outputs.name.strip(".") else arguments.outputs.resolve()  # "." and ".."
     out = arguments.out or outputs.with_name(stem(outputs) + "-graded")
@@ -64,11 +59,4 @@ def run(arguments: argparse.Namespace) -> None:
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; give another --out")
     graded = grade_rows(rows, workers=arguments.workers)
-    differing = [row for row in graded if differs(row)]
-    json_lines.write(out / "disagreements.jsonl", differing)
     write_results(out, graded, {"outputs": str(outputs), "malformed": len(malformed)})
-    if compared := sum(row["stored"] is not None for row in graded):
-        print(
-            f"{compared - len(differing)} of {compared} verdicts are as stored ({1 - len(differing) / compared:.1%}); "
-            f"the others are in {out / 'disagreements.jsonl'}"
-        )

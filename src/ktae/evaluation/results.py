@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ktae import markdown
-from ktae.evaluation.statistics import Estimate, average, majority, mean_interval, pass_at_k, share_interval
+from ktae.evaluation.statistics import Estimate, average, majority, pass_at_k, share_interval
 from ktae.files import json_lines
 from ktae.grading.rules.notation import clean, spelling
 from ktae.grading.rules.numerals import parse_number
@@ -74,11 +74,6 @@ def lengths(problems: Problems) -> np.ndarray | None:
     return None if any(None in row for row in length_PS) else np.mean(length_PS, axis=1)
 
 
-def differs(row: Row) -> bool:
-    """Whether a sample came with another verdict."""
-    return row.get("stored") not in (None, row["status"] == "correct")
-
-
 def undecided(problems: Problems) -> int:
     """The number of samples without a decision."""
     return sum(row["status"] in UNDECIDED for samples in problems.values() for row in samples)
@@ -103,10 +98,10 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
 
     `tasks` has for each task `problems`, `samples_per_problem` (n); `accuracy` over all samples, avg@n, with `low` and
     `high`, its 95 % interval; with `value`, `low`, `high` `pass_at_k`, for the powers of two below n and for n, and
-    `majority`, maj@n; the mean `length` in tokens, None if unknown; `truncated`, the share of completions that were cut
-    off, None if unknown; `verdicts`, the number of each; and for samples that came with a verdict `compared` and
-    `disagreements`, their numbers, and `agreement`. `macro` is the plain average over `tasks` tasks, None if there is
-    one only; `notes` are sentences.
+    `majority`, maj@n; the mean `length` in tokens, and `truncated`, the share of completions that were cut off, None if
+    unknown; `verdicts`, the number of each; and `agreement`, of samples that came with a verdict the share that has the
+    same now, None if none did. `macro` is the plain average over `tasks` tasks, None if there is one only; `notes` are
+    sentences.
     """
     tasks = by_task(rows)
     summaries = {task: _summary(problems) for task, problems in tasks.items()}
@@ -129,13 +124,8 @@ def _summary(problems: Problems) -> dict[str, Any]:
     accuracy = share_interval(correct_PS.mean(axis=1))
     n = correct_PS.shape[1]
     passed = {k: pass_at_k(correct_PS, k) for k in (*(2**i for i in range((n - 1).bit_length())), n)}
-    length = None
-    if length_P is not None:
-        interval = mean_interval(length_P) if len(length_P) > 1 else None
-        length = {"mean": length_P.mean(), "low": interval and interval.low, "high": interval and interval.high}
     counts = Counter(row["status"] for row in rows)
-    stored = [row for row in rows if row.get("stored") is not None]
-    differing = sum(differs(row) for row in stored)
+    agree = [row["stored"] == (row["status"] == "correct") for row in rows if row.get("stored") is not None]
     truncated = [row["truncated"] for row in rows]
     return {
         "problems": len(problems),
@@ -145,12 +135,10 @@ def _summary(problems: Problems) -> dict[str, Any]:
         "high": accuracy.high,
         "pass_at_k": {str(k): asdict(share_interval(chance_P)) for k, chance_P in passed.items()},
         "majority": asdict(share_interval(majority(answer_PS, correct_PS))),
-        "length": length,
+        "length": None if length_P is None else float(length_P.mean()),
         "truncated": None if None in truncated else float(np.mean(truncated)),
         "verdicts": {verdict: counts[verdict] for verdict in VERDICTS},
-        "compared": len(stored),
-        "disagreements": differing,
-        "agreement": 1 - differing / len(stored) if stored else None,
+        "agreement": float(np.mean(agree)) if agree else None,
     }
 
 
@@ -192,7 +180,7 @@ def _cells(task: Mapping[str, Any]) -> dict[str, str]:
         "accuracy, %": _accuracy(task),
         "pass@n": f"{100 * task['pass_at_k'][str(n)]['value']:.1f}" if n > 1 else "",
         "maj@n": f"{100 * task['majority']['value']:.1f}" if n > 1 else "",
-        "length": f"{task['length']['mean']:.0f}" if task["length"] else "",
+        "length": f"{task['length']:.0f}" if task["length"] is not None else "",
         "cut off": f"{task['truncated']:.1%}" if task["truncated"] is not None else "",
         "no answer": f"{verdicts['no_answer'] / sum(verdicts.values()):.1%}",
         "as stored": f"{task['agreement']:.1%}" if task["agreement"] is not None else "",
