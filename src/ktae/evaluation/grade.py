@@ -12,7 +12,6 @@ from ktae.evaluation.saved import read_saved
 from ktae.evaluation.tasks import TASKS
 from ktae.extras import require
 from ktae.files.rows import stem
-from ktae.grading.equivalence import GradingOptions
 from ktae.grading.grader import Grader
 
 _TOGETHER = 512  # rows from one step of the progress bar to the next
@@ -32,7 +31,7 @@ def grade_rows(rows: Sequence[dict[str, Any]], *, workers: int = 2) -> list[dict
         tolerance = TASKS[row["task"]].relative_tolerance if row["task"] in TASKS else None
         by_tolerance.setdefault(tolerance, []).append(row)
     for tolerance, alike in by_tolerance.items():
-        with Grader(workers=workers, options=GradingOptions(relative_tolerance=tolerance)) as grader:
+        with Grader(workers, relative_tolerance=tolerance) as grader:
             for start in track(range(0, len(alike), _TOGETHER), f"grading {len(alike)} answers"):
                 part = alike[start : start + _TOGETHER]
                 verdicts = grader.grade([row["completion"] for row in part], [row["answers"] for row in part])

@@ -80,13 +80,10 @@ def undecided(problems: Problems) -> int:
 
 
 def answer_key(extracted: str) -> Any:
-    r"""What answers must share to be votes for the same: the value of a number, the cleaned spelling of anything else.
+    """What answers must share to be votes for the same: the value of a number, the cleaned spelling of anything else.
 
     The accepted answer plays no part: whoever takes a majority does not know it. So equal formulas in different
     spellings are different votes, and maj@n errs on the low side.
-
-    >>> answer_key("1,234") == answer_key("1234.0"), answer_key(r"\dfrac12") == answer_key("0.5")
-    (True, True)
     """
     cleaned = clean(extracted)
     number = parse_number(cleaned)

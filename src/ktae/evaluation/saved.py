@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
@@ -44,28 +43,26 @@ def read_saved(path: Path) -> tuple[list[Output], list[Malformed]]:
     outputs: dict[tuple[str, str, int], Output] = {}
     seen: Counter[tuple[str, str, str]] = Counter()
 
-    def kept() -> Iterator[Malformed | Row]:
-        for row in read_rows(path, by_sample=True):
-            if isinstance(row, Malformed):
-                yield row
-                continue
-            try:
-                for output in _outputs(row.data, stem(row.path)):
-                    by_filter = (output["task"], output["id"], str(row.data.get("filter")))
-                    output.setdefault("sample", seen[by_filter])
-                    seen[by_filter] += 1
-                    key = (output["task"], output["id"], output["sample"])
-                    first = outputs.setdefault(key, output)
-                    if first is not output and "filter" not in row.data:
-                        raise ValueError(f"sample {key[2]} of {key[0]}, {key[1]:.80} was there before")
-                    if first is not output and output["stored"] is not None:
-                        first["stored"] = output["stored"] or bool(first["stored"])
-                yield row
-            except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-                yield Malformed(row.path, row.row, f"{type(error).__name__} {error}")
+    def kept(row: Row | Malformed) -> Row | Malformed:
+        if isinstance(row, Malformed):
+            return row
+        try:
+            for output in _outputs(row.data, stem(row.path)):
+                by_filter = (output["task"], output["id"], str(row.data.get("filter")))
+                output.setdefault("sample", seen[by_filter])
+                seen[by_filter] += 1
+                key = (output["task"], output["id"], output["sample"])
+                first = outputs.setdefault(key, output)
+                if first is not output and "filter" not in row.data:
+                    raise ValueError(f"sample {key[2]} of {key[0]}, {key[1]:.80} was there before")
+                if first is not output and output["stored"] is not None:
+                    first["stored"] = output["stored"] or bool(first["stored"])
+            return row
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            return Malformed(row.path, row.row, f"{type(error).__name__} {error}")
 
-    for _ in without_malformed(kept(), path, strict=False, found=malformed):
-        pass
+    rows = map(kept, read_rows(path, by_sample=True))
+    deque(without_malformed(rows, path, strict=False, found=malformed), maxlen=0)  # reads all
     return list(outputs.values()), malformed
 
 

@@ -91,8 +91,8 @@ def columns_of(data: Mapping[str, Any], *, words: bool = False, **given: Any) ->
                 raise ValueError(f"{name} names the column {column!r}, and the first rows have only {', '.join(data)}")
     tokens = data.get("tokens")  # a name that also stands for something else
     of_ids = isinstance(tokens, list) and all(type(value) is int for value in tokens)
-    there = [name for name in data if name != "tokens" or of_ids]
-    found: dict[str, Any] = {name: next((c for c in usual if c in there), None) for name, usual in _NAMES.items()}
+    names = [name for name in data if name != "tokens" or of_ids]
+    found: dict[str, Any] = {name: next((c for c in usual if c in names), None) for name, usual in _NAMES.items()}
     if data.keys() >= {"task", "id", "sample"}:  # of `ktae eval`
         found["group"] = ("task", "id")
     elif found["group"]:
@@ -103,8 +103,9 @@ def columns_of(data: Mapping[str, Any], *, words: bool = False, **given: Any) ->
     found["text"] = known.get("text") or _completion(data, bool(found["tokens"]) and not words)
     if words and found["text"] and "tokens" not in known:
         found["tokens"] = None
+    there = {**found, "completion": found["tokens"] or found["text"]}
     for what, option in _OPTIONS.items():
-        if not (found["tokens"] or found["text"] if what == "completion" else found[what]):
+        if not there[what]:
             raise ValueError(f"no column is known to hold the {what}; name it with {option}: one of {', '.join(data)}")
     if not found["tokens"]:
         if "mask" in known:
@@ -143,11 +144,7 @@ def parse_row(data: dict[str, Any], columns: Columns, row: int) -> Rollout:
 
 
 def label(value: Any, name: str) -> str:
-    """A group's value as a short text that can be typed: itself, or for long ones the start of its SHA-256.
-
-    >>> label(3, "group"), label("a prompt that goes on, and on, and on, and on", "prompt")
-    ('3', 'f515eeb8da17411f')
-    """
+    """A group's value as a short text that can be typed: itself, or for long ones the start of its SHA-256."""
     if value is None or value != value:
         raise ValueError(f"{name}, which says the group, is null")
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
@@ -161,9 +158,6 @@ def messages_of(content: Any, name: str) -> tuple[tuple[str, bool], ...]:
 
     Tool calls and reasoning are the assistant's words too; a call is written as JSON. A line break stands between two
     messages, and belongs to the second. Raises a ValueError if it is neither.
-
-    >>> messages_of([{"role": "assistant", "content": "so"}, {"role": "tool", "content": [{"text": "7"}]}], "answer")
-    (('so', True), ('\\n7', False))
     """
     if isinstance(content, str):
         return ((content, True),)

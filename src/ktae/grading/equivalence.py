@@ -6,7 +6,6 @@ parser and sympy.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from ktae.grading.rules.names import align, base_name, letters, rename, same_name, with_parameter_of
 from ktae.grading.rules.notation import clean, spelling
@@ -16,27 +15,6 @@ from ktae.grading.rules.relations import as_set, assignment, is_consistent, same
 from ktae.grading.rules.structure import Bracketed, bracketed, items, relation, split, without_braces
 from ktae.grading.rules.symbolic import constant, same_formula
 from ktae.grading.rules.words import same_choice, same_text, unwrapped
-
-
-@dataclass(frozen=True)
-class GradingOptions:
-    """How answers are compared.
-
-    Attributes:
-        relative_tolerance: how far a number may be off if it or the answer is a decimal, as a share of the answer,
-            for tasks whose answers are measured or rounded; then it may also be rounded to the two or more digits
-            that the answer states. None for exact answers.
-
-    Raises:
-        ValueError: a tolerance outside [0, 1).
-    """
-
-    relative_tolerance: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.relative_tolerance is not None and not 0 <= self.relative_tolerance < 1:
-            raise ValueError(f"relative_tolerance must be at least 0 and below 1, got {self.relative_tolerance}")
-
 
 # Longer answers are equal to their own spelling only.
 _MAX_LENGTH = 10_000
@@ -55,7 +33,7 @@ _INTEGER = re.compile(
 _BRACKETS = (("(", ")"), (r"\{", r"\}"))
 
 
-def is_equivalent(prediction: str, answer: str, options: GradingOptions | None = None) -> bool:
+def is_equivalent(prediction: str, answer: str, relative_tolerance: float | None = None) -> bool:
     r"""Whether two answers mean the same.
 
     This can hang or exhaust the memory on hostile answers; `Grader` runs it where that does no harm.
@@ -63,7 +41,7 @@ def is_equivalent(prediction: str, answer: str, options: GradingOptions | None =
     Args:
         prediction: an extracted answer, in LaTeX or plain text.
         answer: the accepted answer. Surrounding white space and dollar signs of either do not matter.
-        options: the tolerance for decimals; by default there is none.
+        relative_tolerance: as for `Grader`.
 
     Returns:
         True only if equivalence was established: what cannot be parsed is equivalent to its own spelling alone.
@@ -75,11 +53,8 @@ def is_equivalent(prediction: str, answer: str, options: GradingOptions | None =
     >>> is_equivalent("0.5", r"\frac12"), is_equivalent("8.2e-19", "8.5e-19"), is_equivalent("(2,1)", "(1,2)")
     (True, False, False)
     """
-    tolerance = (options or GradingOptions()).relative_tolerance
     quick = compare_plainly(prediction, answer)
-    if quick is not None:
-        return quick
-    return _Comparison(tolerance).same(clean(prediction), clean(answer))
+    return _Comparison(relative_tolerance).same(clean(prediction), clean(answer)) if quick is None else quick
 
 
 def compare_plainly(prediction: str, answer: str) -> bool | None:
@@ -164,8 +139,6 @@ class _Comparison:
         if split(answer, (r"\cup",))[1] and not relation(prediction)[1]:
             return self._unions(prediction.replace(r"\lor", r"\cup"), answer)
         sets = as_set(prediction), as_set(answer)
-        if sets[0] and sets[1]:
-            return self._unions(sets[0], sets[1])
         if any(sets) and self._unions(sets[0] or assignment(prediction)[1], sets[1] or assignment(answer)[1]):
             return True
         if (r"\lor" in prediction) != (r"\lor" in answer) and _INEQUALITY.search(prediction):

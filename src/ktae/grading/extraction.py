@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from ktae.grading.formulas import formulas, is_formula
 from ktae.grading.rules.notation import repair
 
-# Where an answer is looked for, in this order; docs/grading.md says what each finds.
-EXTRACTION = ("tag", "final", "box", "phrase", "whole", "expression")
 # What is given as the accepted answer, or as several.
 Reference = str | float | Sequence["Reference"]
 
@@ -98,12 +96,12 @@ _NUMBER = re.compile(
 )
 
 
-def extract_answer(text: str, order: Sequence[str] = EXTRACTION) -> str | None:
+def extract_answer(text: str, places: Sequence[str] | None = None) -> str | None:
     r"""The final answer in a text.
 
     Args:
         text: a model's whole output.
-        order: where to look, of `EXTRACTION`.
+        places: where to look, of those in docs/grading.md; all by default.
 
     Returns:
         The first answer that one of these places has; None when there is none, or when the only box is cut off: what it
@@ -116,7 +114,7 @@ def extract_answer(text: str, order: Sequence[str] = EXTRACTION) -> str | None:
     if marks and not marks[0][1]:
         return None  # still thinking
     text = _NEGATED.sub("", repair(text[marks[0].end() :] if marks else text))
-    for place in order:
+    for place in places or _PLACES:
         answer = _PLACES[place](text)
         if answer is not None:
             return answer or None

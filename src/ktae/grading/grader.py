@@ -1,9 +1,8 @@
 """Grading of free-text answers: find the final answer in a text, compare it with the accepted answers.
 
 The symbolic comparison runs in worker processes, each item with its own deadline: a model's answer can hang it or
-exhaust the memory (power towers, factorials), and only a process can be stopped from outside. What cannot hang, the
-extraction and the comparison of strings and plain numbers, is decided without a worker. `docs/grading.md` says which
-answers are equal, and how that was measured.
+exhaust the memory (power towers, factorials), and only a process can be stopped from outside. What cannot hang is
+decided without a worker.
 """
 
 import multiprocessing.context
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from ktae.extras import require
-from ktae.grading.equivalence import GradingOptions, compare_plainly, is_equivalent
+from ktae.grading.equivalence import compare_plainly, is_equivalent
 from ktae.grading.extraction import Reference, extract_answer, reference_answers
 
 # Bytes of address space a worker may add to what it has at its start.
@@ -26,8 +25,6 @@ WORKER_MEMORY = 1 << 30
 # Seconds without any result, beyond the deadline of an item, after which a pool counts as broken. Generous, since
 # it covers the start of a worker on a busy machine.
 _GRACE = 60.0
-# Characters of an answer that a reason shows.
-_MAX_REASON = 80
 
 
 @dataclass(frozen=True)
@@ -50,9 +47,8 @@ class Verdict:
 class _WorkerProcess(multiprocessing.context.SpawnProcess):
     """A spawned process that does not import the script that was started.
 
-    By default it would, and without an ``if __name__ == "__main__"`` guard a training script would start to train in
-    every worker. Forking is no way out: the threads torch keeps in the parent can hold locks. multiprocessing has no
-    option for it, but looks the script up in `sys.modules`.
+    By default it would, and a training script without a guard would start to train in every worker. Forking is no way
+    out: the threads torch keeps in the parent can hold locks. multiprocessing looks the script up in `sys.modules`.
     """
 
     @staticmethod
@@ -94,25 +90,29 @@ class Grader:
     Args:
         workers: the number of processes, at least 1.
         timeout: seconds a comparison may take once a worker has begun with it, above 0.
-        options: how answers are compared.
+        relative_tolerance: how far a number may be off if it or the answer is a decimal, as a share of the answer, for
+            tasks whose answers are measured or rounded; then it may also be rounded to the two or more digits that the
+            answer states. At least 0 and below 1; None for exact answers.
 
     Raises:
         ImportError: math-verify, pint or pebble is not installed.
-        ValueError: workers or timeout is out of range.
+        ValueError: an argument is out of range.
     """
 
-    # Decides on (prediction, answer, options) in a worker.
+    # Decides on (prediction, answer, relative tolerance) in a worker.
     _equivalent = staticmethod(is_equivalent)
 
-    def __init__(self, workers: int = 2, timeout: float = 5.0, options: GradingOptions | None = None) -> None:
+    def __init__(self, workers: int = 2, timeout: float = 5.0, relative_tolerance: float | None = None) -> None:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
         if not timeout > 0:
             raise ValueError(f"timeout must be above 0 seconds, got {timeout}")
+        if relative_tolerance is not None and not 0 <= relative_tolerance < 1:
+            raise ValueError(f"relative_tolerance must be at least 0 and below 1, got {relative_tolerance}")
         for module in ("math_verify", "pint"):
             require(module, "train")
         self._pebble = require("pebble", "train")
-        self.workers, self.timeout, self.options = workers, timeout, options or GradingOptions()
+        self.workers, self.timeout, self.relative_tolerance = workers, timeout, relative_tolerance
         self._pool: Any = None
 
     def __enter__(self) -> Self:
@@ -171,7 +171,8 @@ class Grader:
             try:
                 pool = self._running_pool()
                 for job in waiting:
-                    future = pool.schedule(_judge, args=(self._equivalent, *job, self.options), timeout=self.timeout)
+                    asked = (self._equivalent, *job, self.relative_tolerance)
+                    future = pool.schedule(_judge, args=asked, timeout=self.timeout)
                     job_of[future] = job
                     future.add_done_callback(finished.put)
                 for _ in waiting:
@@ -208,10 +209,10 @@ class Grader:
         return Verdict("error", job[0], reason)
 
 
-def _judge(equivalent: Any, prediction: str, answers: tuple[str, ...], options: GradingOptions) -> int | str:
+def _judge(equivalent: Any, prediction: str, answers: tuple[str, ...], tolerance: float | None) -> int | str:
     """Which of the answers the prediction is equivalent to, -1 for none, or why that could not be decided."""
     try:
-        return next((index for index, answer in enumerate(answers) if equivalent(prediction, answer, options)), -1)
+        return next((index for index, answer in enumerate(answers) if equivalent(prediction, answer, tolerance)), -1)
     except BaseException as error:  # not passed on: some of sympy's cannot be pickled, which would end the worker
         return f"{type(error).__name__}: {error}"[:200]
 
@@ -233,11 +234,5 @@ def _decided(outcome: int | str, job: _Job) -> Verdict:
     if isinstance(outcome, str):
         return Verdict("timeout", extracted, outcome)
     if outcome >= 0:
-        return Verdict("correct", extracted, f"equivalent to {_short(accepted[outcome])}")
-    more = len(accepted) - 1
-    reason = f"not equivalent to {_short(accepted[0])}" + (f" and {more} more" if more else "")
-    return Verdict("incorrect", extracted, reason)
-
-
-def _short(answer: str) -> str:
-    return repr(answer if len(answer) <= _MAX_REASON else answer[:_MAX_REASON] + "...")
+        return Verdict("correct", extracted, f"equivalent to {accepted[outcome]!r:.80}")
+    return Verdict("incorrect", extracted, f"not equivalent to {' or '.join(map(repr, accepted)):.80}")

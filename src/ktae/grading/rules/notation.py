@@ -7,7 +7,7 @@ Every pattern takes time linear in the text, because this also runs in the calle
 import itertools
 import re
 import unicodedata
-from functools import cache
+from functools import cache, partial
 
 # The commands of an answer, for text whose backslashes were doubled or lost in a string literal.
 _COMMANDS = (
@@ -31,10 +31,13 @@ _PAIRS = r"""
     → \to ∶ : ∖ \setminus ∣ | ⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor ⌈ \lceil ⌉ \rceil ∠ \angle △ \triangle 、 , 。 .
     ∑ \sum ∏ \prod ∫ \int"""
 _SIGNS = dict(zip(_PAIRS.split()[::2], _PAIRS.split()[1::2], strict=True)) | dict.fromkeys("∎■□✓✔☑✅【】", " ")
+_BLACKBOARD = {ord(sign): rf"\mathbb{{{letter}}}" for sign, letter in zip("ℕℤℚℝℂ", "NZQRC", strict=True)}
 _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 _OVERLINED = re.compile("(?:[0-9]\u0305)+")
 _ROOT = re.compile("√ ?([0-9]+)")
 _GREEK = re.compile("GREEK (SMALL|CAPITAL) LETTER ([A-Z]+)")
+_SLASH = "\N{FRACTION SLASH}"
+_nfkc = partial(unicodedata.normalize, "NFKC")
 
 
 @cache
@@ -57,19 +60,11 @@ def _in_latex(match: re.Match[str]) -> str:
     for tag, run in itertools.groupby(match[0], lambda sign: unicodedata.decomposition(sign).partition(" ")[0]):
         signs = "".join(run)
         if tag == "<fraction>":
-            parts += (rf"\frac{{{above}}}{{{below}}}" for above, _, below in map(_halves, signs))
+            parts += (rf"\frac{{{plain.replace(_SLASH, '}{')}}}" for plain in map(_nfkc, signs))
             continue
-        blackboard = [unicodedata.name(sign, "").startswith("DOUBLE-STRUCK CAPITAL") for sign in signs]
-        if all(blackboard):
-            parts += (rf"\mathbb{{{unicodedata.normalize('NFKC', sign)}}}" for sign in signs)
-            continue
-        spelled = "".join(map(_spelled, unicodedata.normalize("NFKC", signs)))
+        spelled = "".join(map(_spelled, _nfkc(signs)))
         parts.append({"<super>": "^{%s}", "<sub>": "_{%s}"}.get(tag, "%s") % spelled)
     return "".join(parts)
-
-
-def _halves(fraction: str) -> tuple[str, str, str]:
-    return unicodedata.normalize("NFKC", fraction).partition("\N{FRACTION SLASH}")
 
 
 # Commands that change the looks only, in front of braces or of anything.
@@ -172,7 +167,7 @@ def repair(text: str) -> str:
     """
     text = _LOST_BACKSLASH.sub(lambda match: "\\" + _LETTER_OF[match[0]], text)
     text = _OVERLINED.sub(lambda match: rf"\overline{{{match[0][::2]}}}", _DOUBLED_BACKSLASH.sub(r"\\", text))
-    return _NON_ASCII.sub(_in_latex, _ROOT.sub(r"\\sqrt{\1}", text))
+    return _NON_ASCII.sub(_in_latex, _ROOT.sub(r"\\sqrt{\1}", text.translate(_BLACKBOARD)))
 
 
 # An unpaired dollar before a number is money.
