@@ -18,7 +18,6 @@ from ktae.grading.rules.words import same_choice, same_text, unwrapped
 
 # Longer answers are equal to their own spelling only.
 _MAX_LENGTH = 10_000
-_PLAIN_NUMBER = re.compile(r"([-+]?)(?:\\\$)?([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.([0-9]*))?")
 _DECIMAL_COMMA = re.compile(r"([-+]?[0-9]{1,3}(?:[. ][0-9]{3})+|[-+]?[0-9]+),([0-9]{1,2}|[0-9]{4,})")
 _COLUMN = re.compile(r"\\begin\{pmatrix\}([^&]*)\\end\{pmatrix\}")
 _SIGNS = re.compile(r"\\pm(?![a-z])")
@@ -58,7 +57,7 @@ def is_equivalent(prediction: str, answer: str, relative_tolerance: float | None
 
 
 def compare_plainly(prediction: str, answer: str) -> bool | None:
-    """Compare as strings and as plain numbers; None if that does not decide. Cannot hang."""
+    """Compare as strings and as numbers written out; None if that does not decide. Cannot hang."""
     if prediction.strip() == answer.strip():
         return bool(prediction.strip())
     prediction, answer = clean(prediction), clean(answer)
@@ -66,26 +65,13 @@ def compare_plainly(prediction: str, answer: str) -> bool | None:
         return False
     if spelling(prediction) == spelling(answer):
         return True
-    predicted, expected = _plain_number(prediction), _plain_number(answer)
+    predicted, expected = parse_number(prediction), parse_number(answer)
     if predicted is None or expected is None:
         return False if max(len(prediction), len(answer)) > _MAX_LENGTH else None
-    if predicted == expected:
+    if predicted.value == expected.value:
         return True
-    # Different integers differ; decimals may be a rounding of each other.
-    return None if "." in predicted + expected else False
-
-
-def _plain_number(text: str) -> str | None:
-    """A spelling that equal plain numbers share ("1,234.50" -> "1234.5"), None for anything else.
-
-    On strings: an int of a million digits would take minutes to parse.
-    """
-    match = _PLAIN_NUMBER.fullmatch(text)
-    if match is None or not (match[2] or match[3]):
-        return None
-    whole, decimals = match[2].replace(",", "").lstrip("0") or "0", (match[3] or "").rstrip("0")
-    number = f"{whole}.{decimals}" if decimals else whole
-    return f"-{number}" if match[1] == "-" and number != "0" else number
+    # Exact numbers differ; decimals may be a rounding of each other.
+    return None if predicted.place or expected.place else False
 
 
 class _Comparison:
