@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
 import sys
@@ -24,7 +25,6 @@ GENERATED = (
 _OF_ROWS = ("rows", "data", "samples", "rollouts", *GENERATED)  # columns that may hold rows
 _OF_MESSAGES = {"role", "content", "from"}
 _SHOWN = 10  # malformed rows
-# Half of a surrogate pair, escaped, or a byte that is no UTF-8, as `surrogateescape` reads it.
 _NO_TEXT = re.compile(r"\\u[dD]|[\ud800-\udfff]")
 _T = TypeVar("_T")
 
@@ -147,18 +147,24 @@ def _samples(data: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _json(file: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     """A row, or what is wrong with it, for each line or item."""
-    packed = file.read_bytes()
     try:
-        text = (gzip.decompress(packed) if file.suffix == ".gz" else packed).decode("utf-8-sig", "surrogateescape")
+        with (
+            gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened,
+            io.TextIOWrapper(opened, "utf-8-sig", "surrogateescape", newline="\n") as source,
+        ):
+            text = source.read()
+            whole = _parsed(text)  # of several lines only the first one is parsed
+            if not isinstance(whole, ValueError) or text.lstrip().startswith("["):
+                may_be_broken = _may_be_broken(text)
+                values = whole if isinstance(whole, list) else [whole]
+                yield from enumerate((_row(value, may_be_broken) for value in values), start=1)
+                return
+            del text
+            source.seek(0)
+            numbered = enumerate(source, start=1)
+            yield from ((n, _row(_parsed(line), _may_be_broken(line))) for n, line in numbered if line.strip())
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{file} is damaged: {error}") from error
-    whole = _parsed(text)
-    if not isinstance(whole, ValueError) or text.lstrip().startswith("["):
-        values = enumerate(whole if isinstance(whole, list) else [whole], start=1)
-    else:  # of several lines the first one is parsed in vain
-        values = ((number, _parsed(line)) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
-    may_be_broken = ("\\u" in text or not text.isascii()) and _NO_TEXT.search(text)
-    yield from ((number, _row(value, bool(may_be_broken))) for number, value in values)
 
 
 def _parsed(text: str) -> Any:
@@ -166,6 +172,11 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         return ValueError(f"not valid JSON: {error}")
+
+
+def _may_be_broken(text: str) -> bool:
+    """Whether half of a surrogate pair may stand there, escaped, or a byte that is no UTF-8."""
+    return ("\\u" in text or not text.isascii()) and bool(_NO_TEXT.search(text))
 
 
 def _row(data: Any, may_be_broken: bool) -> dict[str, Any] | ValueError:
