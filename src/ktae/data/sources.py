@@ -71,20 +71,14 @@ def _stated(value: Any, column: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Source:
-    """A collection of problems. Its rows may have a level and an id of their own (`_LEVELS`, `_IDS`).
+    """A collection of problems. Its rows may have a level and an id of their own (`_LEVELS`, `_IDS`)."""
 
-    Attributes:
-        name: what its rows say in `source`.
-        path: hub id, folder or file.
-        config: name of the hub's configuration.
-        problem: the columns that make up a problem's text, joined by a space; none: recognised by their usual names.
-        answers: columns that may hold the answer; the first that gives one counts; none: recognised; None: not read.
-    """
-
-    name: str
-    path: str
-    config: str | None = None
+    name: str  # what its rows say in `source`
+    path: str  # hub id, folder or file
+    config: str | None = None  # name of the hub's configuration
+    # The columns that make up a problem's text, joined by a space; none: recognised by their usual names.
     problem: tuple[str, ...] = ("problem",)
+    # Columns that may hold the answer; the first that gives one counts; none: recognised; None: not read.
     answers: tuple[str, ...] | None = ("answer",)
 
     def read(self, row: Mapping[str, Any]) -> Problem:

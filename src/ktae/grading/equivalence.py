@@ -211,8 +211,6 @@ class _Comparison:
         is_vector = len(expected.items) > 2 and {*kinds} == {("(", ")"), ("[", "]")}
         if kinds[0] != kinds[1] and not is_vector:
             return False
-        if kinds[0][0] == "[" and len(group.items) == len(expected.items) == 1:
-            return None  # brackets around a term
         return self._items(group.items, expected.items, ordered=True)
 
     def _unions(self, prediction: str, answer: str) -> bool:

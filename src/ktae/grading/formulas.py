@@ -30,16 +30,12 @@ _MAX_LENGTH = 1000
 
 @dataclass(frozen=True)
 class Formula:
-    """A formula in a text: its span with the delimiters, and its content.
-
-    Attributes:
-        says_something: whether it is more than a name or a term of names, which prose is full of.
-    """
+    """A formula in a text: its span with the delimiters, and its content."""
 
     start: int
     end: int
     content: str
-    says_something: bool = True
+    says_something: bool = True  # it is more than a name or a term of names, which prose is full of
 
 
 def is_formula(text: str) -> bool:

@@ -27,8 +27,6 @@ _FRACTION = re.compile(
     r"([-+]?)\s*(?P<whole>[0-9]+(?![0-9]))?\s*(?:\\frac\s*\{\s*(?P<minus>-?)\s*(?P<a>[0-9]+)\s*\}\s*\{\s*(?P<b>[0-9]+)\s*\}"
     r"|(?P<c>[0-9]+)\s*/\s*(?P<d>[0-9]+))"
 )
-
-
 # 0.1(6), 0.1\overline{6}, 0.1\dot{6}, 0.1666...
 _REPEATING = re.compile(
     r"([-+]?)([0-9]*)\.([0-9]*?)(?:\\(?:overline|bar|dot)\s*\{?([0-9]+)\}?|\(([0-9]+)\)"
@@ -39,19 +37,12 @@ _SCALED = re.compile(rf"(.*[0-9.)}}])\s*({'|'.join(SCALES)})s?", re.IGNORECASE |
 
 @dataclass(frozen=True)
 class Number:
-    """A number as written.
+    """A number as written."""
 
-    Attributes:
-        value: what it stands for if all its digits are exact.
-        place: the value of a one in its last digit; 0 for an integer or a fraction, which are exact.
-        digits: the significant digits stated.
-        scientific: whether it has a power of ten, which means that its digits are the significant ones.
-    """
-
-    value: Fraction
-    place: Fraction = Fraction(0)
-    digits: int = 0
-    scientific: bool = False
+    value: Fraction  # what it stands for if all its digits are exact
+    place: Fraction = Fraction(0)  # the value of a one in its last digit; 0 for an integer or a fraction: exact
+    digits: int = 0  # the significant digits stated
+    scientific: bool = False  # it has a power of ten, which means that its digits are the significant ones
 
     def times(self, factor: Fraction) -> "Number":
         """The number in another unit, of which the factor makes it."""

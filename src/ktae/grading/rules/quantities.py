@@ -95,10 +95,8 @@ def _registry() -> Any:
 def split_unit(text: str, is_reference: bool = False, beside_unit: bool = False) -> tuple[str, Unit | None]:
     r"""Split a cleaned answer into its value and its unit; the unit is None without one.
 
-    Args:
-        text: a cleaned answer.
-        is_reference: whether this is the accepted answer, where any few words behind the value are a label.
-        beside_unit: whether the other answer has a unit, so that a bare letter is one as well.
+    `is_reference`: this is the accepted answer, where any few words behind the value are a label. `beside_unit`: the
+    other answer has a unit, so that a bare letter is one as well.
 
     >>> split_unit(r"15\text{ cm}^{2}"), split_unit("6m")
     (('15', Unit(factor=0.0001, kind='[length] ** 2')), ('6m', None))
