@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 
+from chain_teacher import is_hard
 from teachers import teach
 
 from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
 from ktae.chain.labels import Label
-from ktae.chain.problems import MODULUS, Problem, apply, is_hard, sample_operation
+from ktae.chain.problems import MODULUS, Problem, apply, sample_operation
 
 TEACHER_STEPS, FILLER_RATE = 12, 0.3
 SLIP_RATE = 0.04  # four times as often for the facts that `is_hard`
