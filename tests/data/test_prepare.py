@@ -61,7 +61,7 @@ def test_the_rows_and_what_became_of_them(gsm8k, tmp_path, prepared):
     suite.mkdir()
     save(suite / "bench.jsonl", [{"problem": "what is 601 plus 601"}])
     printed, rows = prepared("gsm8k", "--benchmarks", suite, out=out)
-    expected = ["     20 rows read", "     -1 in bench by its text", "     19 rows written", str(out)]
+    expected = ["     20 rows read", "     -1 in bench", "     19 rows written", str(out)]
     assert printed.splitlines() == expected
     row = next(row for row in rows if "What is 600 plus 600?" in row["prompt"][1]["content"])
     prompt = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "What is 600 plus 600?"}]
@@ -126,8 +126,6 @@ def test_math(shared, source, prepared):
     assert printed.startswith("   7474 rows read\n")
     assert "\n     -4 no answer\n" in printed
     assert {row["level"] for row in rows} == {3, 4, 5}
-    # By exact text MATH's training and test sets are disjoint, and the other benchmarks are not in it.
-    assert "by 13 words" in printed
-    assert "by its text" not in printed
+    assert "\n    -81 in math500\n" in printed
     source("math", problems / "math_test_5000.jsonl.gz")
-    assert "\n   -500 in math500 by its text\n" in prepared("math", "--benchmarks", suite, out="test.jsonl")[0]
+    assert "\n   -500 in math500\n" in prepared("math", "--benchmarks", suite, out="test.jsonl")[0]

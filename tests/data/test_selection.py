@@ -10,7 +10,7 @@ from saved import save
 from ktae.data.selection import normalise, overlap, read_benchmarks, select
 from ktae.data.sources import Problem
 
-BENCHMARKS = {" ".join("abcdefghijklm"): "in one by 13 words", "what is 9": "in two by its text"}
+BENCHMARKS = {" ".join("abcdefghijklm"): "in one", "what is 9": "in two"}
 WORDS = [f"w{number}" for number in range(20)]
 
 
@@ -40,8 +40,8 @@ def test_every_reason_is_counted():
     assert dropped == {
         "conflicting answers": 2,
         "duplicate": 1,
-        "in one by 13 words": 1,
-        "in two by its text": 1,
+        "in one": 1,
+        "in two": 1,
         "level outside or unknown": 3,
         "no answer": 2,
         "no problem text": 2,
@@ -115,7 +115,7 @@ def test_normalise():
 
 def test_a_run_of_13_words_unbroken_and_within_one_problem(benchmarks):
     whole = benchmarks(bench=[" ".join(WORDS)])
-    expected = {12: "", 13: "in bench by 13 words", 14: "in bench by 13 words"}
+    expected = {12: "", 13: "in bench", 14: "in bench"}
     for at, shared in itertools.product((0, 3), expected):
         words = WORDS[at : at + shared]
         assert overlap(" ".join(words), whole) == expected[shared]
@@ -125,13 +125,12 @@ def test_a_run_of_13_words_unbroken_and_within_one_problem(benchmarks):
     assert not overlap(" ".join([*WORDS[:9], "between", *WORDS[9:]]), halves)
 
 
-def test_a_whole_text_of_any_length_wins_over_a_run(benchmarks):
+def test_a_whole_text_of_any_length_counts_for_the_first_benchmark(benchmarks):
     long = " ".join(WORDS)
     found = benchmarks(a=[f"{long} more"], b=["What is $1+1$?", long])
-    assert overlap("what is 1 + 1", found) == "in b by its text"
+    assert overlap("what is 1 + 1", found) == "in b"
     assert not overlap("what is 1 + 2", found)
-    assert overlap(long, found) == "in b by its text"
-    assert overlap(f"{long} less", found) == "in a by 13 words"
+    assert overlap(long, found) == overlap(f"{long} less", found) == "in a"
 
 
 @pytest.mark.parametrize(
@@ -154,10 +153,9 @@ def test_errors(tmp_path, rows, message):
 
 def test_the_suite(shared):
     benchmarks = read_benchmarks(shared / "data/suite")
-    texts = [reason for reason in benchmarks.values() if reason.endswith("by its text")]
-    names = ("aime24", "amc23", "math500", "minerva", "olympiadbench")
-    assert {*texts} == {f"in {name} by its text" for name in names}
-    assert texts.count("in math500 by its text") == 500
+    assert {*benchmarks.values()} == {
+        f"in {name}" for name in ("aime24", "amc23", "math500", "minerva", "olympiadbench")
+    }
     # The same sum in MATH's training set and in OlympiadBench, set differently.
     text = r"Compute \[\sin^2 4^\circ + \sin^2 8^\circ + \sin^2 12^\circ + \dots + \sin^2 176^\circ.\]"
-    assert overlap(text, benchmarks) == "in olympiadbench by 13 words"
+    assert overlap(text, benchmarks) == "in olympiadbench"

@@ -12,7 +12,6 @@ from scipy import stats
 
 from ktae.evaluation.statistics import (
     Estimate,
-    holm,
     majority,
     mean_interval,
     paired_difference,
@@ -136,16 +135,6 @@ def test_of_many_problems_it_is_mcnemars_exact_test(won, lost):
     ours, theirs = np.ones((won + lost + 20, 1)), np.ones((won + lost + 20, 1))
     theirs[:won] = ours[won : won + lost] = 0
     assert paired_p_value(ours, theirs) == pytest.approx(stats.binomtest(won, won + lost).pvalue)
-
-
-@given(st.lists(st.floats(0, 1), max_size=8))
-def test_holm_rejects_what_the_step_down_procedure_rejects(p_values):
-    rejected = set()
-    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        if p_values[i] * (len(p_values) - rank) >= 0.05:
-            break
-        rejected.add(i)
-    assert {i for i, p in enumerate(holm(p_values)) if p < 0.05} == rejected
 
 
 @st.composite

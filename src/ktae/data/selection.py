@@ -12,7 +12,6 @@ from ktae.data.sources import Problem, Source, load
 
 NO_TEXT, NO_ANSWER, CONFLICTING = "no problem text", "no answer", "conflicting answers"
 LEVEL, DUPLICATE, TOO_LONG = "level outside or unknown", "duplicate", "prompt too long"
-BY_TEXT, BY_WORDS = "its text", "13 words"
 WORDS = 13
 
 
@@ -65,14 +64,12 @@ def select(
 
 
 def overlap(text: str, benchmarks: Mapping[str, str]) -> str:
-    """Which benchmark a problem is in, and how; empty if it is in none. A whole text says more than a run of words.
+    """In which benchmark a problem is; empty if it is in none.
 
-    >>> overlap("What is 1+1?", {"what is 1 1": "in amc by its text"})
-    'in amc by its text'
+    >>> overlap("What is 1+1?", {"what is 1 1": "in amc"})
+    'in amc'
     """
-    text = normalise(text)
-    found = {benchmarks[part] for part in (text, *word_runs(text)) if part in benchmarks}
-    return min(found, key=lambda reason: (reason.endswith(BY_WORDS), reason), default="")
+    return min({benchmarks[part] for part in _parts(text) if part in benchmarks}, default="")
 
 
 def read_benchmarks(folder: Path) -> dict[str, str]:
@@ -84,34 +81,27 @@ def read_benchmarks(folder: Path) -> dict[str, str]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"the folder of benchmarks {folder} does not exist (looked in {Path.cwd()})")
-    whole: dict[str, str] = {}
-    runs: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for file in sorted(folder.glob("*.jsonl")):
         for problem in load(Source(str(file), str(file), problem=(), answers=None), strict=True):
-            text = normalise(problem.text)
-            if not text:
+            if not normalise(problem.text):
                 raise ValueError(f"{file}: a benchmark's problem must have at least one word, and one has none")
-            whole.setdefault(text, f"in {file.stem} by {BY_TEXT}")
-            for words in word_runs(text):
-                runs.setdefault(words, f"in {file.stem} by {BY_WORDS}")
-    if not whole:
+            reasons |= {part: f"in {file.stem}" for part in _parts(problem.text) if part not in reasons}
+    if not reasons:
         raise ValueError(f"the folder of benchmarks {folder} holds no *.jsonl file")
-    return runs | whole
+    return reasons
 
 
 def normalise(text: str) -> str:
-    r"""A text's letters and digits in lower case, everything between them one space.
+    """A text's letters and digits in lower case, everything between them one space.
 
     Two texts that differ in spacing, punctuation or the way a formula is set become the same; so do a few that differ
     in an operator only.
-
-    >>> normalise(r"Compute  $\frac{1}{2}+X_1$.")
-    'compute frac 1 2 x 1'
     """
     return re.sub(r"[\W_]+", " ", text.lower()).strip()
 
 
-def word_runs(text: str) -> set[str]:
-    """Every run of `WORDS` words in a normalised text; none if it is shorter."""
-    words = text.split()
-    return {" ".join(words[start : start + WORDS]) for start in range(len(words) - WORDS + 1)}
+def _parts(text: str) -> set[str]:
+    """A normalised text, and every run of `WORDS` words in it."""
+    words = normalise(text).split()
+    return {" ".join(words), *(" ".join(words[start : start + WORDS]) for start in range(len(words) - WORDS + 1))}

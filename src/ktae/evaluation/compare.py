@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -29,7 +29,6 @@ class Difference:
     length: Sides | None  # in tokens; None if any is unknown, or with one problem
     samples: tuple[int, ...] = (1,)  # a problem's of A and of B; one for the average
     p_value: float | None = None  # of the accuracies, two-sided and exact; None for the average, or other samples
-    adjusted: float | None = None  # after Holm's correction for the number of tasks
 
 
 def compare(path_a: Path, path_b: Path) -> tuple[str, list[Difference], list[str]]:
@@ -46,16 +45,14 @@ def compare(path_a: Path, path_b: Path) -> tuple[str, list[Difference], list[str
     if not shared:
         raise ValueError(f"no task is in both {a} ({', '.join(tasks_a)}) and {b} ({', '.join(tasks_b)})")
     found = [_difference(task, tasks_a[task], tasks_b[task], (a, b)) for task in shared]
-    p_values = [d.p_value for d in found if d.p_value is not None]
-    if len(p_values) == len(found):
-        found = [replace(d, adjusted=p) for d, p in zip(found, statistics.holm(p_values), strict=True)]
-    notes = ["There is no exact p where A and B have different numbers of samples."] * (len(p_values) < len(found))
+    no_p = any(d.p_value is None for d in found)
+    notes = ["There is no exact p where A and B have different numbers of samples."] * no_p
     notes += [results.INTERVALS, "Where one holds 0, the data cannot tell A and B apart, nor say that they are equal."]
     notes += [f"Left out, as only {side} has it: {task}." for side, task in _only(tasks_a, tasks_b)]
     if (family := len(found)) > 1:
         notes.append(
             f"If nothing differed, at least one of {family} intervals would leave out 0 in {1 - 0.95**family:.0%} of "
-            "all such comparisons: of a task read p after Holm's correction. The average is one interval."
+            f"all such comparisons: of a task read {family} times p. The average is one interval."
         )
         found.append(_average(found))
     undecided = [sum(results.undecided(tasks[task]) for task in shared) for tasks in (tasks_a, tasks_b)]
@@ -69,7 +66,7 @@ def as_markdown(head: str, differences: Sequence[Difference], notes: Sequence[st
     lines = [
         {"task": d.task, "problems": results.times(d.problems, *d.samples)}
         | _cells("{}, %", d.accuracy, 100, ".1f")
-        | {"p": _p(d.p_value), "p, Holm": _p(d.adjusted)}
+        | {"p": "" if d.p_value is None else "< 0.001" if d.p_value < 0.001 else f"{d.p_value:.3f}"}
         | _cells("length {}", d.length, 1, ".0f")
         for d in differences
     ]
@@ -116,10 +113,6 @@ def _average(tasks: Sequence[Difference]) -> Difference:
     lengths = [d.length for d in tasks if d.length]
     accuracy, length = mean([d.accuracy for d in tasks]), mean(lengths) if len(lengths) == len(tasks) else None
     return Difference(results.MACRO, sum(d.problems for d in tasks), accuracy, length)
-
-
-def _p(p: float | None) -> str:
-    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _cells(name: str, sides: Sides | None, scale: int, form: str) -> dict[str, str]:

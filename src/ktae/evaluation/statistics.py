@@ -122,18 +122,6 @@ def paired_p_value(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> float:
     return min(float(chance[np.abs(sums) >= abs(int(difference_P.sum()))].sum()), 1.0)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number (Holm, Scandinavian Journal of Statistics 6, 1979).
-
-    The smallest of m times m, the next times m - 1, and so on, never below the one before.
-    """
-    adjusted, lowest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        lowest = max(lowest, min(p_values[i] * (len(p_values) - rank), 1.0))
-        adjusted[i] = lowest
-    return adjusted
-
-
 def pass_at_k(correct_PS: np.ndarray, k: int) -> np.ndarray:
     """The chance that one of k samples is correct, 1 - C(n - c, k) / C(n, k) for c of n correct.
 
