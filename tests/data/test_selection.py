@@ -153,9 +153,8 @@ def test_errors(tmp_path, rows, message):
 
 def test_the_suite(shared):
     benchmarks = read_benchmarks(shared / "data/suite")
-    assert {*benchmarks.values()} == {
-        f"in {name}" for name in ("aime24", "amc23", "math500", "minerva", "olympiadbench")
-    }
+    names = ("aime24", "amc23", "math500", "minerva", "olympiadbench")
+    assert {*benchmarks.values()} == {f"in {name}" for name in names}
     # The same sum in MATH's training set and in OlympiadBench, set differently.
     text = r"Compute \[\sin^2 4^\circ + \sin^2 8^\circ + \sin^2 12^\circ + \dots + \sin^2 176^\circ.\]"
     assert overlap(text, benchmarks) == "in olympiadbench"
