@@ -42,20 +42,21 @@ def test_words_make_up_the_text(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "expected", "told"),
     [
-        ("所以答案是 5。", [*"所以答案是", " 5", "。"]),
-        ("x是5y", ["x", "是", "5y"]),
-        ("\u0e14\u0e35\u0e21\u0e32\u0e01", ["\u0e14\u0e35", "\u0e21", "\u0e32", "\u0e01"]),
-        ("\u0939\u093f\u0928\u094d\u0926\u0940 ok", ["\u0939\u093f\u0928\u094d\u0926\u0940", " ok"]),
-        ("e\u0301t\u00e9 \U0001f468\u200d\U0001f469", ["e\u0301t\u00e9", " \U0001f468\u200d\U0001f469"]),
+        ("所以答案是 5。", [*"所以答案是", " 5", "。"], 1),
+        ("x是5y", ["x", "是", "5y"], 1),
+        ("\u0e14\u0e35\u0e21\u0e32\u0e01", ["\u0e14\u0e35", "\u0e21", "\u0e32", "\u0e01"], 1),
+        ("\u0939\u093f\u0928\u094d\u0926\u0940 ok", ["\u0939\u093f\u0928\u094d\u0926\u0940", " ok"], 0),
+        ("e\u0301t\u00e9 \U0001f468\u200d\U0001f469", ["e\u0301t\u00e9", " \U0001f468\u200d\U0001f469"], 0),
     ],
     ids=["Chinese", "mixed", "Thai", "Hindi, which has spaces", "graphemes"],
 )
-def test_scripts_without_spaces_are_cut_by_grapheme(text, expected):
+def test_scripts_without_spaces_are_cut_by_grapheme(text, expected, told, capsys):
     words = Words()
     assert words.texts([], text) == expected
-    assert len(words.encode(text)) == len(expected)
+    assert len(words.encode(text) + words.encode(text)) == 2 * len(expected)
+    assert capsys.readouterr().err.count("scripts without spaces") == told
 
 
 def test_a_word_is_the_same_unit_wherever_it_stands():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -13,6 +14,10 @@ from ktae.extras import require
 _SPACELESS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
 _WORD = rf"\s*(?:(?={_SPACELESS}|[^\w\s])\X|(?:(?!{_SPACELESS})\w)+)|\s+"
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
+_CUT = (
+    "--tokenizer words cuts scripts without spaces between words, such as Chinese, Japanese or Thai, into single "
+    "characters; a model's tokenizer would not"
+)
 
 
 def load_tokenizer(name: str | None) -> Tokenizer | None:
@@ -32,8 +37,8 @@ class Words:
     """Words and punctuation marks, for text without a tokenizer at hand.
 
     A token is a run of letters, digits and underscores, or any other single grapheme, with the white space before it.
-    In scripts that put no spaces between words every grapheme is one. Its id is the start of the SHA-256 of the word
-    without the white space: " 7" and "7" are one unit, the same in every file.
+    In scripts that put no spaces between words every grapheme is one, and stderr says so. Its id is the start of the
+    SHA-256 of the word without the white space: " 7" and "7" are one unit, the same in every file.
 
     >>> Words().texts([], "x = 4*7")
     ['x', ' =', ' 4', '*', '7']
@@ -42,9 +47,14 @@ class Words:
     size = None  # ids are made from text alone, and none may be given
 
     def __init__(self) -> None:
-        self._word = require("regex", extra="report").compile(_WORD)  # `re` knows no scripts and no graphemes
+        regex = require("regex", extra="report")  # the standard library's knows no scripts and no graphemes
+        self._word, self._spaceless = regex.compile(_WORD), regex.compile(_SPACELESS)
+        self._said = False
 
     def encode(self, text: str) -> list[int]:
+        if not self._said and not text.isascii() and self._spaceless.search(text):
+            self._said = True
+            print(_CUT, file=sys.stderr)
         return [_word_id(word.strip()) for word in self._word.findall(text)]
 
     def texts(self, token_ids: Sequence[int], text: str | None) -> list[str]:
