@@ -165,11 +165,16 @@ ONES = np.ones((2, 1))
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
-        *((share_interval, [np.array(x)], "share_P must") for x in ([], [1.5], [-0.5], [math.nan])),
+        *((share_interval, [np.array(x)], "share_P must") for x in ([], [[1.0]], [1.5], [-0.5], [math.nan])),
         (mean_interval, [np.array([3.0])], r"at least 2 problems, got \(1,\)"),
         (paired_difference, [ONES, np.ones((3, 1))], "same problems, got 2 and 3"),
-        (paired_p_value, [ONES, np.ones((2, 2))], r"same shape, got \(2, 1\) and \(2, 2\)"),
+        (paired_difference, [ONES, ONES / 2], "baseline_PS must hold 0 and 1 only"),
+        (paired_difference, [ONES, ONES * math.nan], "baseline_PS must hold 0 and 1 only"),
+        (paired_difference, [np.ones(2), ONES], r"correct_PS must have shape \(P, S\)"),
+        (paired_p_value, [ONES, np.ones((2, 2))], r"same number of samples, got \(2, 1\) and \(2, 2\)"),
         *((pass_at_k, [ONES, k], f"k must be from 1 to the number of samples, 1, got {k}") for k in (0, 2)),
+        (pass_at_k, [np.ones(3), 1], r"correct_PS must have shape \(P, S\)"),
+        (majority, [np.ones((1, 2)), ONES], r"the shape of correct_PS, \(2, 1\), got \(1, 2\)"),
     ],
 )
 def test_arguments_are_checked(function, arguments, message):

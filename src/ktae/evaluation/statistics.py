@@ -40,8 +40,10 @@ def share_interval(share_P: np.ndarray) -> Estimate:
     never without width. Raises a ValueError if there are no problems, or a value is outside [0, 1].
     """
     share_P = np.asarray(share_P, dtype=float)
-    if not len(share_P) or not ((share_P >= 0) & (share_P <= 1)).all():  # this way round, NaN fails too
-        raise ValueError(f"share_P must hold values between 0 and 1, got {share_P}")
+    if share_P.ndim != 1 or not len(share_P):
+        raise ValueError(f"share_P must have shape (P,) and not be empty, got shape {share_P.shape}")
+    if not ((share_P >= 0) & (share_P <= 1)).all():  # this way round, NaN fails too
+        raise ValueError(f"share_P must be between 0 and 1, got {share_P.min()} to {share_P.max()}")
     p, padded = float(share_P.mean()), np.append(share_P, (0.0, 1.0))
     q = float(padded.mean())
     n = len(share_P) * q * (1 - q) / float(padded.var())
@@ -87,12 +89,11 @@ def paired_difference(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> Estima
     Price (Journal of Educational and Behavioral Statistics 37, 2012). It always has a width, but it knows nothing of
     kinds of problem too rare for the sample.
 
-    Takes (P, S) and (P, S') of 0 and 1 for the same problems. Raises a ValueError if the numbers of problems differ.
+    Takes (P, S) and (P, S') of 0 and 1 for the same problems. Raises a ValueError if an array is empty or holds other
+    values, or the numbers of problems differ.
     """
-    if len(correct_PS) != len(baseline_PS):
-        raise ValueError(f"both must have the same problems, got {len(correct_PS)} and {len(baseline_PS)}")
-    difference_P = correct_PS.mean(axis=1) - baseline_PS.mean(axis=1)
-    step = math.sqrt((1 / correct_PS.shape[1] + 1 / baseline_PS.shape[1]) / 2)
+    difference_P = _differences(correct_PS, baseline_PS)
+    step = math.sqrt((1 / np.shape(correct_PS)[1] + 1 / np.shape(baseline_PS)[1]) / 2)
     padded = np.append(difference_P, (step, -step))
     center, half = float(padded.mean()), Z95 * float(padded.std()) / math.sqrt(len(padded))
     return Estimate(float(difference_P.mean()), max(center - half, -1.0), min(center + half, 1.0))
@@ -102,14 +103,14 @@ def paired_p_value(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> float:
     """Two-sided exact p-value, in (0, 1], of the difference of two accuracies on the same problems.
 
     The share of the 2^P exchanges of the two on a problem whose difference is at least as large as the observed one
-    (Fisher's permutation test of pairs). With one sample a problem this is McNemar's exact test.
-
-    Takes two (P, S) of 0 and 1 for the same problems. Raises a ValueError if the shapes differ: with other numbers of
-    samples the two cannot be exchanged.
+    (Fisher's permutation test of pairs). With one sample a problem this is McNemar's exact test. Arguments and errors
+    are those of `paired_difference`, but the numbers of samples must agree: otherwise the two cannot be exchanged.
     """
-    if correct_PS.shape != baseline_PS.shape:
-        raise ValueError(f"both must have the same shape, got {correct_PS.shape} and {baseline_PS.shape}")
-    difference_P = correct_PS.sum(axis=1).astype(int) - baseline_PS.sum(axis=1).astype(int)
+    shapes = np.shape(correct_PS), np.shape(baseline_PS)
+    if shapes[0][1:] != shapes[1][1:]:
+        raise ValueError(f"both must have the same number of samples, got {shapes[0]} and {shapes[1]}")
+    # In samples: all sums are integers, and equal ones are equal.
+    difference_P = np.rint(_differences(correct_PS, baseline_PS) * shapes[0][1]).astype(int)
     sizes = np.abs(difference_P[difference_P != 0])
     largest = int(sizes.sum())
     chance = np.zeros(largest + 1)  # of the total size of the problems with a positive sign
@@ -126,9 +127,10 @@ def pass_at_k(correct_PS: np.ndarray, k: int) -> np.ndarray:
 
     Unbiased: k of the n samples, drawn without replacement (Chen et al. 2021, arXiv:2107.03374, equation 1).
 
-    Takes (P, S) integers, 0 and 1, and k from 1 to S; returns (P,) chances, whose mean is pass@k. Raises a ValueError
-    if k is out of range.
+    Takes (P, S) of 0 and 1, and k from 1 to S; returns (P,) chances, whose mean is pass@k. Raises a ValueError if the
+    array is empty or holds other values, or k is out of range.
     """
+    correct_PS = _checked("correct_PS", correct_PS)
     n = correct_PS.shape[1]
     if not 1 <= k <= n:
         raise ValueError(f"k must be from 1 to the number of samples, {n}, got {k}")
@@ -145,14 +147,35 @@ def majority(answer_PS: np.ndarray, correct_PS: np.ndarray) -> np.ndarray:
     say), it counts with the share that is correct.
 
     Takes (P, S) integers, of which samples of a problem with the same number gave the same answer and -1 gave none, and
-    (P, S) of 0 and 1; returns (P,) chances.
+    (P, S) of 0 and 1; returns (P,) chances. Raises a ValueError if the shapes differ, or as `pass_at_k`.
 
     >>> majority(np.array([[7, 7, 3], [7, 3, -1]]), np.array([[1, 1, 0], [1, 0, 0]]))
     array([1. , 0.5])
     """
+    correct_PS, answer_PS = _checked("correct_PS", correct_PS), np.asarray(answer_PS)
+    if answer_PS.shape != correct_PS.shape:
+        raise ValueError(f"answer_PS must have the shape of correct_PS, {correct_PS.shape}, got {answer_PS.shape}")
     chances = []
     for answer_S, correct_S in zip(answer_PS, correct_PS, strict=True):
         answers, votes = np.unique(answer_S[answer_S >= 0], return_counts=True)
         winners = answers[votes == votes.max(initial=0)]
         chances.append(np.mean([correct_S[answer_S == winner].mean() for winner in winners]) if len(winners) else 0.0)
     return np.array(chances)
+
+
+def _checked(name: str, correct_PS: np.ndarray) -> np.ndarray:
+    """The array as integers; a ValueError with `name` unless it is (P, S), not empty, and holds 0 and 1 only."""
+    correct_PS = np.asarray(correct_PS)
+    if correct_PS.ndim != 2 or not correct_PS.size:
+        raise ValueError(f"{name} must have shape (P, S) and not be empty, got shape {correct_PS.shape}")
+    if not np.isin(correct_PS, (0, 1)).all():
+        raise ValueError(f"{name} must hold 0 and 1 only, got {correct_PS.min()} to {correct_PS.max()}")
+    return correct_PS.astype(int)
+
+
+def _differences(correct_PS: np.ndarray, baseline_PS: np.ndarray) -> np.ndarray:
+    correct_PS = _checked("correct_PS", correct_PS)
+    baseline_PS = _checked("baseline_PS", baseline_PS)
+    if len(correct_PS) != len(baseline_PS):
+        raise ValueError(f"both must have the same problems, got {len(correct_PS)} and {len(baseline_PS)}")
+    return correct_PS.mean(axis=1) - baseline_PS.mean(axis=1)
