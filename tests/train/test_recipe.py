@@ -188,5 +188,5 @@ def test_the_page_of_keys_is_current():
     written = (DOCS / "recipe-keys.md").read_text()
     page = runpy.run_path(str(DOCS / "recipe_keys.py"))["page"]()
     assert written == page, "python docs/recipe_keys.py > docs/recipe-keys.md"
-    for key in ("train_rows", "batch_size", "dtype", "overlong", "correct_above"):
+    for key in ("train_rows", "samples", "dtype", "overlong", "correct_above"):
         assert f"| `{key}` |" in written

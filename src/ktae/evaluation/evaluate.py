@@ -115,17 +115,16 @@ def _generate(
     engine: Any, items: list[Item], sampling: Sampling, arguments: argparse.Namespace
 ) -> Iterator[dict[int, dict[str, Any]]]:
     """Rows to be graded, by the item's index, a batch at a time."""
-    import torch
     from rich import progress
 
     from ktae.models.generate import generate, render
 
     texts = [render(engine.tokenizer, problem.text, arguments.system) for _, problem, _ in items]
     seeds = [derived_seed(sampling.seed, task.name, problem.id, number) for task, problem, number in items]
-    budget = arguments.batch_tokens or (131072 if torch.accelerator.is_available() else 16384)
+    how = {"special_tokens": engine.tokenizer.chat_template is None, "budget": arguments.batch_tokens}
     with progress.Progress(*progress.Progress.get_default_columns(), progress.MofNCompleteColumn()) as shown:
         bar = shown.add_task(f"answers ({engine.name})", total=len(items))
-        for part in generate(engine, texts, sampling, seeds, budget=budget):
+        for part in generate(engine, texts, sampling, seeds, **how):
             shown.advance(bar, len(part))
             rows = {}
             for index, answer in part.items():

@@ -23,6 +23,7 @@ from ktae.files.columns import TOKEN_TEXTS, Rollout
 from ktae.files.tokens import Tokenizer, load_tokenizer
 from ktae.report.options import config_of, groups_of
 from ktae.rollout import grpo
+from ktae.train.rewards import split_of
 
 
 class Scored(NamedTuple):
@@ -108,14 +109,8 @@ def outcomes(groups: Mapping[str, Sequence[Rollout]], config: KTAEConfig) -> str
     above = config.correct_above
     rewards = [[r.reward for r in of_group if r.reward == r.reward] for of_group in groups.values()]
     scored = [reward for of_group in rewards for reward in of_group]
-    least, most = min(scored, default=0.0), max(scored, default=0.0)
-    if least < most and (most <= above or least > above):
-        print(
-            f"every rollout counts as {'incorrect' if most <= above else 'correct'}, so all key-token values are 0: "
-            f"rewards go from {least:g} to {most:g}, and those above correct_above, {above:g}, are correct; "
-            "--set correct_above=NUMBER changes it",
-            file=sys.stderr,
-        )
+    if advice := split_of(scored, above):
+        print(f"every key-token value is 0: {advice} (--set correct_above=NUMBER)", file=sys.stderr)
     total = sum(map(len, groups.values()))
     if 1 < total == len(groups):
         print(

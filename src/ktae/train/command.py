@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
 
         return print_plan(recipe)
     from ktae.train.folder import open_folder, what_is_safe
-    from ktae.train.rewards import ThresholdError
+    from ktae.train.rewards import RewardError
     from ktae.train.run import check, check_installed
     from ktae.train.settings import is_main
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     with open_folder(recipe, out, arguments.resume) if is_main() else nullcontext():
         try:
             training.run()
-        except ThresholdError:  # of a setting: there is nothing to go on with
+        except RewardError:  # of a setting: there is nothing to go on with
             if not (out / "metrics.jsonl").exists():
                 shutil.rmtree(out)
             raise

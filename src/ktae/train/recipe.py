@@ -148,12 +148,10 @@ class Evaluation:
     Attributes:
         samples: completions a problem at temperature 1, before and after training; 0 leaves sampling out.
         greedy: also one greedy completion a problem.
-        batch_size: completions generated together.
     """
 
     samples: int = 1
     greedy: bool = True
-    batch_size: int = 64
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import math
 import os
-import re
 import time
 import warnings
 from collections.abc import Callable
@@ -16,7 +14,6 @@ from typing import Any
 
 import torch
 
-import ktae
 from ktae.extras import require
 from ktae.files import json_lines
 from ktae.integrations.credit import TokenCredit
@@ -25,7 +22,7 @@ from ktae.states import Calculation
 from ktae.train.data import load_data
 from ktae.train.folder import forget_later, newest
 from ktae.train.recipe import Recipe, parse_algorithm
-from ktae.train.rewards import ThresholdError, check_threshold, finite, load_reward, split_of
+from ktae.train.rewards import RewardError, answer, check_threshold, load_reward, split_of
 from ktae.train.settings import grpo_config, is_main, overlong_buffer, processes
 
 BEFORE = "start"
@@ -61,8 +58,8 @@ def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
             f"the prompts are chat messages, and the tokenizer of {recipe.model.path} has no chat template"
         )
     model = skeleton(model_config, recipe.lora)  # PEFT's checks
-    tried = check_threshold(rewards[recipe.correctness], train_rows[:_TRIED], recipe.correct_above)
-    return Run(recipe, out, resume, configs, train_rows, test_rows, rewards, model, tokenizer, *tried)
+    tried, note = check_threshold(rewards[recipe.correctness], train_rows[:_TRIED], recipe.correct_above)
+    return Run(recipe, out, resume, configs, train_rows, test_rows, rewards, model, tokenizer, tried, note)
 
 
 def check_installed(recipe: Recipe) -> None:
@@ -126,8 +123,6 @@ class Run:
 
     def _evaluate(self, who: str, trained: Path | None, label: str) -> None:
         """Writes evaluation/<who>_<mode>.jsonl unless an earlier, interrupted call of this run has."""
-        from ktae.models.generate import answer
-
         recipe, config = self.recipe, self.configs[self.recipe.algorithms[0]]
         modes = {"sampled": recipe.evaluation.samples, "greedy": None if recipe.evaluation.greedy else 0}
         files = {mode: self.out / "evaluation" / f"{who}_{mode}.jsonl" for mode in modes}
@@ -140,23 +135,21 @@ class Run:
         policy.to(config.device)
         for mode, samples in missing.items():
             begun = time.perf_counter()
-            answers = answer(
+            rows = answer(
                 policy,
                 tokenizer,
                 self.test_rows,
                 self.rewards[recipe.correctness],
                 max_completion_length=config.max_completion_length,
                 samples=samples,
-                batch_size=recipe.evaluation.batch_size,
                 chat_template_kwargs=config.chat_template_kwargs,
             )
-            rows = [dataclasses.asdict(answer) | {"reward": finite(answer.reward)} for answer in answers]
             rewards = [row["reward"] for row in rows]
             if advice := split_of(rewards, recipe.correct_above):
                 # Where right answers are known to be above the threshold, the policy may just not give any yet.
                 within_reach = any(reward is not None and reward > recipe.correct_above for reward in self.tried)
                 if who == BEFORE and ("as correct" in advice or not within_reach):
-                    raise ThresholdError(f"{recipe.correctness}, before training: {advice}")
+                    raise RewardError(f"{recipe.correctness}, before training: {advice}")
             json_lines.write(files[mode], rows)
             correct = sum(reward is not None and reward > recipe.correct_above for reward in rewards) / len(rewards)
             self._say(f"{label:<10} {mode} accuracy {correct:.3f}  ({time.perf_counter() - begun:.0f} s)")
@@ -210,9 +203,10 @@ class Run:
         # Renamed last: a folder `model` means that this algorithm is done.
         folder, unfinished = self.out / algorithm, self.out / algorithm / "unfinished"
         trainer.save_model(str(unfinished), _internal_call=True)
+        trainer.create_model_card(f"{recipe.name}-{algorithm}")
         trainer.accelerator.wait_for_everyone()
         if is_main():
-            (unfinished / "README.md").write_text(_card(recipe, algorithm))
+            (folder / "README.md").rename(unfinished / "README.md")
             os.sync()
             unfinished.rename(folder / "model")
         trainer.accelerator.wait_for_everyone()
@@ -229,20 +223,6 @@ def skeleton(config: Any, lora: dict[str, Any] | None) -> Any:
     with torch.device("meta"):
         model = require("transformers", extra="train").AutoModelForCausalLM.from_config(config)
         return model if lora is None else require("peft", extra="train").get_peft_model(model, lora_config(lora))
-
-
-def _card(recipe: Recipe, algorithm: str) -> str:
-    """The model card of an algorithm's model."""
-    source, parsed = recipe.data.source, parse_algorithm(algorithm)
-    front = {"library_name": "transformers", "tags": ["trl", *re.split("[_+]", algorithm)[:2]]}
-    if source.count("/") == 1 and not Path(source).exists():
-        front["datasets"] = [source]
-    on_top = f", key tokens (https://arxiv.org/abs/2505.16826) by `{recipe.key_tokens(algorithm)}`" * parsed.ktae
-    return (
-        f"---\n{require('yaml', extra='train').safe_dump(front)}---\n\n# {recipe.name}-{algorithm}\n\n"
-        f"`{recipe.model.path}`, trained with {parsed.label} on `{source}` by `ktae train` (ktae {ktae.__version__}): "
-        f"algorithm `{algorithm}`{on_top}, seed {recipe.seed}.\n"
-    )
 
 
 def quiet() -> None:

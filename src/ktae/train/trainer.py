@@ -16,9 +16,7 @@ from transformers import TrainerCallback
 from ktae.files.json_lines import append
 from ktae.integrations.trl import CorrectnessTrainer
 from ktae.train.folder import COMPLETE
-from ktae.train.rewards import ThresholdError, split_of
 
-_TRIES = 3  # generations until all rollouts' being correct is a fault of the threshold
 _EVERY, _SILENCE = 10, 60.0  # updates, or seconds, until a run says something
 
 
@@ -28,7 +26,6 @@ class RunTrainer(CorrectnessTrainer):
     * A rollout that any reward function could not score (None, NaN, infinite) is unscored as a whole: it has
       advantage 0, and neither the group's mean nor KTAE's tables see it. TRL alone would take the sum of the others.
     * A loss or gradient that is not finite stops the run, with a FloatingPointError, before the weights are touched.
-    * Rewards of the first three generations that differ and all count as correct stop the run, with a ThresholdError.
     * A checkpoint gets the file `complete` when everything else is on disk.
     * Resuming from a checkpoint of the last update trains nothing.
 
@@ -36,10 +33,7 @@ class RunTrainer(CorrectnessTrainer):
     says of samples.jsonl. Logs `accuracy` and `unscored`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._generated = False
-        self._tries, self._first_rewards = 0, []
+    _generated = False
 
     def _calculate_rewards(self, *rollouts: Any) -> Tensor:
         rewards_NF = super()._calculate_rewards(*rollouts)
@@ -55,12 +49,6 @@ class RunTrainer(CorrectnessTrainer):
         correct_N = (rewards_N > self.correct_above).float()
         self._metrics[mode]["accuracy"].append(correct_N[~unscored_N].mean().item())
         self._generated = mode == "train"
-        if mode == "train" and self._tries < _TRIES:
-            self._tries += 1
-            self._first_rewards += rewards_N[~unscored_N].tolist()
-            advice = split_of(self._first_rewards, self.correct_above)
-            if advice and self._tries == _TRIES and min(self._first_rewards) > self.correct_above:
-                raise ThresholdError(advice)
         return batch
 
     def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
