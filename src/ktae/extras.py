@@ -59,16 +59,12 @@ def load_function(what: str, name: str, listed: Mapping[str, str]) -> Callable[.
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question that names the nearest of the known names, whole or by its part after the last dot; or nothing.
+    """A question that names the nearest of the known names, the same after the last dot or alike; or nothing.
 
     >>> did_you_mean("rolouts", ["batch.rollouts", "seed"])
     "; did you mean 'batch.rollouts'?"
     """
-    names = sorted(known, reverse=True)
-    whole = {known.lower(): known for known in names}
-    by_last = {known.lower().rpartition(".")[2]: known for known in names}
-    last = name.lower().rpartition(".")[2]
-    for word, among, least in ((last, by_last, 1.0), (name.lower(), whole, 0.6), (last, by_last, 0.6)):
-        if near := difflib.get_close_matches(word, among, 1, least):
-            return f"; did you mean {among[near[0]]!r}?"
-    return ""
+    names, last = sorted(known), name.lower().rpartition(".")[2]
+    same = [one for one in names if one.lower().rpartition(".")[2] == last]
+    near = same or difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,7 +1,9 @@
-"""`ktae report RUN|ROLLOUTS`: one HTML page that shows which tokens were credited, and why.
+"""`ktae report`: one HTML page that shows which tokens were credited, and why.
 
 ktae report runs/quickstart
-ktae score rollouts.jsonl --tokenizer words && ktae report rollouts.scores.jsonl --out scores.html
+ktae report rollouts.jsonl --tokenizer words --out rollouts.html
+
+Of a run of `ktae train` its curves and evaluation are shown too, and its settings and tokenizer are taken.
 """
 
 from __future__ import annotations
@@ -42,10 +44,6 @@ _TOLERANCE = 1e-3  # between values that were saved and those computed here
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Writes one HTML page with every rollout's tokens by credit. ROLLOUTS may be the folder of a run of `ktae "
-        "train`: its curves and evaluation are shown too, and its settings and tokenizer are taken."
-    )
     add_rollout_arguments(parser, permutations=True)
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page (default: report.html)")
 

@@ -1,4 +1,11 @@
-"""`ktae train RECIPE [--key value ...]`."""
+"""`ktae train RECIPE`: trains every algorithm of a recipe from the same model and compares them.
+
+ktae train recipe.yaml --dry-run
+ktae train recipe.yaml --resume
+ktae train quickstart --trl.learning_rate 1e-5 --algorithms '[grpo, grpo+ktae]' --seed 1
+
+Any key of the recipe can be set like these.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +20,6 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments; what it does not know are the recipe's keys."""
-    parser.description = "Trains every algorithm of a recipe from the same model and compares them."
-    parser.epilog = (
-        "Any key of the recipe can be set: --trl.learning_rate 1e-5 --algorithms '[grpo, grpo+ktae]' --seed 1"
-    )
     add = parser.add_argument
     add("recipe", help="a YAML file, or the name of a recipe that comes with ktae (quickstart)")
     add("--out", type=Path, help="the run's folder (default: runs/NAME, or runs/NAME-2, ... if taken)")
