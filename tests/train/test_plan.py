@@ -21,7 +21,7 @@ from ktae.files.json_lines import write
 from ktae.models.load import load_model
 from ktae.train.plan import memory
 from ktae.train.recipe import load_recipe
-from ktae.train.run import check, lora_config, skeleton
+from ktae.train.run import Run, lora_config, skeleton
 from ktae.train.settings import grpo_config
 
 # The libraries' deprecations among themselves, as in `ktae.train.run`.
@@ -142,7 +142,7 @@ def test_the_planned_length_is_the_trainers(dry_run, tmp_path):
         processing_class=tokenizer,
         reward_funcs=exact_match,
         args=grpo_config(recipe, "grpo", tmp_path),
-        train_dataset=check(recipe, tmp_path).train_rows,
+        train_dataset=Run(recipe, tmp_path).train_rows,
     )
     *_, total = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
     assert total == 40

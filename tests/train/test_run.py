@@ -188,8 +188,7 @@ def test_one_writer_at_a_time_and_an_interrupt_ends_in_one_line(tmp_path):
     _, stderr = first.communicate(timeout=60)
     assert first.returncode == 130
     (line,) = stderr.splitlines()
-    assert re.match(r"ktae: interrupted\. In runs/quickstart, grpo is (safe up to update [24]|finished)", line)
-    assert line.endswith(f"; go on with: ktae train quickstart {shlex.join(SMALL)} --resume")
+    assert line == f"ktae: interrupted; go on with: ktae train quickstart {shlex.join(SMALL)} --resume"
 
 
 @pytest.mark.slow
@@ -200,7 +199,6 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_saved(tmp_path):
     stopped = run(*options, cwd=tmp_path, preexec_fn=lambda: resource.setrlimit(*limit))
     assert stopped.returncode == 1
     line = stopped.stderr.splitlines()[-1]
-    assert "In runs/quickstart, no update is saved yet; " in line
     assert line.endswith(f"go on with: ktae train quickstart {shlex.join(options)} --resume")
     out = tmp_path / "runs" / "quickstart"
     assert (out / "grpo" / "checkpoint-2").is_dir()

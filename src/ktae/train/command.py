@@ -37,14 +37,14 @@ def run(arguments: argparse.Namespace) -> None:
         from ktae.train.plan import print_plan
 
         return print_plan(recipe)
-    from ktae.train.folder import open_folder, what_is_safe
+    from ktae.train.folder import open_folder
     from ktae.train.rewards import RewardError
-    from ktae.train.run import check, check_installed
+    from ktae.train.run import Run, check_installed
     from ktae.train.settings import is_main
 
     out = arguments.out or _folder(recipe.name, arguments.resume)
     again = [arguments.recipe, *arguments.overrides, *(["--out", str(out)] if arguments.out else []), "--resume"]
-    training = check(recipe, out, resume=arguments.resume)
+    training = Run(recipe, out, resume=arguments.resume)
     check_installed(recipe)
     with open_folder(recipe, out, arguments.resume) if is_main() else nullcontext():
         try:
@@ -60,8 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
                 traceback.print_exc()
                 what = "stopped by the error above"
             if is_main():
-                safe = what_is_safe(recipe, out)
-                print(f"ktae: {what}. In {out}, {safe}; go on with: ktae train {shlex.join(again)}", file=sys.stderr)
+                print(f"ktae: {what}; go on with: ktae train {shlex.join(again)}", file=sys.stderr)
             sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
 
 

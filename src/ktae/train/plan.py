@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ktae.train.recipe import Recipe, parse_algorithm
-from ktae.train.run import Run, check, check_installed
+from ktae.train.run import Run, check_installed
 from ktae.train.settings import is_main, processes
 
 _TOKENIZED = 20_000  # prompts at most
@@ -24,7 +24,7 @@ _OF_TRL = (
 
 def print_plan(recipe: Recipe) -> None:
     """Checks a recipe and prints what a run of it would be; errors as `ktae train` before it trains."""
-    run = check(recipe, Path("runs") / recipe.name)
+    run = Run(recipe, Path("runs") / recipe.name)
     if is_main():
         print(f"{recipe.name}: a dry run, nothing is trained or written\n")
         for label, text in _rows(run):

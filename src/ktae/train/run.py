@@ -7,8 +7,6 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,64 +27,42 @@ BEFORE = "start"
 _TRIED = 20  # answers that the reward function is given
 
 
-def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
-    """Reads the data and checks every setting, without loading weights or writing anything to the run's folder `out`.
+class Run:
+    """A run whose settings have been checked, without loading weights or writing anything to its folder `out`.
 
     With `resume` the run there is to go on: finished parts are kept, an interrupted algorithm continues from its last
     whole checkpoint. Raises a ValueError or OSError that names the setting.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    for module in ("trl", "rich", "matplotlib"):
-        require(module, extra="train")
-    quiet()
-    rewards = {name: load_reward(name) for name in recipe.rewards}
-    train_rows, test_rows = load_data(recipe.data, recipe.seed)
-    if len(train_rows) < recipe.batch.prompts:
-        raise ValueError(
-            f"{recipe.data.source} leaves {len(train_rows)} problems to train on, fewer than batch.prompts "
-            f"{recipe.batch.prompts}; lower batch.prompts or data.test_rows"
+
+    def __init__(self, recipe: Recipe, out: Path, *, resume: bool = False) -> None:
+        self.recipe, self.out, self.resume = recipe, out, resume
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        for module in ("trl", "rich", "matplotlib"):
+            require(module, extra="train")
+        quiet()
+        self.rewards = {name: load_reward(name) for name in recipe.rewards}
+        self.train_rows, self.test_rows = load_data(recipe.data, recipe.seed)
+        if len(self.train_rows) < recipe.batch.prompts:
+            raise ValueError(
+                f"{recipe.data.source} leaves {len(self.train_rows)} problems to train on, fewer than batch.prompts "
+                f"{recipe.batch.prompts}; lower batch.prompts or data.test_rows"
+            )
+        self.configs = {algorithm: grpo_config(recipe, algorithm, out) for algorithm in recipe.algorithms}
+        for algorithm, config in self.configs.items():
+            if config.eval_strategy != "no" and not len(self.test_rows):
+                raise ValueError("trl.eval_strategy must be no without held-out problems; set data.test_rows")
+            if estimator := parse_algorithm(algorithm).load_estimator():
+                TokenCredit(estimator, recipe.correct_above)
+        model_config, self.tokenizer = check_model(recipe.model)
+        if not isinstance(self.train_rows[0]["prompt"], str) and self.tokenizer.chat_template is None:
+            raise ValueError(
+                f"the prompts are chat messages, and the tokenizer of {recipe.model.path} has no chat template"
+            )
+        self.model = skeleton(model_config, recipe.lora)  # PEFT's checks
+        # What answers that are known to be right got, and what is to be said of that.
+        self.tried, self.note = check_threshold(
+            self.rewards[recipe.correctness], self.train_rows[:_TRIED], recipe.correct_above
         )
-    configs = {algorithm: grpo_config(recipe, algorithm, out) for algorithm in recipe.algorithms}  # TRL's own checks
-    for algorithm, config in configs.items():
-        if config.eval_strategy != "no" and not len(test_rows):
-            raise ValueError("trl.eval_strategy must be no without held-out problems; set data.test_rows")
-        if estimator := parse_algorithm(algorithm).load_estimator():
-            TokenCredit(estimator, recipe.correct_above)
-    model_config, tokenizer = check_model(recipe.model)
-    if not isinstance(train_rows[0]["prompt"], str) and tokenizer.chat_template is None:
-        raise ValueError(
-            f"the prompts are chat messages, and the tokenizer of {recipe.model.path} has no chat template"
-        )
-    model = skeleton(model_config, recipe.lora)  # PEFT's checks
-    tried, note = check_threshold(rewards[recipe.correctness], train_rows[:_TRIED], recipe.correct_above)
-    return Run(recipe, out, resume, configs, train_rows, test_rows, rewards, model, tokenizer, tried, note)
-
-
-def check_installed(recipe: Recipe) -> None:
-    """What TRL would miss only after the first evaluation."""
-    loggers = recipe.trl.get("report_to") or []
-    needed = [loggers] if isinstance(loggers, str) else list(loggers)
-    needed += ["vllm"] if recipe.trl.get("use_vllm") else []
-    for name in needed:
-        if name in ("tensorboard", "trackio", "wandb", "vllm") and importlib.util.find_spec(name) is None:
-            raise ValueError(f"{name}, which the recipe's trl section asks for, is not installed: pip install {name}")
-
-
-@dataclass
-class Run:
-    """A run whose settings have been checked."""
-
-    recipe: Recipe
-    out: Path
-    resume: bool
-    configs: dict[str, Any]  # TRL's, by algorithm
-    train_rows: Any
-    test_rows: Any
-    rewards: dict[str, Callable[..., Any]]  # by the recipe's names
-    model: Any  # without weights
-    tokenizer: Any
-    tried: list[float | None]  # what answers that are known to be right got
-    note: str  # what `check_threshold` says of that
 
     def run(self) -> None:
         """Trains every algorithm of the recipe from the same model and evaluates before and after.
@@ -210,6 +186,16 @@ class Run:
             os.sync()
             unfinished.rename(folder / "model")
         trainer.accelerator.wait_for_everyone()
+
+
+def check_installed(recipe: Recipe) -> None:
+    """What TRL would miss only after the first evaluation."""
+    loggers = recipe.trl.get("report_to") or []
+    needed = [loggers] if isinstance(loggers, str) else list(loggers)
+    needed += ["vllm"] if recipe.trl.get("use_vllm") else []
+    for name in needed:
+        if name in ("tensorboard", "trackio", "wandb", "vllm") and importlib.util.find_spec(name) is None:
+            raise ValueError(f"{name}, which the recipe's trl section asks for, is not installed: pip install {name}")
 
 
 def lora_config(settings: dict[str, Any]) -> Any:
