@@ -82,13 +82,20 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{arguments.out}: {len(packed):,} prompts, {arguments.out.stat().st_size / 1e6:.1f} MB")
 
 
-def write_page(out: Path, groups: Sequence[Packed], *, title: str, notes: list[str], **shown: Any) -> None:
-    """Writes the page. Its head has the title, the notes, a `source`, and what `of_run` says about a training run."""
+def write_page(out: Path, groups: Sequence[Packed], **head: Any) -> None:
+    """Writes the page. Its head has a `title`, `source`, `notes`, and what `of_run` says about a training run."""
     from ktae.report.groups import apart  # torch
 
-    head = {"source": "", "curves": None, "evaluation": None, "summary": [], "title": title, "notes": notes, **shown}
     entries = [entry for entry, _ in groups]
-    head["summary"] = head["summary"] + _summary(entries)
+    total = {name: sum(entry[name] for entry in entries) for name in ("rollouts", "tokens", "correct", "scored")}
+    summary = {
+        **head.pop("facts", {}),
+        **{"prompts": len(entries), "rollouts": total["rollouts"], "tokens": total["tokens"]},
+        "correct": f"{total['correct'] / total['scored']:.1%}" if total["scored"] else "-",
+        "mixed prompts": sum(0 < entry["correct"] < entry["scored"] for entry in entries),
+        "not scored": total["rollouts"] - total["scored"],
+    }
+    head["summary"] = [(name, f"{one:,}" if isinstance(one, int) else one) for name, one in summary.items()]
     prompts = apart([entry["prompt"] for entry in entries])
     head["prompts"] = [{**entry, "prompt": prompt[:_SHOWN]} for entry, prompt in zip(entries, prompts, strict=True)]
     with unfinished(out) as temporary:
@@ -111,26 +118,23 @@ def pack(
         raise ValueError(f"group {name} must have {TOKEN_TEXTS}, one for each of its token ids; or {hint}")
     _check_saved_values(group)
     advantages = _saved_advantages(rollouts) or [of.advantage for of in group.scores]
-    strings: dict[str, int] = {}
-    unit_texts = [strings.setdefault(text, len(strings)) for text in group.table.text]
+    # Of the token ids the texts: JavaScript's integers end at 2^53.
+    units = {name: values.tolist() for name, values in group.table.columns().items()}
+    units["unit"] = list(map(str, units["unit"]))
     packed_rollouts = []
-    for row, (rollout, correct) in enumerate(zip(group.rollouts, group.correct, strict=True)):
-        places = group.table.unit_index[row, : len(group.texts[row])].tolist()
-        texts = [strings.setdefault(text, len(strings)) for text in group.texts[row]]
+    for row, (rollout, correct, texts) in enumerate(zip(group.rollouts, group.correct, group.texts, strict=True)):
+        places = group.table.unit_index[row, : len(texts)].tolist()
         packed: dict[str, Any] = {
             "reward": _number(rollout.reward),
             "correct": None if correct is None else int(correct),
             "advantage": 0.0 if correct is None else _number(advantages[row]),
-            "label": str(rollout.data.get("rollout", "")),
             "units": places,
         }
-        if any(unit < 0 or unit_texts[unit] != text for unit, text in zip(places, texts, strict=True)):
+        if any(unit < 0 or units["text"][unit] != text for unit, text in zip(places, texts, strict=True)):
             packed["texts"] = texts
         if config.centered:
-            packed["values"] = [_number(value) for value in group.scores[row].value_T.tolist()]
+            packed["values"] = list(map(_number, group.scores[row].value_T.tolist()))
         packed_rollouts.append(packed)
-    units = group.table.columns() | {"text": np.array(unit_texts), "unit": group.table.unit.astype(str)}
-    del units["group"]
     n_correct, n_incorrect = group.correct.count(True), group.correct.count(False)
     payload = {
         "prompt": rollouts[0].prompt,
@@ -138,9 +142,7 @@ def pack(
         "n_correct": n_correct,
         "n_incorrect": n_incorrect,
         "remarks": remarks(group),
-        "texts": list(strings),
-        # Of the token ids the texts: JavaScript's integers end at 2^53.
-        "units": {name: list(map(_number, values.tolist())) for name, values in units.items()},
+        "units": {name: list(map(_number, values)) for name, values in units.items()},
         "rollouts": packed_rollouts,
     }
     rewards = [rollout.reward for rollout in rollouts if not math.isnan(rollout.reward)]
@@ -151,8 +153,7 @@ def pack(
         "scored": n_correct + n_incorrect,
         "correct": n_correct,
         "reward": _number(float(np.mean(rewards))) if rewards else None,
-        "varied": not set(rewards) <= {0.0, 1.0},
-        "tokens": sum(len(texts) for texts in group.texts),
+        "tokens": sum(map(len, group.texts)),
     }
     data = gzip.compress(json.dumps(payload, separators=(",", ":")).encode(), mtime=0)
     return entry, base64.b64encode(data).decode()
@@ -186,7 +187,7 @@ def _check_saved_values(group: Group) -> None:
 
 
 def of_run(path: Path, recipe: Recipe) -> dict[str, Any]:
-    """What the page shows of a run: curves, evaluation (results.json, None before there are results), and a summary.
+    """What the page shows of a run: curves, evaluation (results.json, None before there are results), and facts.
 
     Points of a curve are [update, value, running mean]; metrics of a single update are left out.
     """
@@ -203,25 +204,15 @@ def of_run(path: Path, recipe: Recipe) -> dict[str, Any]:
             panels.append({"label": METRICS[metric], "series": series})
     results = json.loads((path / "results.json").read_text()) if (path / "results.json").exists() else {}
     updates = max((steps[-1] for of_metric in read.values() for steps, _ in of_metric.values()), default=0)
-    facts = {"model": recipe.model.path, "algorithms": ", ".join(map(label_of, recipe.algorithms)), "updates": updates}
     return {
         "curves": {"names": list(map(label_of, algorithms(read))), "note": SMOOTHED, "panels": panels},
         "evaluation": results if results.get("problems") else None,
-        "summary": [(name, f"{value:,}" if isinstance(value, int) else value) for name, value in facts.items()],
+        "facts": {
+            "model": recipe.model.path,
+            "algorithms": ", ".join(map(label_of, recipe.algorithms)),
+            "updates": updates,
+        },
     }
-
-
-def _summary(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    total = {name: sum(entry[name] for entry in entries) for name in ("rollouts", "scored", "correct", "tokens")}
-    unscored = total["rollouts"] - total["scored"]
-    return [
-        ("prompts", f"{len(entries):,}"),
-        ("rollouts", f"{total['rollouts']:,}"),
-        ("tokens", f"{total['tokens']:,}"),
-        ("correct", f"{total['correct'] / total['scored']:.1%}" if total["scored"] else "-"),
-        ("mixed prompts", f"{sum(0 < entry['correct'] < entry['scored'] for entry in entries):,}"),
-        *([("not scored", f"{unscored:,}")] if unscored else []),
-    ]
 
 
 def embedded(value: Any) -> str:

@@ -164,7 +164,7 @@ function fillKeyTokens(group, target) {
     const link = el("button", { type: "button", "data-unit": unit, title: "Show where it stands",
       onclick: () => visit(unit, 0) },
       units.context?.[unit] ? el("bdi", { class: "quiet" }, ...visible(units.context[unit], "label")) : "",
-      tokenLabel(group.texts[of("text")]));
+      tokenLabel(of("text")));
     const cells = [link, signed(of("value")), `${of("a")}/${of("a") + of("c")}`, `${of("b")}/${of("b") + of("d")}`,
       significant(of("fisher_p")), significant(of("permutation_p")), significant(of("adjusted_p")),
       significant(of("information_gain")), whole(of("occurrences"))];
