@@ -68,11 +68,7 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, budget: int) -> list[l
 
 
 class TransformersBackend:
-    """Generates with transformers on whatever device there is.
-
-    `end_ids` end a completion: the tokenizer's, and those of the checkpoint's generation settings; `not_used` is what
-    else these say.
-    """
+    """Generates with transformers on the model's device; `end_ids` and `not_used` are those of `_split_settings`."""
 
     name = "transformers"
 
@@ -158,10 +154,7 @@ def _split_settings(config: Any, tokenizer: Any) -> tuple[list[int], dict[str, A
 
 
 def choose_backend(backend: Literal["auto", "vllm", "transformers"], model: str) -> str:
-    """`vllm` or `transformers`; `auto` takes vLLM where it is installed, there is a GPU, and the model is no GGUF file.
-
-    Raises a ValueError if vLLM is asked for and not installed, or for a GGUF file.
-    """
+    """`vllm` or `transformers`; `auto` is vLLM where it is installed and there is a GPU, but for a GGUF file."""
     installed, gguf = importlib.util.find_spec("vllm") is not None, model.endswith(".gguf")
     if backend == "vllm" and not installed:
         raise ValueError("--backend vllm: vLLM is not installed (pip install vllm)")

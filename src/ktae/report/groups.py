@@ -8,7 +8,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import repeat, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,10 +76,7 @@ def tokenised(rollout: Rollout, tokenizer: Tokenizer | None) -> tuple[Rollout, l
 
 
 def tensors(rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """The `tokenised` rollouts of a group as arguments of `ktae.key_token_values` and `ktae.explain`.
-
-    They are token_ids (N, T) int64, mask (N, T) bool, rewards (N,) float64 and group_ids (N,) int64. T is at least 1.
-    """
+    """The `tokenised` rollouts of a group as arguments of `ktae.key_token_values` and `ktae.explain`; T >= 1."""
 
     def padded(rows: Iterable[Sequence[int] | None]) -> Tensor:
         return pad_sequence([torch.tensor(row or [0], dtype=torch.int64) for row in rows], batch_first=True)
@@ -113,21 +110,15 @@ def outcomes(groups: Mapping[str, Sequence[Rollout]], config: KTAEConfig) -> str
         print(f"every key-token value is 0: {advice} (--set correct_above=NUMBER)", file=sys.stderr)
     total = sum(map(len, groups.values()))
     if 1 < total == len(groups):
-        print(
-            "every group has one rollout, so all values are 0: --group-columns says what tells groups apart",
-            file=sys.stderr,
-        )
+        what = "every group has one rollout, so all values are 0: --group-columns says what tells groups apart"
+        print(what, file=sys.stderr)
     both = sum(len({reward > above for reward in of_group}) == 2 for of_group in rewards)
     counts = f"{total:,} rollouts, {len(groups):,} groups, {both:,} groups with both outcomes"
     return f"{counts}, {total - len(scored):,} unscored"
 
 
 def load_group(arguments: argparse.Namespace, *, permutations: int) -> Group:
-    """The group with the label `--group`, else the one with this number in the list.
-
-    Its correct rollouts come first, then incorrect ones, then unscored ones. Raises a ValueError if there is no such
-    group.
-    """
+    """The group with the label `--group`, else the one with this number in the list; correct rollouts come first."""
     config = config_of(arguments)
     groups, _ = groups_of(arguments)
     numbered = dict(enumerate(groups.values(), start=1))
@@ -143,7 +134,7 @@ def load_group(arguments: argparse.Namespace, *, permutations: int) -> Group:
 def group_of(
     rollouts: Sequence[Rollout], config: KTAEConfig, tokenizer: Tokenizer | None, *, permutations: int
 ) -> Group:
-    """A group with tokens, scores and table. Raises a ValueError if the tokenizer does not go with its rollouts."""
+    """A group with tokens, scores and table; errors as `tokenised`."""
     pairs = [tokenised(rollout, tokenizer) for rollout in rollouts]
     rollouts = [rollout for rollout, _ in pairs]
     has_texts = all(texts is not None for _, texts in pairs)
@@ -154,13 +145,12 @@ def group_of(
 
 
 def unit_texts(rollouts: Sequence[Rollout], texts: Sequence[Sequence[str]]) -> dict[int, str]:
-    """The text that each of the policy's tokens has most often; of two as frequent the first in the alphabet."""
+    """The text that each of the policy's tokens has most often."""
     found: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for rollout, of_rollout in zip(rollouts, texts, strict=True):
-        ids = rollout.token_ids or []
-        for token_id, text, is_policys in zip(ids, of_rollout, rollout.mask or [1] * len(ids), strict=True):
-            found[token_id][text] += is_policys
-    return {token_id: min(counts, key=lambda text: (-counts[text], text)) for token_id, counts in found.items()}
+        for token_id, text, own in zip(rollout.token_ids or [], of_rollout, rollout.mask or repeat(1), strict=False):
+            found[token_id][text] += own
+    return {token_id: counts.most_common(1)[0][0] for token_id, counts in found.items()}
 
 
 def apart(prompts: Sequence[str]) -> list[str]:
