@@ -227,13 +227,11 @@ def test_a_second_run_does_not_touch_the_first(finished):
     assert (out / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("arguments", [["--resume"], ["--trl.report_to", "wandb"]])
 @pytest.mark.filterwarnings(GRADIENT_CHECKPOINTING)
-def test_what_is_missing_is_told_in_one_line_before_anything_is_written(tmp_path, arguments, monkeypatch, capsys):
+def test_nothing_to_resume_is_told_in_one_line_before_anything_is_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "quickstart", *arguments]) == 2
-    told = capsys.readouterr().err
-    assert re.fullmatch(r"ktae: .*(config\.yaml does not exist|wandb, .* is not installed).*\n", told)
+    assert main(["train", "quickstart", "--resume"]) == 2
+    assert re.fullmatch(r"ktae: .*config\.yaml does not exist.*\n", capsys.readouterr().err)
     assert not (tmp_path / "runs").exists()
 
 

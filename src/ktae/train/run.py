@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import time
@@ -186,16 +185,6 @@ class Run:
             os.sync()
             unfinished.rename(folder / "model")
         trainer.accelerator.wait_for_everyone()
-
-
-def check_installed(recipe: Recipe) -> None:
-    """What TRL would miss only after the first evaluation."""
-    loggers = recipe.trl.get("report_to") or []
-    needed = [loggers] if isinstance(loggers, str) else list(loggers)
-    needed += ["vllm"] if recipe.trl.get("use_vllm") else []
-    for name in needed:
-        if name in ("tensorboard", "trackio", "wandb", "vllm") and importlib.util.find_spec(name) is None:
-            raise ValueError(f"{name}, which the recipe's trl section asks for, is not installed: pip install {name}")
 
 
 def lora_config(settings: dict[str, Any]) -> Any:
