@@ -47,8 +47,14 @@ def render(tokenizer: Any, problem: str, system: str) -> str:
     if tokenizer.chat_template is None:
         return problem
     messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": problem})
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return as_text(tokenizer, [*messages, {"role": "user", "content": problem}])
+
+
+def as_text(tokenizer: Any, prompt: Any, how: dict[str, Any] | None = None) -> str:
+    """Chat messages through the chat template, with `how` as its keyword arguments; a text as it is."""
+    if isinstance(prompt, str):
+        return prompt
+    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **(how or {}))
 
 
 def plan_batches(lengths: Sequence[int], max_tokens: int, budget: int) -> list[list[int]]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ktae.models.generate import as_text
 from ktae.train.recipe import Recipe, parse_algorithm
 from ktae.train.run import Run
 from ktae.train.settings import is_main, processes
@@ -52,15 +53,11 @@ def _rows(run: Run) -> Iterator[tuple[str, str]]:
     yield "in all", f"{total:,} updates, {math.ceil(total / updates):,} generations, {through}; seed {recipe.seed}"
 
     yield "data", f"{recipe.data.source}: {len(run.train_rows):,} rows to train on, {len(run.test_rows):,} held out"
-    prompts = list(run.train_rows["prompt"][:_TOKENIZED])
-    first, how = prompts[0], {"add_generation_prompt": True, **(config.chat_template_kwargs or {})}
-    if isinstance(first, str):
-        ids = tokenizer(text=prompts)["input_ids"]
-    else:
-        ids = tokenizer.apply_chat_template(prompts, return_dict=True, **how)["input_ids"]
-        first = tokenizer.apply_chat_template(first, tokenize=False, **how)
+    prompts = run.train_rows["prompt"][:_TOKENIZED]
+    texts = [as_text(tokenizer, prompt, config.chat_template_kwargs) for prompt in prompts]
+    ids = tokenizer(text=texts, add_special_tokens=isinstance(prompts[0], str))["input_ids"]
     longest = max(map(len, ids))
-    yield "a prompt", first.rstrip()[-300:]
+    yield "a prompt", texts[0].rstrip()[-300:]
     yield "", f"prompts have {statistics.median(map(len, ids)):g} tokens in the median, at most {longest:,}"
     yield "its answer", " or ".join(run.train_rows[0]["answers"])
     taken = sum(reward is not None and reward > recipe.correct_above for reward in run.tried)

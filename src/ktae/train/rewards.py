@@ -16,7 +16,7 @@ from typing import Any
 
 from ktae.extras import load_function
 from ktae.grading.grader import Grader
-from ktae.models.generate import Sampling, TransformersBackend, generate
+from ktae.models.generate import Sampling, TransformersBackend, as_text, generate
 from ktae.seeds import derived_seed
 
 BUILT_IN = {
@@ -157,13 +157,11 @@ def answer(
     """
     sampling = Sampling(temperature=0.0 if samples is None else 1.0, max_tokens=max_completion_length)
     tasks = [index for index in range(len(rows)) for _ in range(samples or 1)]
-    texts, chat = rows["prompt"], not isinstance(rows[0]["prompt"], str)
-    if chat:
-        how = {"tokenize": False, "add_generation_prompt": True, **(chat_template_kwargs or {})}
-        texts = [tokenizer.apply_chat_template(prompt, **how) for prompt in texts]
+    texts = [as_text(tokenizer, prompt, chat_template_kwargs) for prompt in rows["prompt"]]
+    plain = isinstance(rows[0]["prompt"], str)
     seeds = [derived_seed(seed, number) for number in range(len(tasks))]
     backend, found = TransformersBackend(model, tokenizer), {}
-    for part in generate(backend, [texts[i] for i in tasks], sampling, seeds, special_tokens=not chat):
+    for part in generate(backend, [texts[i] for i in tasks], sampling, seeds, special_tokens=plain):
         rewards = scored(reward, rows[[tasks[number] for number in part]], [one.text for one in part.values()])
         for (number, one), value in zip(part.items(), rewards, strict=True):
             found[number] = {"problem": tasks[number], "completion": one.text, "length": one.length, "reward": value}

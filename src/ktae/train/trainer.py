@@ -59,13 +59,12 @@ class RunTrainer(CorrectnessTrainer):
         return inputs
 
     def _rollouts(self) -> list[dict[str, Any]]:
-        """What TRL keeps for its completions table, a row a rollout."""
+        """What TRL keeps for its completions table, a row a rollout; None for NaN."""
         logs, size = self._logs, cast(int, self.num_generations)
         columns = {"prompt": logs["prompt"], "completion": logs["completion"], **logs["rewards"], **logs["extra"]}
         columns["advantage"] = logs["advantages"]
-        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        without_nan = [{name: None if value != value else value for name, value in row.items()} for row in rows]
-        return [{"group": number // size, **row} for number, row in enumerate(without_nan)]
+        rows = [[None if value != value else value for value in row] for row in zip(*columns.values(), strict=True)]
+        return [{"group": k // size, **dict(zip(columns, row, strict=True))} for k, row in enumerate(rows)]
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -128,7 +127,5 @@ class Records(TrainerCallback):
         if step % _EVERY == 0 or step == state.max_steps or now - self._said > _SILENCE:
             self._said, spent, (reward, length) = now, now - self._begun, self._latest.values()
             left = spent / max(step - self._first, 1) * (state.max_steps - step)
-            self._say(
-                f"{self._label:<10} step {step}/{state.max_steps}  reward {reward:.2f}  length {length:.1f}  "
-                f"{spent:.0f} s, {left:.0f} s left"
-            )
+            shown = f"reward {reward:.2f}  length {length:.1f}  {spent:.0f} s, {left:.0f} s left"
+            self._say(f"{self._label:<10} step {step}/{state.max_steps}  {shown}")
