@@ -59,11 +59,7 @@ def load_function(what: str, name: str, listed: Mapping[str, str]) -> Callable[.
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question that names the nearest of the known names, the same after the last dot or alike; or nothing.
-
-    >>> did_you_mean("rolouts", ["batch.rollouts", "seed"])
-    "; did you mean 'batch.rollouts'?"
-    """
+    """A question that names the nearest of the known names, the same after the last dot or alike; or nothing."""
     names, last = sorted(known), name.lower().rpartition(".")[2]
     same = [one for one in names if one.lower().rpartition(".")[2] == last]
     near = same or difflib.get_close_matches(name, names, 1)

@@ -154,11 +154,7 @@ def unit_texts(rollouts: Sequence[Rollout], texts: Sequence[Sequence[str]]) -> d
 
 
 def apart(prompts: Sequence[str]) -> list[str]:
-    """The prompts without the lines that all begin with, such as a system message, where something is left then.
-
-    >>> apart(["Be brief.\\n6 * 7?", "Be brief.\\n6 + 7?"])
-    ['6 * 7?', '6 + 7?']
-    """
+    """The prompts without the lines that all begin with, such as a system message, where something is left then."""
     lines = [prompt.splitlines() for prompt in prompts]
     shared = sum(1 for _ in takewhile(lambda line: len(set(line)) == 1, zip(*lines, strict=False)))
     return ["\n".join(own[shared:]) or prompt for own, prompt in zip(lines, prompts, strict=True)]

@@ -29,7 +29,7 @@ from ktae.files.locks import unfinished
 from ktae.files.tokens import Tokenizer, load_tokenizer
 from ktae.pictures import style
 from ktae.pictures.curves import METRICS, SMOOTHED, algorithms, read_curves, running_mean
-from ktae.report.options import add_rollout_arguments, config_of, groups_of, progress
+from ktae.report.options import add_rollout_arguments, config_of, groups_of, tracked
 
 if TYPE_CHECKING:
     from ktae.report.groups import Group
@@ -69,11 +69,10 @@ def run(arguments: argparse.Namespace) -> None:
         notes.append("The tokens here are words and punctuation marks, not those of a model.")
     loaded = load_tokenizer(tokenizer)
     packed = []
-    with progress() as bar:
-        for name, rollouts in bar.track(groups.items(), description="prompts"):
-            # A run's groups are named ALGORITHM/STEP/GROUP.
-            config = recipe.key_tokens(name.partition("/")[0]) if recipe and not arguments.set else named
-            packed.append(pack(name, rollouts, loaded, config, permutations=arguments.permutations))
+    for name, rollouts in tracked(groups.items(), "prompts"):
+        # A run's groups are named ALGORITHM/STEP/GROUP.
+        config = recipe.key_tokens(name.partition("/")[0]) if recipe and not arguments.set else named
+        packed.append(pack(name, rollouts, loaded, config, permutations=arguments.permutations))
     title, source = (recipe.name, path) if recipe else (path.absolute().name, path.parent)
     head = {"title": title, "source": "" if str(source) in (title, ".") else str(source), "notes": notes}
     write_page(arguments.out, packed, **head, **(of_run(path, recipe) if recipe else {}))
@@ -216,11 +215,7 @@ def of_run(path: Path, recipe: Recipe) -> dict[str, Any]:
 
 
 def embedded(value: Any) -> str:
-    r"""JSON for a script element: no character that HTML or JavaScript could take for its own.
-
-    >>> embedded("</script>")
-    '"\\u003c/script\\u003e"'
-    """
+    """JSON for a script element: no character that HTML or JavaScript could take for its own."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)  # ASCII: U+2028 and U+2029 are escaped already
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")

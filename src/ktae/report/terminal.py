@@ -78,11 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def visible(text: str) -> str:
-    """The text with control and direction characters as escapes, line breaks and tabs kept.
-
-    >>> visible("a\\x1b[2J\\u202eb\\n")
-    'a\\\\x1b[2J\\\\u202eb\\n'
-    """
+    """The text with control and direction characters as escapes, line breaks and tabs kept."""
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 

@@ -1,15 +1,6 @@
 """A recipe: one YAML file that says everything about a run, checked before anything is loaded.
 
-name: my_run
-algorithms: [grpo, grpo+ktae]        # each trained from the same model, data order and seed
-model: {path: Qwen/Qwen2.5-Math-1.5B}
-data: {source: problems.jsonl}      # columns prompt and answers
-rewards: [math_answer]
-batch: {prompts: 64, rollouts: 8, mini_batch: 16, per_device: 8}
-ktae: {term_frequency_weight: 0.0}   # any field of KTAEConfig
-trl: {learning_rate: 1e-6}           # any field of TRL's GRPOConfig
-
-docs/recipe-keys.md lists every key.
+assets/quickstart.yaml is one; docs/recipe-keys.md lists every key.
 """
 
 from __future__ import annotations

@@ -79,8 +79,6 @@ def split_of(rewards: Iterable[float | None], correct_above: float) -> str:
 
     >>> split_of([0.1, 1.0, 0.1, None], correct_above=0.0)
     'all rewards, 0.1 to 1, are above correct_above 0, so all count as correct; 0.55 would split them'
-    >>> split_of([0.0, 1.0], correct_above=0.0)
-    ''
     """
     values = sorted({reward for reward in rewards if reward is not None})
     if len(values) < 2 or values[0] <= correct_above < values[-1]:
