@@ -134,12 +134,9 @@ def pack(
         if config.centered:
             packed["values"] = list(map(_number, group.scores[row].value_T.tolist()))
         packed_rollouts.append(packed)
-    n_correct, n_incorrect = group.correct.count(True), group.correct.count(False)
     payload = {
         "prompt": rollouts[0].prompt,
         "scale": config.scale * (2 if config.centered else 1),
-        "n_correct": n_correct,
-        "n_incorrect": n_incorrect,
         "remarks": remarks(group),
         "units": {name: list(map(_number, values)) for name, values in units.items()},
         "rollouts": packed_rollouts,
@@ -149,8 +146,8 @@ def pack(
         "id": name,
         "prompt": rollouts[0].prompt,
         "rollouts": len(rollouts),
-        "scored": n_correct + n_incorrect,
-        "correct": n_correct,
+        "scored": len(rewards),
+        "correct": group.correct.count(True),
         "reward": _number(float(np.mean(rewards))) if rewards else None,
         "tokens": sum(map(len, group.texts)),
     }

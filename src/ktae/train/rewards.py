@@ -177,10 +177,6 @@ def _grader() -> Grader:
 def _text(completion: Completion) -> str:
     if isinstance(completion, str):
         return completion
-    for message in reversed(completion):
-        if message.get("role") == "assistant":
-            content = message.get("content") or ""  # None in a message that only calls a tool
-            if isinstance(content, str):
-                return content
-            return "".join(part.get("text", "") for part in content)
-    return ""
+    # None in a message that only calls a tool.
+    said = [message.get("content") or "" for message in completion if message.get("role") == "assistant"] or [""]
+    return said[-1] if isinstance(said[-1], str) else "".join(part.get("text", "") for part in said[-1])

@@ -80,9 +80,9 @@ class Run:
             forget_later(out, {name: math.inf if name in finished else step for name, (step, _) in found.items()})
             for name, (_, checkpoint) in found.items():
                 where = f"goes on from {checkpoint}" if checkpoint else "starts from update 0: no checkpoint is whole"
-                self._say(f"{parse_algorithm(name).label:<10} {'is finished' if name in finished else where}")
+                self.say(f"{parse_algorithm(name).label:<10} {'is finished' if name in finished else where}")
         if self.note and is_main():
-            self._say(f"{recipe.correctness}: {self.note}")
+            self.say(f"{recipe.correctness}: {self.note}")
         self._evaluate(BEFORE, None, BEFORE)
         for algorithm in recipe.algorithms:
             if algorithm not in finished:
@@ -93,7 +93,7 @@ class Run:
         # A process that ends while others are at work can take them with it.
         require("accelerate", extra="train").PartialState().wait_for_everyone()
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
         self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def _evaluate(self, who: str, trained: Path | None, label: str) -> None:
@@ -127,9 +127,9 @@ class Run:
                     raise RewardError(f"{recipe.correctness}, before training: {advice}")
             json_lines.write(files[mode], rows)
             correct = sum(reward is not None and reward > recipe.correct_above for reward in rewards) / len(rewards)
-            self._say(f"{label:<10} {mode} accuracy {correct:.3f}  ({time.perf_counter() - begun:.0f} s)")
+            self.say(f"{label:<10} {mode} accuracy {correct:.3f}  ({time.perf_counter() - begun:.0f} s)")
             if advice:
-                self._say(f"{recipe.correctness}: {advice}")
+                self.say(f"{recipe.correctness}: {advice}")
         del policy
         torch.cuda.empty_cache()  # vLLM takes a share of what is free
 
@@ -170,9 +170,9 @@ class Run:
             **options,
         )
         trainer.remove_callback(transformers.PrinterCallback)
-        trainer.add_callback(Records(trainer, algorithm, parsed.label, self.out, recipe.samples_every, self._say))
+        trainer.add_callback(Records(trainer, self, parsed))
         if is_main() and checkpoint and (wrote := len([*checkpoint.glob("rng_state*.pth")])) != processes():
-            self._say(f"{checkpoint} is of {wrote} process(es), not {processes()}: other rollouts will be sampled")
+            self.say(f"{checkpoint} is of {wrote} process(es), not {processes()}: other rollouts will be sampled")
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
         # Renamed last: a folder `model` means that this algorithm is done.

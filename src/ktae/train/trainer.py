@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from transformers import TrainerCallback
 from ktae.files.json_lines import append
 from ktae.integrations.trl import CorrectnessTrainer
 from ktae.train.folder import COMPLETE
+from ktae.train.recipe import Algorithm
 
 _EVERY, _SILENCE = 10, 60.0  # updates, or seconds, until a run says something
 
@@ -99,13 +99,13 @@ class RunTrainer(CorrectnessTrainer):
 
 
 class Records(TrainerCallback):
-    """Writes metrics.jsonl, a row an update or evaluation, and samples.jsonl, the rollouts of some; prints lines."""
+    """Writes metrics.jsonl, a row an update or evaluation, and samples.jsonl, the rollouts of some; prints lines.
 
-    def __init__(
-        self, trainer: RunTrainer, algorithm: str, label: str, out: Path, every: int, say: Callable[[str], object]
-    ) -> None:
-        self._trainer, self._algorithm, self._label = trainer, algorithm, label
-        self._out, self._samples_every, self._say = out, every, say
+    `run` is the `Run` that all this belongs to.
+    """
+
+    def __init__(self, trainer: RunTrainer, run: Any, algorithm: Algorithm) -> None:
+        self._trainer, self._run, self._algorithm = trainer, run, algorithm
         self._latest = {"reward": math.nan, "completions/mean_length": math.nan}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -115,12 +115,13 @@ class Records(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or not {"loss", "eval_loss"} & (logs or {}).keys():
             return
-        step, key = state.global_step, {"algorithm": self._algorithm, "step": state.global_step}
-        append(self._out / "metrics.jsonl", [{**key, **logs}])
+        step, out, every = state.global_step, self._run.out, self._run.recipe.samples_every
+        key = {"algorithm": self._algorithm.name, "step": step}
+        append(out / "metrics.jsonl", [{**key, **logs}])
         if "loss" not in logs:
             return
-        if self._samples_every and step % self._samples_every == 0:
-            append(self._out / "samples.jsonl", [{**key, **row} for row in self._trainer.latest_rollouts])
+        if every and step % every == 0:
+            append(out / "samples.jsonl", [{**key, **row} for row in self._trainer.latest_rollouts])
         # A step that reuses the rollouts of an earlier one logs neither; None is a mean of nothing.
         self._latest |= {name: logs[name] for name in self._latest if logs.get(name) is not None}
         now = time.perf_counter()
@@ -128,4 +129,4 @@ class Records(TrainerCallback):
             self._said, spent, (reward, length) = now, now - self._begun, self._latest.values()
             left = spent / max(step - self._first, 1) * (state.max_steps - step)
             shown = f"reward {reward:.2f}  length {length:.1f}  {spent:.0f} s, {left:.0f} s left"
-            self._say(f"{self._label:<10} step {step}/{state.max_steps}  {shown}")
+            self._run.say(f"{self._algorithm.label:<10} step {step}/{state.max_steps}  {shown}")

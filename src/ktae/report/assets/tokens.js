@@ -135,7 +135,8 @@ function listenToTokens() {
 function drawKeyTokens(group) {
   Object.assign(table, { sort: null, all: false });
   const section = el("details", { id: "keytokens", open: !isNarrow() }, el("summary", {}, "Key tokens"));
-  const isMixed = group.n_correct && group.n_incorrect;
+  const { correct, scored } = report.prompts[chosen.index];
+  const isMixed = 0 < correct && correct < scored;
   section.append(...group.remarks.map((remark) => el("p", { class: isMixed ? "quiet remark" : "note" }, remark)),
     el("div", { class: "wide" }));
   if (isMixed) fillKeyTokens(group, section.lastChild);
