@@ -79,9 +79,7 @@ def resolve(path: str) -> str:
 def check_available(path: str) -> None:
     """Checks with one request at most that a model can be loaded; transformers would try for a minute.
 
-    Raises:
-        FileNotFoundError: see `resolve`; or a folder holds no model.
-        OSError: it is not in the hub's cache, and the hub has no such model or cannot be reached.
+    Raises an OSError, a FileNotFoundError for paths, if the model is neither there nor on the hub nor in its cache.
     """
     resolved = Path(resolve(path))
     if resolved.is_dir() and not any(resolved.glob("*config.json")):  # or adapter_config.json
@@ -101,9 +99,7 @@ def check_available(path: str) -> None:
 def check_model(model: Model) -> tuple[Any, Any]:
     """All of a model but its weights: transformers' configuration and the tokenizer.
 
-    Raises:
-        FileNotFoundError, OSError: see `check_available`.
-        ValueError: the configuration or the tokenizer cannot be loaded, or the tokenizer has no end-of-sequence token.
+    Raises a ValueError if one of them cannot be loaded, otherwise as `check_available`.
     """
     check_available(model.path)
     located, options = _located(model.path)

@@ -16,11 +16,8 @@ datasets = require("datasets", extra="train")
 def load_data(data: Data, seed: int) -> tuple[Any, Any]:
     """The training rows and the held-out rows, as two `datasets.Dataset`.
 
-    `seed` is of the `modchain` training problems; which rows of a file are held out does not depend on it.
-
-    Raises:
-        FileNotFoundError: the source is a path that does not exist.
-        ValueError: a row cannot be read, a column is missing or not of its form, or there are too few rows.
+    `seed` is of the `modchain` training problems; which rows of a file are held out does not depend on it. Raises a
+    FileNotFoundError or a ValueError that names the path, the row, the column or the setting.
     """
     if data.source == "modchain":
         if data.train_rows is None:

@@ -105,15 +105,11 @@ def scored(reward: Callable[..., Any], rows: Mapping[str, list[Any]], texts: lis
 def check_threshold(
     reward: Callable[..., Any], rows: Mapping[str, list[Any]], correct_above: float
 ) -> tuple[list[float | None], str]:
-    r"""Tries the reward that decides correctness on answers that are known to be right, and on completions without one.
+    r"""Tries the reward that decides correctness on accepted answers, in \boxed{} and bare, and on empty completions.
 
-    Returns:
-        Rewards of each row's first accepted answer, put in \boxed{} and then bare; none where the function cannot be
-        tried. And what to say of that: its error, or that right answers get more than none and still count as
-        incorrect, since the threshold is too high or the function wants another form.
-
-    Raises:
-        RewardError: right answers get more than none, and both count as correct; or see `scored`.
+    Returns the answers' rewards, none where the function cannot be tried, and what is to be said of that: its error, or
+    that right answers count as incorrect, since the threshold is too high or the function wants another form. Raises a
+    RewardError if right answers get more than none and both count as correct; or see `scored`.
     """
     answers = [accepted[0] for accepted in rows["answers"]]
     try:

@@ -27,8 +27,7 @@ def is_main() -> bool:
 def grpo_config(recipe: Recipe, algorithm: str, out: Path) -> Any:
     """TRL's `GRPOConfig`: the defaults of `ktae train`, below the algorithm's, below the recipe's section `trl`.
 
-    Raises:
-        ValueError: settings do not go together.
+    Raises a ValueError if settings do not go together.
     """
     rollout, batch = parse_algorithm(algorithm).rollout, recipe.batch
     accelerator = torch.accelerator.is_available() and not recipe.trl.get("use_cpu")
