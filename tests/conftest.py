@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,9 @@ from hypothesis import settings
 
 # Before torch is loaded, as in the command line: idle threads that spin starve each other on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Modules of the experiments, which are no packages, are imported by their names.
+sys.path += [str(Path(__file__).parents[1] / "experiments" / name) for name in ("replication", "credit")]
 
 settings.register_profile("local", deadline=None, max_examples=100)
 settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True, print_blob=True)

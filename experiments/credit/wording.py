@@ -1,8 +1,8 @@
 """Real wording: what takes the place of two preceding tokens as a state? Writes wording.md in two minutes of one core.
 
-    python experiments/credit/wording.py
+    PYTHONPATH=experiments/replication python experiments/credit/wording.py
 
-The benchmark's word problems, 128 groups of 16, split "explore": this is where the number of terms was chosen.
+Word problems, 128 groups of 16, split "explore": this is where the number of terms was chosen.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import word_problems
 from torch import Tensor
 
 from ktae import markdown
 from ktae.bench.controls import ESTIMATORS
 from ktae.bench.credit import SPLITS, judge
 from ktae.bench.labelled import LabelledRollouts, assemble
-from ktae.bench.sources import word_problems
 from ktae.config import KTAEConfig
 from ktae.estimators import Estimator
 from ktae.estimators.back_off import back_off

@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import legs_task as legs
+import legs
+import word_problems
 
-from ktae.bench.sources import word_problems
 from ktae.chain import problems as chain
 from ktae.chain.labels import Label, label_steps
 from ktae.seeds import derived_seed

@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import legs_task as legs
+import legs
 import torch
+import word_problems
 from tasks import LEGS, SMOLLM2, WORD_STEPS, WORDS, task
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from warm_start import IGNORED, LEARNING_RATE, TRACES, build_model, build_tokenizer, imitate, warm_start
+from word_problems import WordProblem
 
-from ktae.bench.sources import word_problems
-from ktae.bench.sources.word_problems import WordProblem
 from ktae.seeds import derived_seed
 
 FOLDER = Path(os.environ.get("KTAE_WARM_STARTS", "/tmp/ktae_warm_starts"))

@@ -26,12 +26,13 @@ import torch
 import torch.nn.functional as F
 from chain_teacher import WORDS, teacher_result, teacher_trace
 from datasets import Dataset
+from teachers import BOS, EOS, PAD, SPECIAL, fast_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ktae.chain import problems as chain
-from ktae.chain.model import BOS, EOS, MAX_COMPLETION, PAD, SPECIAL, fast_tokenizer
+from ktae.chain.model import MAX_COMPLETION
 from ktae.train.rewards import answer
 
 DEFAULT_STEPS = 1000

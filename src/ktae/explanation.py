@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from ktae import checks, scores
 from ktae.chance import benjamini_hochberg, permutation_p_values
 from ktae.config import KTAEConfig
 from ktae.contingency import Contingency, contingency
-from ktae.extras import require
 from ktae.units import units
 
 
@@ -84,46 +82,6 @@ class KeyTokenTable:
         """One dict of plain Python values a row."""
         columns = {name: values.tolist() for name, values in self.columns().items()}
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-    def sort(self, by: str, *, descending: bool = False) -> KeyTokenTable:
-        """The same rows sorted by a column; ties keep their order.
-
-        Raises:
-            ValueError: there is no such column.
-        """
-        columns = self.columns()
-        if by not in columns:
-            raise ValueError(f"by must be one of {', '.join(columns)}, got {by!r}")
-        _, rank_U = np.unique(columns[by], return_inverse=True)
-        return self._take(np.argsort(-rank_U if descending else rank_U, kind="stable"))
-
-    def of_group(self, group: int) -> KeyTokenTable:
-        """The rows of one group.
-
-        Raises:
-            ValueError: the table has no such group.
-        """
-        rows = np.flatnonzero(self.group == group)
-        if not len(rows):
-            raise ValueError(f"group must be one of the table's, got {group!r}")
-        return self._take(rows)
-
-    def to_pandas(self) -> Any:
-        """A pandas.DataFrame. Raises an ImportError if the extra `report` is not installed."""
-        return require("pandas", extra="report").DataFrame(self.columns())
-
-    def to_parquet(self, path: str | Path) -> None:
-        """Writes the columns to a Parquet file. Raises an ImportError if the extra `report` is not installed."""
-        arrow = require("pyarrow", extra="report")
-        texts = {name: arrow.array(getattr(self, name), arrow.string()) for name in ("text", "context")}
-        columns = {**self.columns(), **texts}
-        require("pyarrow.parquet", extra="report").write_table(arrow.table(columns), path)
-
-    def _take(self, rows: np.ndarray) -> KeyTokenTable:
-        place_U = np.full(len(self) + 1, -1)  # one more, for index -1
-        place_U[rows] = np.arange(len(rows))
-        taken = {name: values[rows] for name, values in self.columns().items()}
-        return replace(self, **taken, unit_index=place_U[self.unit_index])
 
 
 def explain(
@@ -228,7 +186,10 @@ def explain(
             adjusted_p=benjamini_hochberg(permutation_p_U, group_U.numpy()),
             unit_index=unit_index_BT.numpy(),
         )
-        return whole._take(np.lexsort((whole.unit, -whole.occurrences, -np.abs(whole.value), whole.group)))
+        order = np.lexsort((whole.unit, -whole.occurrences, -np.abs(whole.value), whole.group))
+        place_U = np.append(np.argsort(order), -1)  # the last is for tokens without a row, whose index is -1
+        columns = {name: values[order] for name, values in whole.columns().items()}
+        return replace(whole, **columns, unit_index=place_U[whole.unit_index])
 
 
 def _contexts(

@@ -5,26 +5,29 @@ import re
 from fractions import Fraction
 from functools import cache
 
+import game24
+import long_chains
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ktae.bench.credit import SOURCES
+from ktae.bench import chain_rollouts
+from ktae.bench.credit import SOURCES, load_source
 from ktae.bench.labelled import WordRollout, assemble
-from ktae.bench.sources import chain, game24
 from ktae.chain.labels import Label, label_steps
 from ktae.chain.model import load
 from ktae.chain.problems import MODULUS, Problem
 
 OTHER, RIGHT, SLIP, PROPAGATED = Label
+NAMES = (*SOURCES, *(f"{own}:rollouts" for own in ("long_chains", "legs", "game24", "word_problems")))
 seeds = st.integers(0, 2**32 - 1)
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", NAMES)
 def test_groups_are_mixed_and_every_failure_that_ends_has_a_slip(name, monkeypatch):
-    monkeypatch.setattr(chain, "GROUPS_PER_MEASURED", 1000)  # true advantages take long, and are looked at below
-    rollouts = SOURCES[name](24, 16, 11)
+    monkeypatch.setattr(chain_rollouts, "GROUPS_PER_MEASURED", 1000)  # true advantages take long
+    rollouts = load_source(name)(24, 16, 11)
     assert rollouts.group_ids.tolist() == [group for group in range(24) for _ in range(16)]
     accuracy_G = rollouts.rewards.view(24, 16).mean(dim=1)
     assert 0.2 < accuracy_G.mean() < 0.75
@@ -34,9 +37,9 @@ def test_groups_are_mixed_and_every_failure_that_ends_has_a_slip(name, monkeypat
     assert rollouts.first_slip_BT.any(dim=1)[ended_B & (rollouts.rewards == 0)].all()
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_same_seed_gives_the_same_rollouts_and_another_others(name):
-    a, b, other = (SOURCES[name](2, 4, seed) for seed in (5, 5, 6))
+    a, b, other = (load_source(name)(2, 4, seed) for seed in (5, 5, 6))
     assert torch.equal(a.token_ids, b.token_ids)
     assert torch.equal(a.labels, b.labels)
     assert a.token_ids.shape != other.token_ids.shape or not torch.equal(a.labels, other.labels)
@@ -56,7 +59,7 @@ def test_assembling_pads_and_ends():
 
 @pytest.fixture(scope="module")
 def sampled():
-    return chain._drawn((4, 5, 6), 24, 16, 11)
+    return chain_rollouts._drawn((4, 5, 6), 24, 16, 11)
 
 
 def evaluate(value, operation):
@@ -110,9 +113,9 @@ def test_true_advantages_are_differences_of_chances(sampled, monkeypatch):
             answer = ["ans", str((problem.answer + wrong) % MODULUS)]
             yield answer[2 if re.search(r"ans \d+$", said) else said.endswith("ans") :], True, []
 
-    monkeypatch.setattr(chain, "_complete", complete)
+    monkeypatch.setattr(chain_rollouts, "_complete", complete)
     ended = [(problem, r) for problem, r in sampled if r.ended][:40]
-    for (problem, r), advantages in zip(ended, chain.true_advantages(ended, 3), strict=True):
+    for (problem, r), advantages in zip(ended, chain_rollouts.true_advantages(ended, 3), strict=True):
         slips = [i for i, label in enumerate(r.labels) if label is SLIP]
         # A wrong operation shows at its result, two words on.
         first = slips[0] + 2 * (r.words[slips[0]][0] in "+-*") if slips else len(r.words)
@@ -122,7 +125,7 @@ def test_true_advantages_are_differences_of_chances(sampled, monkeypatch):
 
 
 def test_every_eighth_group_is_measured(monkeypatch):
-    monkeypatch.setattr(chain, "CONTINUATIONS", 2)
+    monkeypatch.setattr(chain_rollouts, "CONTINUATIONS", 2)
     rollouts = SOURCES["chain"](8, 4, 3)
     measured_BT = ~rollouts.true_advantages.isnan()
     assert rollouts.group_ids[measured_BT.any(dim=1)].unique().tolist() == [7]
@@ -135,7 +138,7 @@ def test_every_eighth_group_is_measured(monkeypatch):
 def test_labels_of_the_teachers_chains_by_another_reading(seed, steps, slip_rate):
     rng = random.Random(seed)
     start, operations = rng.randrange(97), [rng.choice(["+5", "-12", "*9"]) for _ in range(steps)]
-    r = chain.solve(Problem(start, tuple(operations)), rng, slip_rate)
+    r = long_chains.solve(Problem(start, tuple(operations)), rng, slip_rate)
     truth = list(itertools.accumulate(operations, evaluate, initial=start))
     places = list(results(start, r.words))
     assert len(places) == steps + 1

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from ktae.bench import fidelity
+from ktae.bench import chain_rollouts, fidelity
 from ktae.bench.labelled import assemble
-from ktae.bench.sources import chain
 from ktae.chain.model import load
 from ktae.chain.problems import Problem
 
@@ -13,7 +12,7 @@ from ktae.chain.problems import Problem
 @pytest.fixture(scope="module")
 def sampled():
     prompts = "53 S1 +5 S2 *9 S3 -4 S4 +1 ?", "5 S1 *2 S2 -3 S3 +9 S4 -1 S5 *5 ?"
-    return chain.sample([Problem.from_prompt(prompt) for prompt in prompts], 3, seed=1)
+    return chain_rollouts.sample([Problem.from_prompt(prompt) for prompt in prompts], 3, seed=1)
 
 
 def test_log_probabilities_are_those_of_each_rollout_alone(sampled):
@@ -32,7 +31,7 @@ def test_log_probabilities_are_those_of_each_rollout_alone(sampled):
 def test_gradients_are_autograds_of_each_estimators_objective(sampled, monkeypatch):
     rollouts = assemble([r for _, r in sampled], 3)
     advantage_EBT = torch.randn(2, *rollouts.mask.shape, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(chain, "BATCH", 4)  # two parts
+    monkeypatch.setattr(chain_rollouts, "BATCH", 4)  # two parts
     got = fidelity.gradients(sampled, rollouts, advantage_EBT)
     for advantage_BT, gradient_P in zip(advantage_EBT, got, strict=True):
         objective = (advantage_BT[rollouts.mask] * fidelity.log_probs(sampled)).sum() / len(sampled)

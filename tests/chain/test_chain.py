@@ -154,9 +154,8 @@ def test_the_first_slip_is_found(completion, first):
 
 def test_every_process_draws_the_same_task():
     """Fixed for good: what was measured on these problems is comparable only while they stay."""
-    hard = [chain.is_hard(value, op) for value in range(MODULUS) for op in OPERATIONS]
-    drawn = json.dumps([chain.train_problems(50, 3), chain.test_problems(), hard]) + "\n"
-    assert hashlib.sha256(drawn.encode()).hexdigest()[:16] == "21ff924a31d7f0c4"
+    drawn = json.dumps([chain.train_problems(50, 3), chain.test_problems()]) + "\n"
+    assert hashlib.sha256(drawn.encode()).hexdigest()[:16] == "7b4a61f2a0faa8b4"
 
 
 # The shipped starting model and its tokenizer

@@ -10,10 +10,10 @@ import methods
 import pytest
 import tasks
 import torch
+import word_problems
 from peft import LoraConfig, inject_adapter_in_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from ktae.bench.sources import word_problems
 from ktae.chain import problems as chain
 from ktae.chain.model import CHECKPOINT
 from ktae.estimators import Rollouts, token_values
@@ -122,7 +122,7 @@ def test_blame_for_one_token_and_parts_of_the_oracle():
     value_BT = torch.tensor([[-3.0, 1.0, 0.0], [-1.0, -1.0, -9.0], [2.0, 0.0, 0.5]])
     blamed_BT = methods.most_blamed(lambda rollouts: value_BT)(rollouts)
     assert blamed_BT.tolist() == [[0.0, 0.0, 0.0], [-0.5, -0.5, 0.0], [0.0, 0.0, 0.0]]
-    batch = word_problems.words(2, 8, 0)
+    batch = word_problems.rollouts(2, 8, 0)
     parts = [methods.METHODS[name](batch) for name in ("oracle_slips", "oracle_in_incorrect", "oracle_in_correct")]
     mended_BT = (methods.oracle(batch) < 0) & batch.correct_B[:, None]
     assert torch.equal(sum(parts), methods.oracle(batch).masked_fill(mended_BT, 0.0))

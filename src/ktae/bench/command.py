@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--groups", type=int, default=GROUPS, help="prompts of each source (default: %(default)s)")
     size.add_argument("--quick", dest="groups", action="store_const", const=QUICK_GROUPS, help="%(const)s of them")
     add("--group-size", type=int, default=GROUP_SIZE, help="rollouts of each prompt (default: %(default)s)")
-    add("--sources", metavar="NAMES", help="only these, separated by commas")
+    add("--sources", metavar="NAMES", help="only these, or functions, module:function, separated by commas")
     add("--estimators", metavar="NAMES", help="only these or functions, module:function, and the controls")
     add("--split", default="explore", help="explore (default) or held-out: choose on one, report the other")
     add("--seed", type=int, default=0, help="of the rollouts and the intervals (default: %(default)s)")
@@ -31,17 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Callable[[], None]:
     """Checks the arguments; returns the benchmark, to be called."""
-    require("reasoning_gym", "bench")
     transformers_logging = require("transformers.utils.logging", "bench")
     from ktae.bench import credit
     from ktae.bench.controls import ESTIMATORS
     from ktae.bench.show import as_markdown
     from ktae.estimators import load_estimator
 
-    sources = _names("--sources", arguments.sources, [*credit.SOURCES, credit.FIDELITY])
-    estimators = _names("--estimators", arguments.estimators, ESTIMATORS, or_paths=True)
-    for path in [name for name in estimators if ":" in name]:
-        load_estimator(path)
+    sys.path.insert(0, "")  # as with python -m: functions of one's own live in the working directory
+    sources = _names("--sources", arguments.sources, [*credit.SOURCES, credit.FIDELITY], credit.load_source)
+    estimators = _names("--estimators", arguments.estimators, ESTIMATORS, load_estimator)
     if arguments.split not in credit.SPLITS:
         raise ValueError(f"--split must be one of {', '.join(credit.SPLITS)}, got {arguments.split!r}")
     for option, value, least in (("--groups", arguments.groups, 1), ("--group-size", arguments.group_size, 2)):
@@ -61,11 +60,14 @@ def run(arguments: argparse.Namespace) -> Callable[[], None]:
     return benchmark
 
 
-def _names(option: str, given: str | None, known: Iterable[str], *, or_paths: bool = False) -> list[str]:
-    """The names given, all without any; with `or_paths` also import paths, which are not looked at."""
+def _names(option: str, given: str | None, known: Iterable[str], load: Callable[[str], object]) -> list[str]:
+    """The names given, all without any; of import paths it is tried whether there is such a function."""
     names = list(known) if given is None else list(dict.fromkeys(filter(None, given.split(","))))
     if not names:
         raise ValueError(f"{option} names none; there are {', '.join(known)}")
-    if unknown := [name for name in names if name not in known and not (or_paths and ":" in name)]:
-        raise ValueError(f"{option}: unknown {', '.join(unknown)}; there are {', '.join(known)}")
+    for name in names:
+        if ":" in name:
+            load(name)
+        elif name not in known:
+            raise ValueError(f"{option}: unknown {name}; there are {', '.join(known)}")
     return names

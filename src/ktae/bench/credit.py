@@ -8,23 +8,20 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from ktae.bench import metrics
+from ktae.bench import chain_rollouts, metrics
 from ktae.bench.controls import CONTROLS, ESTIMATORS, REFERENCE
 from ktae.bench.fidelity import fidelity
 from ktae.bench.labelled import LabelledRollouts
-from ktae.bench.sources import chain, game24, legs, word_problems
 from ktae.estimators import NEEDS, Estimator, load_estimator, token_values
+from ktae.extras import load_function
 from ktae.seeds import derived_seed
 
-# (groups, group_size, seed) to rollouts; the same arguments give the same ones.
-SOURCES: dict[str, Callable[[int, int, int], LabelledRollouts]] = {
-    "chain": chain.words,
-    "chain_4_steps": partial(chain.of_steps, 4),
-    "chain_6_steps": partial(chain.of_steps, 6),
-    "chain_teacher": chain.teacher,
-    "legs": legs.words,
-    "game24": game24.words,
-    "word_problems": word_problems.words,
+Source = Callable[[int, int, int], LabelledRollouts]
+"""(groups, group_size, seed) to rollouts; the same arguments give the same ones."""
+SOURCES: dict[str, Source] = {
+    "chain": chain_rollouts.measured,
+    "chain_4_steps": partial(chain_rollouts.of_steps, 4),
+    "chain_6_steps": partial(chain_rollouts.of_steps, 6),
 }
 SPLITS = {"explore": 0, "held-out": 1}
 FIDELITY = "gradients"  # the source whose rows hold gradient fidelity
@@ -35,10 +32,10 @@ def run(
 ) -> list[dict[str, Any]]:
     """Runs the benchmark on sources of `SOURCES` and `FIDELITY`, with names of `ESTIMATORS` and the controls.
 
-    An estimator may also be the import path of a function of your own, `package.module:function`; a ValueError if there
-    is none. No two of `SPLITS` share a draw: choose on one and report the other. Of each source there are so many
-    `groups` of `group_size` rollouts; gradient fidelity takes a quarter as many batches, at least 2. `seed` is that of
-    the rollouts and of the intervals.
+    A source or an estimator may also be the import path of a function of your own, `package.module:function`. No two of
+    `SPLITS` share a draw: choose on one and report the other. Of each source there are so many `groups` of `group_size`
+    rollouts; gradient fidelity takes a quarter as many batches, at least 2. `seed` is that of the rollouts and of the
+    intervals. Raises a ValueError if there is no such function, a TypeError if a source returns something else.
 
     Returns rows, as the JSON Lines of `ktae bench credit` holds them. First one with `about`, how the benchmark was
     run. Of each source one with `rollouts`, what they are like, then one an estimator: of each metric value, low, high,
@@ -54,12 +51,19 @@ def run(
         if source == FIDELITY:
             found = fidelity(chosen, max(groups // 4, 2), drawn)
         else:
-            rollouts = SOURCES[source](groups, group_size, drawn)
+            rollouts = load_source(source)(groups, group_size, drawn)
+            if not isinstance(rollouts, LabelledRollouts):
+                raise TypeError(f"source {source} must return LabelledRollouts, got {type(rollouts).__name__}")
             rows.append({"source": source, "rollouts": describe(rollouts)})
             found = judge(rollouts, chosen, drawn)
         for name, numbers in found.items():
             rows.append({"source": source, "estimator": name} | {m: _plain(of) for m, of in numbers.items()})
     return rows
+
+
+def load_source(name: str) -> Source:
+    """The source of a name in `SOURCES`, or of an import path; errors as `ktae.extras.load_function`."""
+    return SOURCES[name] if name in SOURCES else load_function("source", name, {})
 
 
 def judge(

@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ktae.bench import chain_rollouts
 from ktae.bench.labelled import LabelledRollouts, assemble
-from ktae.bench.sources import chain
 from ktae.chain.model import load
 from ktae.chain.problems import sample_problem
 from ktae.estimators import Estimator, token_values
@@ -44,7 +44,7 @@ def fidelity(estimators: Mapping[str, Estimator], batches: int, seed: int) -> di
     """
     rng = random.Random(derived_seed(seed, 3))
     problems = [sample_problem(rng) for _ in range(PROMPTS)]
-    sampled = chain.sample(problems, REFERENCE_ROLLOUTS, derived_seed(seed, 4))
+    sampled = chain_rollouts.sample(problems, REFERENCE_ROLLOUTS, derived_seed(seed, 4))
     rollouts = assemble([r for _, r in sampled], REFERENCE_ROLLOUTS)
     reward_G = rollouts.rewards.view(PROMPTS, REFERENCE_ROLLOUTS)
     reward_B = (reward_G - reward_G.mean(dim=1, keepdim=True)).flatten()
@@ -52,7 +52,7 @@ def fidelity(estimators: Mapping[str, Estimator], batches: int, seed: int) -> di
 
     cosines, sum_EP, square_E = [], torch.zeros(()), torch.zeros(())
     for batch in range(batches):
-        sampled = chain.sample(problems, GROUP_SIZE, derived_seed(seed, 5, batch))
+        sampled = chain_rollouts.sample(problems, GROUP_SIZE, derived_seed(seed, 5, batch))
         rollouts = assemble([r for _, r in sampled], GROUP_SIZE)
         values = [torch.zeros(rollouts.mask.shape), *(token_values(e, rollouts) for e in estimators.values())]
         gradient_EP = gradients(sampled, rollouts, torch.stack(values) + rollouts.rollout_advantages.float()[:, None])
@@ -68,12 +68,12 @@ def fidelity(estimators: Mapping[str, Estimator], batches: int, seed: int) -> di
     }
 
 
-def gradients(sampled: chain.Sampled, rollouts: LabelledRollouts, advantage_EBT: Tensor) -> Tensor:
+def gradients(sampled: chain_rollouts.Sampled, rollouts: LabelledRollouts, advantage_EBT: Tensor) -> Tensor:
     """(E, P) gradients of the mean over rollouts of sum_t advantage_t log pi(o_t), for E advantages of each token."""
     parameters = list(load()[0].parameters())
     sums = [torch.zeros(len(advantage_EBT), p.numel()) for p in parameters]
-    for first in range(0, len(sampled), chain.BATCH):
-        rows = slice(first, first + chain.BATCH)
+    for first in range(0, len(sampled), chain_rollouts.BATCH):
+        rows = slice(first, first + chain_rollouts.BATCH)
         weight_EK = advantage_EBT[:, rows][:, rollouts.mask[rows] != 0] / len(sampled)
         parts = torch.autograd.grad(log_probs(sampled[rows]), parameters, weight_EK, is_grads_batched=True)
         for total, part in zip(sums, parts, strict=True):
@@ -81,7 +81,7 @@ def gradients(sampled: chain.Sampled, rollouts: LabelledRollouts, advantage_EBT:
     return torch.cat(sums, dim=1)
 
 
-def log_probs(sampled: chain.Sampled) -> Tensor:
+def log_probs(sampled: chain_rollouts.Sampled) -> Tensor:
     """(K,) log-probabilities of the rollouts' tokens, the end token included, row by row, with their graph."""
     model, tokenizer = load()
     texts = [" ".join([problem.prompt, *r.words, *[tokenizer.eos_token] * r.ended]) for problem, r in sampled]

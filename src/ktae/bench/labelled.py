@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,10 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ktae.chain.labels import Label
 from ktae.estimators import Rollouts
-from ktae.seeds import derived_seed
 from ktae.states import calculation
-
-_Problem = TypeVar("_Problem")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,30 +59,6 @@ class WordRollout:
         words = text.split()
         self.words += words
         self.labels += [label] * len(words)
-
-
-def teach(
-    groups: int,
-    group_size: int,
-    seed: int,
-    draw: Callable[[random.Random], _Problem],
-    solve: Callable[[_Problem, random.Random], WordRollout],
-    *salt: int,
-) -> list[WordRollout]:
-    """Rollouts of a scripted teacher: of each group it draws a problem and solves it `group_size` times."""
-    rollouts = []
-    for group in range(groups):
-        rng = random.Random(derived_seed(seed, group, *salt))
-        problem = draw(rng)
-        rollouts += [solve(problem, rng) for _ in range(group_size)]
-    return rollouts
-
-
-def slip(right: int, rate: float, rng: random.Random) -> int:
-    """The number, or with probability `rate` one that is off by 1 or 10 and not negative."""
-    if rng.random() < rate:
-        return rng.choice([right + off for off in (1, -1, 10, -10) if right + off >= 0])
-    return right
 
 
 def assemble(rollouts: Sequence[WordRollout], group_size: int, separator: str = " ") -> LabelledRollouts:

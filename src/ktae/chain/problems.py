@@ -29,8 +29,6 @@ _FUNCTIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _KINDS = [[f"{sign}{n}" for n in amounts] for sign, amounts in _AMOUNTS.items()]
 OPERATIONS = tuple(op for kind in _KINDS for op in kind)
 STEPS = {f"S{number}": number - 1 for number in range(1, MAX_STEPS + 1)}
-# Facts the teacher has wrong, in percent of all products and of all sums and differences.
-HARD_PRODUCTS, HARD_SUMS = 35, 8
 _TEST_SEED, _TEST_SIZE = 987654321, 1000
 
 
@@ -94,16 +92,6 @@ def sample_problem(rng: random.Random) -> Problem:
     """A problem of 4 to 6 steps, all lengths equally likely."""
     steps = rng.randint(MIN_STEPS, MAX_STEPS)
     return Problem(rng.randrange(MODULUS), tuple(sample_operation(rng) for _ in range(steps)))
-
-
-@cache
-def is_hard(value: int, operation: str) -> bool:
-    """Whether the teacher has a wrong belief about this fact: 35 % of products, 8 % of the rest.
-
-    A fixed property of the fact, which seeds the draw (not by `hash`, which differs between processes).
-    """
-    percent = HARD_PRODUCTS if operation[0] == "*" else HARD_SUMS
-    return random.Random(value * 1000 + 97 + OPERATIONS.index(operation)).randrange(100) < percent
 
 
 def extract_answer(completion: str) -> int | None:

@@ -2,13 +2,12 @@
 
 import random
 
-import legs_task as task
+import legs
 import pytest
 import reasoning_gym
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ktae.bench.sources.legs import solve
 from ktae.chain.labels import Label
 
 OTHER, RIGHT, SLIP, PROPAGATED = Label
@@ -19,17 +18,17 @@ SOLUTION = "2 sea slugs * 0 = 0 total 0 3 crabs * 10 = 30 total 30 1 deer * 4 = 
 
 @given(seed=seeds)
 def test_problems_are_reasoning_gyms_and_traces_the_teachers(seed):
-    problem = task.sample_problem(random.Random(seed))
+    problem = legs.sample_problem(random.Random(seed))
     dataset = reasoning_gym.create_dataset("leg_counting", seed=0, size=2**31, max_animals=5, max_instances=5)
     item = dataset[random.Random(seed).randrange(2**31)]
     assert item["question"].replace(",", " ,").replace("?", " ?").endswith(f"if you have {problem.prompt}\n")
     assert str(problem.answer) == item["answer"]
-    trace, solution = task.teacher_trace(problem, random.Random(seed)), solve(problem.animals, random.Random(seed))
+    trace, solution = legs.teacher_trace(problem, random.Random(seed)), legs.solve(problem.animals, random.Random(seed))
     assert trace.split() == solution.words
-    assert {*problem.prompt.split(), *solution.words} <= set(task.WORDS)
+    assert {*problem.prompt.split(), *solution.words} <= set(legs.WORDS)
     # The teacher's labels, made while it writes, are those that its text has.
-    assert task.label_steps(problem, trace) == solution.labels
-    assert solution.correct == (task.extract_answer(trace) == problem.answer)
+    assert legs.label_steps(problem, trace) == solution.labels
+    assert solution.correct == (legs.extract_answer(trace) == problem.answer)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +53,7 @@ def test_problems_are_reasoning_gyms_and_traces_the_teachers(seed):
     ],
 )
 def test_labels(completion, expected):
-    labels = task.label_steps(task.LegsProblem(ANIMALS), completion)
+    labels = legs.label_steps(legs.LegsProblem(ANIMALS), completion)
     assert "".join(label.name[0] for label in labels if label is not OTHER) == expected.replace(" ", "")
 
 
@@ -63,16 +62,16 @@ def test_a_wrong_answer_has_a_slip_whatever_the_text(seed, changes):
     """Words changed, left out, repeated and put in at random, as a model under training may."""
     rng, words = random.Random(seed), SOLUTION.split()
     for _ in range(changes):
-        place, word = rng.randrange(len(words)), rng.choice([*words, *task.WORDS])
+        place, word = rng.randrange(len(words)), rng.choice([*words, *legs.WORDS])
         words[place : place + rng.randrange(2)] = rng.choice([[], [word]])
     completion = " ".join(words)
-    labels = task.label_steps(task.LegsProblem(ANIMALS), completion)
+    labels = legs.label_steps(legs.LegsProblem(ANIMALS), completion)
     assert len(labels) == len(words)
-    if task.extract_answer(completion) not in (None, 34):
+    if legs.extract_answer(completion) not in (None, 34):
         assert SLIP in labels
 
 
 def test_extract_answer():
-    assert task.extract_answer("total 4 ans 4") == 4
+    assert legs.extract_answer("total 4 ans 4") == 4
     for text in ("ans 4 ok!", "ans", "", "total 4", "ans 4.0"):
-        assert task.extract_answer(text) is None
+        assert legs.extract_answer(text) is None

@@ -1,4 +1,4 @@
-"""Chains of arithmetic modulo 97, a word a token: rollouts of the quickstart's model, and longer ones of a teacher."""
+"""Chains of arithmetic modulo 97, a word a token: rollouts of the quickstart's model."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import torch
 
-from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble, teach
+from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
 from ktae.chain import problems as chain
-from ktae.chain.labels import Label, label_steps
+from ktae.chain.labels import label_steps
 from ktae.chain.model import MAX_COMPLETION, load
 from ktae.chain.problems import NUMBERS, Problem
 from ktae.seeds import derived_seed
@@ -19,14 +19,10 @@ from ktae.seeds import derived_seed
 # Rollouts sampled together; true advantages are measured in one of so many groups, by so many continuations.
 BATCH, GROUPS_PER_MEASURED, CONTINUATIONS = 256, 8, 16
 
-TEACHER_STEPS, FILLER_RATE = 12, 0.3
-SLIP_RATE = 0.04  # four times as often for the facts that `chain.is_hard`
-_FILLERS = ("going on", "the next one is", "now this", "then we have")
-
 Sampled = Sequence[tuple[Problem, WordRollout]]
 
 
-def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
+def measured(groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """Problems of 4 to 6 steps. Entropies of the model; true advantages in every eighth group.
 
     A true advantage is the share of 16 continuations from after a result that are right minus that from before it. Its
@@ -45,16 +41,6 @@ def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
 def of_steps(steps: int, groups: int, group_size: int, seed: int) -> LabelledRollouts:
     """Problems of so many steps. Entropies of the model."""
     return assemble([r for _, r in _drawn((steps,), groups, group_size, seed)], group_size)
-
-
-def teacher(groups: int, group_size: int, seed: int) -> LabelledRollouts:
-    """Problems of 12 steps, by a scripted teacher."""
-
-    def draw(rng: random.Random) -> Problem:
-        start = rng.randrange(chain.MODULUS)
-        return Problem(start, tuple(chain.sample_operation(rng) for _ in range(TEACHER_STEPS)))
-
-    return assemble(teach(groups, group_size, seed, draw, solve, TEACHER_STEPS), group_size)
 
 
 def sample(problems: Sequence[Problem], group_size: int, seed: int) -> Sampled:
@@ -122,21 +108,3 @@ def _complete(prefixes: Sequence[str], seed: int) -> list[tuple[list[str], bool,
             words = tokenizer.decode(ids[:length], skip_special_tokens=True).split()
             completions.append((words, ended, entropy[: length + ended]))
     return completions
-
-
-def solve(problem: Problem, rng: random.Random, slip_rate: float = SLIP_RATE) -> WordRollout:
-    """A solution of the scripted teacher."""
-    r = WordRollout()
-    value = truth = problem.start
-    for step, operation in enumerate(problem.operations, 1):
-        if rng.random() < FILLER_RATE:
-            r.say(rng.choice(_FILLERS))
-        truth = chain.apply(truth, operation)
-        slips = rng.random() < slip_rate * (4 if chain.is_hard(value, operation) else 1)
-        value = (chain.apply(value, operation) + (rng.choice((1, -1, 10, -10)) if slips else 0)) % chain.MODULUS
-        r.say(f"S{step} {operation} =")
-        r.say(str(value), Label.of_number(not slips, value == truth))
-    r.say("ans")
-    r.say(str(value), Label.of_number(True, value == truth))
-    r.correct = value == truth
-    return r

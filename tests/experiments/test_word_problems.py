@@ -3,11 +3,11 @@ import random
 import re
 
 import pytest
+import word_problems
 from hypothesis import given
 from hypothesis import strategies as st
+from word_problems import Result, Step, WordProblem, extract_answer, label_tokens
 
-from ktae.bench.sources import word_problems
-from ktae.bench.sources.word_problems import Result, Step, WordProblem, extract_answer, label_tokens
 from ktae.chain.labels import Label
 
 OTHER, RIGHT, SLIP, PROPAGATED = Label

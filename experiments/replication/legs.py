@@ -1,7 +1,11 @@
-"""Counting legs as a task that a model can be trained on: prompts, vocabulary, and the labels of any text.
+"""Counting legs: the problems of reasoning-gym's `leg_counting`, a scripted teacher, and the labels of any text.
 
-`ktae.bench.sources.legs` has the problems and the teacher. Every word is one token, so the n-th word of a completion is
-its n-th token. A model that imitates the teacher has its mistakes to unlearn, one fact at a time.
+    prompt      ... 3 sea slugs , 2 crabs , 1 deer ?
+    completion  3 sea slugs * 0 = 0 total 0 so far so good 2 crabs * 8 = 16 total 16 1 deer ... ans 20
+
+Each animal takes one step: how many legs it has, the product, the running total. The teacher believes wrong leg counts
+of some animals, always the same ones, and slips in products and sums: a model that imitates it has its mistakes to
+unlearn, one fact at a time. Every word is one token, so the n-th word of a completion is its n-th token.
 """
 
 from __future__ import annotations
@@ -11,26 +15,114 @@ import re
 from dataclasses import dataclass
 from itertools import accumulate
 
-from reasoning_gym.arithmetic.leg_counting import QUESTION_TEMPLATE
+from reasoning_gym.arithmetic import leg_counting
+from teachers import slip, teach
 
-from ktae.bench.sources import legs
-from ktae.bench.sources.legs import LEGS, plural
+from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
 from ktae.chain.labels import Label
+
+LEGS: dict[str, int] = leg_counting.ANIMALS
+_DATASET = leg_counting.LegCountingDataset(
+    leg_counting.LegCountingConfig(min_animals=3, max_animals=5, max_instances=5, seed=0, size=2**31)
+)
+# What the teacher takes some animals to have.
+_BELIEFS = {
+    2: ("sea slug", "leech"),
+    4: ("human", "butterfly"),
+    6: ("starfish", "spider"),
+    8: ("jellyfish", "beetle", "cockroach", "crab", "lobster"),
+    10: ("scorpion",),
+    12: ("shrimp", "woodlouse"),
+}
+BELIEFS = {animal: legs for legs, animals in _BELIEFS.items() for animal in animals}
+# How often it goes by a wrong belief (at first, when it checks), and how often it slips in a product or a sum.
+BELIEF_RATE, PRODUCT_SLIP_RATE, SUM_SLIP_RATE = (0.6, 0.25), 0.03, 0.04
+FILLER_RATE, CHECK_RATE = 0.3, 0.15
+FILLERS = (
+    "so far so good",
+    "now for the next animal",
+    "let me go on counting",
+    "these are easy to count",
+    "and then we also have",
+    "moving on down the list",
+)
+
+Animals = tuple[tuple[str, int], ...]  # (in the singular, how many), no animal twice
+
+
+def rollouts(groups: int, group_size: int, seed: int) -> LabelledRollouts:
+    """The teacher's solutions, as a source of `ktae bench credit`."""
+    return assemble(teach(groups, group_size, seed, sample_animals, solve), group_size)
+
+
+def sample_animals(rng: random.Random) -> Animals:
+    """Any of reasoning-gym's 2**31 items with equal probability: 3 to 5 kinds of animals, 1 to 5 of each."""
+    item = _DATASET[rng.randrange(len(_DATASET))]
+    return tuple(item["metadata"]["animals"].items())
+
+
+def plural(animal: str, count: int) -> str:
+    """As reasoning-gym has it: `deers` for two."""
+    return animal if count == 1 else f"{animal}s"
+
+
+def solve(animals: Animals, rng: random.Random) -> WordRollout:
+    """A worked solution.
+
+    Between steps the teacher may talk. It may check an animal before adding its legs, and goes on with what the check
+    gives. Judged are leg counts, products, totals and the answer.
+    """
+    r = WordRollout()
+    total = true_total = 0
+    for animal, count in animals:
+        if rng.random() < FILLER_RATE:
+            r.say(rng.choice(FILLERS))
+        product = _step(r, animal, count, rng, checking=False)
+        if rng.random() < CHECK_RATE:
+            r.say("check")
+            checked = _step(r, animal, count, rng, checking=True)
+            r.say("ok!" if checked == product else "no!")
+            product = checked
+        true_total += count * LEGS[animal]
+        r.say("total")
+        total = _number(r, total + product, true_total, SUM_SLIP_RATE, rng)
+    r.say("ans")
+    r.say(str(total), Label.of_number(True, total == true_total))
+    r.correct = total == true_total
+    return r
+
+
+def _step(r: WordRollout, animal: str, count: int, rng: random.Random, *, checking: bool) -> int:
+    """Says a step such as `3 sea slugs * 0 = 0`; returns the product."""
+    believes = animal in BELIEFS and rng.random() < BELIEF_RATE[checking]
+    legs = (BELIEFS if believes else LEGS)[animal]
+    r.say(f"{count} {plural(animal, count)} *")
+    r.say(str(legs), Label.of_number(legs == LEGS[animal], True))
+    r.say("=")
+    return _number(r, count * legs, count * LEGS[animal], PRODUCT_SLIP_RATE, rng)
+
+
+def _number(r: WordRollout, following: int, right: int, slip_rate: float, rng: random.Random) -> int:
+    """Says the number that follows, or slips."""
+    value = slip(following, slip_rate, rng)
+    r.say(str(value), Label.of_number(value == following, value == right))
+    return value
+
 
 _ANIMALS = {plural(animal, count): animal for animal in LEGS for count in (1, 2)}
 # Up to five of each of the five animals with the most legs, and every product and sum 10 too large.
 NUMBERS = {str(value): value for value in range(5 * (14 + 12 + 3 * 10) + 5 * (10 + 10) + 1)}
 _MARKS = ("*", "=", "total", "check", "ok!", "no!", "ans")
-_QUESTION = re.sub(r"([.,?])", r" \1 ", QUESTION_TEMPLATE.format(animals=","))
+_QUESTION = re.sub(r"([.,?])", r" \1 ", leg_counting.QUESTION_TEMPLATE.format(animals=","))
 # Every word of the question and of the teacher's solutions once, in a fixed order: the tokenizer numbers them by it.
-WORDS = tuple(dict.fromkeys(" ".join([*NUMBERS, *_MARKS, *_ANIMALS, *legs.FILLERS, _QUESTION]).split()))
+WORDS = tuple(dict.fromkeys(" ".join([*NUMBERS, *_MARKS, *_ANIMALS, *FILLERS, _QUESTION]).split()))
 
 
 @dataclass(frozen=True, slots=True)
 class LegsProblem:
     """How many legs some animals have together; animals in the singular with their number, none twice."""
 
-    animals: legs.Animals
+    animals: Animals
 
     @property
     def prompt(self) -> str:
@@ -50,12 +142,12 @@ class LegsProblem:
 
 def sample_problem(rng: random.Random) -> LegsProblem:
     """Three to five kinds of animals, one to five of each."""
-    return LegsProblem(legs.sample_animals(rng))
+    return LegsProblem(sample_animals(rng))
 
 
 def teacher_trace(problem: LegsProblem, rng: random.Random) -> str:
     """A worked solution with the teacher's mistakes, without the end-of-sequence token."""
-    return " ".join(legs.solve(problem.animals, rng).words)
+    return " ".join(solve(problem.animals, rng).words)
 
 
 def extract_answer(completion: str) -> int | None:

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from functools import cache
 from os.path import commonprefix
 
+from teachers import SPECIAL, fast_tokenizer, slip, teach
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble, slip, teach
+from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
 from ktae.chain.labels import Label
-from ktae.chain.model import SPECIAL, fast_tokenizer
 from ktae.seeds import derived_seed
 
 MIN_STEPS, MAX_STEPS, LARGEST = 2, 6, 120
@@ -343,13 +343,13 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     return fast_tokenizer(tokenizer)
 
 
-def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
-    """The teacher's traces; a token is a piece of the byte-pair encoding."""
+def rollouts(groups: int, group_size: int, seed: int) -> LabelledRollouts:
+    """The teacher's traces, as a source of `ktae bench credit`; a token is a piece of the byte-pair encoding."""
     return assemble(traces(groups, group_size, seed), group_size, separator="")
 
 
 def traces(groups: int, group_size: int, seed: int) -> list[WordRollout]:
-    """Those that `words` is made of."""
+    """Those that `rollouts` is made of."""
 
     def solve(problem: WordProblem, rng: random.Random) -> WordRollout:
         trace = teacher_trace(problem, rng)

@@ -17,7 +17,9 @@ from fractions import Fraction
 from functools import cache
 from itertools import permutations
 
-from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble, slip, teach
+from teachers import slip, teach
+
+from ktae.bench.labelled import LabelledRollouts, WordRollout, assemble
 from ktae.chain.labels import Label
 
 TARGET = Fraction(24)
@@ -32,8 +34,8 @@ Numbers = tuple[Fraction, ...]  # what is left, sorted
 Step = tuple[Fraction, str, Fraction, Fraction]  # a, operation, b, result
 
 
-def words(groups: int, group_size: int, seed: int) -> LabelledRollouts:
-    """Every number is one token."""
+def rollouts(groups: int, group_size: int, seed: int) -> LabelledRollouts:
+    """The policy's games, as a source of `ktae bench credit`; every number is one token."""
     return assemble(teach(groups, group_size, seed, _deal, play), group_size)
 
 

@@ -1,1 +1,0 @@
-"""Where the benchmark's rollouts come from: one module a task."""
