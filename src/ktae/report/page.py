@@ -196,18 +196,15 @@ def of_run(path: Path, recipe: Recipe) -> dict[str, Any]:
         for algorithm, (steps, values) in of_metric.items():
             points = zip(steps, map(_number, values), map(_number, running_mean(values)), strict=True)
             series.append({"name": label_of(algorithm), "points": list(points)})
-        if any(len(one["points"]) > 1 for one in series):
+        if any(len(steps) > 1 for steps, _ in of_metric.values()):
             panels.append({"label": METRICS[metric], "series": series})
     results = json.loads((path / "results.json").read_text()) if (path / "results.json").exists() else {}
     updates = max((steps[-1] for of_metric in read.values() for steps, _ in of_metric.values()), default=0)
+    facts = {"model": recipe.model.path, "algorithms": ", ".join(map(label_of, recipe.algorithms)), "updates": updates}
     return {
         "curves": {"names": list(map(label_of, algorithms(read))), "note": SMOOTHED, "panels": panels},
         "evaluation": results if results.get("problems") else None,
-        "facts": {
-            "model": recipe.model.path,
-            "algorithms": ", ".join(map(label_of, recipe.algorithms)),
-            "updates": updates,
-        },
+        "facts": facts,
     }
 
 

@@ -74,5 +74,6 @@ def build(cls: type, values: dict[str, Any], keys: Callable[[], Iterable[str]]) 
     if kind == "value_error":  # of a __post_init__
         raise ValueError(f"{key}{'.' * bool(key)}{found[0]['ctx']['error']}")
     alike = [error for error in found if [*error["loc"][: len(place)]] == place]
-    expected = dict.fromkeys(error["msg"].removeprefix("Input should be ") for error in alike)
-    raise ValueError(f"{key} must be {' or '.join(expected)}, got {got!r}")
+    expected = " or ".join(dict.fromkeys(error["msg"].removeprefix("Input should be ") for error in alike))
+    expected = expected.replace("valid array", "list").replace("an object", "a mapping")  # YAML's words for JSON's
+    raise ValueError(f"{key} must be {expected}, got {got!r}")

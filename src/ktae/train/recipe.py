@@ -222,11 +222,10 @@ class Recipe:
         return self.ktae_context if estimator == "ktae_context" else self.ktae
 
     def as_dict(self) -> dict[str, Any]:
-        """A recipe of plain lists, dicts and scalars: every default spelled out, and no section that nothing reads."""
+        """What YAML holds of a recipe: every default spelled out, and no section that nothing reads."""
         values = dataclasses.asdict(self)
         for section in _KTAE_LABELS:
             del values[section]["correct_above"]
-            values[section]["exclude_token_ids"] = list(values[section]["exclude_token_ids"])
         for section in _without_effect(values, self.algorithms):
             del values[section]
         return values

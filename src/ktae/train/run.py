@@ -108,17 +108,10 @@ class Run:
         require("transformers.integrations.deepspeed", extra="train").unset_hf_deepspeed_config()
         policy, tokenizer = load_model(recipe.model, trained)
         policy.to(config.device)
+        how = {name: getattr(config, name) for name in ("max_completion_length", "chat_template_kwargs")}
         for mode, samples in missing.items():
             begun = time.perf_counter()
-            rows = answer(
-                policy,
-                tokenizer,
-                self.test_rows,
-                self.rewards[recipe.correctness],
-                max_completion_length=config.max_completion_length,
-                samples=samples,
-                chat_template_kwargs=config.chat_template_kwargs,
-            )
+            rows = answer(policy, tokenizer, self.test_rows, self.rewards[recipe.correctness], samples=samples, **how)
             rewards = [row["reward"] for row in rows]
             if advice := split_of(rewards, recipe.correct_above):
                 # Where right answers are known to be above the threshold, the policy may just not give any yet.
