@@ -2,9 +2,10 @@
 
 import dataclasses
 import inspect
+import types
+import typing
 
-from ktae.train.parse import section_of, type_name
-from ktae.train.recipe import Recipe, recipe_keys
+from ktae.train.recipe import SET_BY_KTAE, Recipe
 
 HEAD = """# Recipe keys
 
@@ -21,9 +22,9 @@ keys above set. They win over an algorithm's own.
 
 def page() -> str:
     """The page as Markdown: a table of the keys outside sections, then one a section."""
-    lines, docs = _table(Recipe, ""), attribute_docs(Recipe)
+    lines, docs, hints = _table(Recipe, ""), attribute_docs(Recipe), typing.get_type_hints(Recipe)
     for field in dataclasses.fields(Recipe):
-        if section := section_of(recipe_keys()[field.name]):
+        if dataclasses.is_dataclass(section := hints[field.name]):
             lines += ["", f"## `{field.name}`", "", f"{docs[field.name][0].upper()}{docs[field.name][1:]}"]
             lines += _table(section, f"{field.name}.", field.default)
     return HEAD + "\n".join(lines) + "\n" + TRL
@@ -33,12 +34,21 @@ def _table(cls: type, prefix: str, default: object = None) -> list[str]:
     """The keys of a dataclass; the defaults of its instance `default`, if it is one, win over its class's."""
     rows, docs = ["", "| key | type | default | |", "|---|---|---|---|"], attribute_docs(cls)
     for field in dataclasses.fields(cls):
-        hint = recipe_keys().get(prefix + field.name)
-        if hint is not None and field.name != "trl" and not section_of(hint):
+        hint, key = typing.get_type_hints(cls)[field.name], prefix + field.name
+        if key not in {*SET_BY_KTAE, "trl"} and not dataclasses.is_dataclass(hint):
             value = getattr(default, field.name) if isinstance(default, cls) else field.default
             cells = (f"`{field.name}`", f"`{type_name(hint)}`", _default(value), docs[field.name].rstrip("."))
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return rows
+
+
+def type_name(hint: typing.Any) -> str:
+    """How a reader would write a type: `int`, `list[str]`, `'exact' | 'released'`."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) in (typing.Union, typing.Literal):
+        return " | ".join(map(type_name, typing.get_args(hint)))
+    if typing.get_args(hint):  # a list in YAML
+        return str(hint).replace("typing.", "").replace("tuple[", "list[").replace(", ...]", "]")
+    return {type(None): "null"}.get(hint) or getattr(hint, "__name__", repr(hint))
 
 
 def attribute_docs(cls: type) -> dict[str, str]:

@@ -33,7 +33,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from ktae.chain import problems as chain
 from ktae.chain.model import MAX_COMPLETION
-from ktae.models.generate import answer
+from ktae.train.rewards import answer
 
 DEFAULT_STEPS = 1000
 LEARNING_RATE = 3e-3
@@ -181,8 +181,8 @@ def main() -> None:
             answers = answer(
                 model, tokenizer, problems, chain.exact_match, max_completion_length=MAX_COMPLETION, samples=samples
             )
-            accuracy = sum(a.reward or 0.0 for a in answers) / len(answers)
-            length = sum(a.length for a in answers) / len(answers)
+            accuracy = sum(a["reward"] or 0.0 for a in answers) / len(answers)
+            length = sum(a["length"] for a in answers) / len(answers)
             print(f"{name}, {len(rows)} problems: {mode} {accuracy:.3f}, length {length:.1f}")
 
 

@@ -1,9 +1,8 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command line. Each command is a module with `add_arguments(parser)` and `run(arguments)`.
-
-The shell completes commands and options after `pip install argcomplete; eval "$(register-python-argcomplete ktae)"`.
+"""The command line. Each command is a module with `add_arguments(parser)`, `run(arguments)`, and a docstring as help.
 
 Those modules import what takes long, torch above all, inside functions, so that `ktae COMMAND --help` is quick.
+The shell completes commands and options after `pip install argcomplete; eval "$(register-python-argcomplete ktae)"`.
 """
 
 from __future__ import annotations
@@ -14,13 +13,11 @@ import importlib.util
 import os
 import signal
 import sys
-import textwrap
 from collections.abc import Callable
 from typing import Any
 
 import ktae
 
-DOCS = "docs/"
 # Each command's module, the page to read on, and what it does.
 COMMANDS = {
     "train": ("ktae.train.command", "training.md", "train one or several algorithms on a recipe"),
@@ -34,24 +31,6 @@ COMMANDS = {
     "report": ("ktae.report.page", "reading-a-report.md", "one HTML page of a run or of saved rollouts"),
     "bench": ("ktae.bench.command", "credit-assignment.md", "benchmark estimators, apart from training"),
 }
-EXAMPLES = """
-  ktae train recipe.yaml --dry-run
-  ktae train recipe.yaml --resume
-  ktae eval MODEL --tasks paper
-  ktae eval MODEL --tasks aime24,aime25 -n 32 --temperature 0.6
-  ktae eval MODEL --tasks problems.jsonl
-  ktae grade outputs.jsonl --out graded
-  ktae compare evals/base evals/trained
-  ktae score rollouts.jsonl --tokenizer Qwen/Qwen2.5-Math-1.5B
-  ktae explain rollouts.jsonl --tokenizer words
-  ktae explain rollouts.jsonl --tokenizer words --group 17
-  ktae plot heatmap rollouts.jsonl --tokenizer words --group 17 --out heatmap.pdf
-  ktae plot curves runs/quickstart --out curves.png
-  ktae data prepare math --levels 3 4 5 --benchmarks suite --out math_3to5.jsonl
-  ktae report runs/quickstart
-  ktae report rollouts.jsonl --tokenizer words --out rollouts.html
-  ktae bench credit --quick
-"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -104,26 +83,17 @@ def _failed(message: str, status: int = 2) -> int:
 
 def build_parser(command: str = "") -> argparse.ArgumentParser:
     """The parser of `ktae`, with the arguments of one command: the modules of the others are not loaded."""
-    epilog = f"`ktae COMMAND --help` has the options and examples of a command; more is in {DOCS}"
+    epilog = "`ktae COMMAND --help` has the options of a command; more is in docs/"
     parser = argparse.ArgumentParser(prog="ktae", description="Key-token advantage estimation for RLVR.", epilog=epilog)
     parser.add_argument("--version", action="version", version=f"ktae {ktae.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, page, summary) in COMMANDS.items():
-        examples = [line for line in EXAMPLES.splitlines() if line.startswith(f"  ktae {name} ")]
-        its_parser = commands.add_parser(
-            name,
-            help=summary,
-            description=f"{summary[0].upper()}{summary[1:]}.",
-            epilog="\n".join(["examples:", *examples, "", f"read on: {DOCS}{page}"]),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+        how: Any = {"epilog": f"read on: docs/{page}", "formatter_class": argparse.RawDescriptionHelpFormatter}
+        its_parser = commands.add_parser(name, help=summary, allow_abbrev=False, **how)
         if name == command:
-            above = its_parser.epilog
-            importlib.import_module(module).add_arguments(its_parser)
-            its_parser.description = textwrap.fill(its_parser.description or summary, 79)
-            if its_parser.epilog != above:
-                its_parser.epilog = f"{its_parser.epilog}\n\n{above}"
+            implementation = importlib.import_module(module)
+            its_parser.description = implementation.__doc__
+            implementation.add_arguments(its_parser)
     return parser
 
 

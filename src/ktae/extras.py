@@ -12,9 +12,6 @@ def require(module: str, extra: str) -> ModuleType:
 
     Raises an ImportError with the command if it is not installed. A module that is installed but fails to import raises
     its own error, because installing the extra would not help.
-
-    >>> require("json", "train").dumps([1])
-    '[1]'
     """
     try:
         return importlib.import_module(module)
@@ -35,10 +32,6 @@ def load_function(what: str, name: str, listed: Mapping[str, str]) -> Callable[.
     Raises:
         ValueError: there is no such name, module or function; the message names the nearest.
         ImportError: the module is there but fails to import.
-
-    >>> load_function("reward", "json:dmups", {})
-    Traceback (most recent call last):
-    ValueError: reward 'json:dmups': json has no function 'dmups'; did you mean 'dumps'?
     """
     module_name, _, function_name = listed.get(name, name).partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), function_name)):
@@ -59,16 +52,8 @@ def load_function(what: str, name: str, listed: Mapping[str, str]) -> Callable[.
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question that names the nearest of the known names, whole or by its part after the last dot; or nothing.
-
-    >>> did_you_mean("rolouts", ["batch.rollouts", "seed"])
-    "; did you mean 'batch.rollouts'?"
-    """
-    names = sorted(known, reverse=True)
-    whole = {known.lower(): known for known in names}
-    by_last = {known.lower().rpartition(".")[2]: known for known in names}
-    last = name.lower().rpartition(".")[2]
-    for word, among, least in ((last, by_last, 1.0), (name.lower(), whole, 0.6), (last, by_last, 0.6)):
-        if near := difflib.get_close_matches(word, among, 1, least):
-            return f"; did you mean {among[near[0]]!r}?"
-    return ""
+    """A question that names the nearest of the known names, the same after the last dot or alike; or nothing."""
+    names, last = sorted(known), name.lower().rpartition(".")[2]
+    same = [one for one in names if one.lower().rpartition(".")[2] == last]
+    near = same or difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""

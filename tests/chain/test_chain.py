@@ -10,7 +10,7 @@ from ktae.chain import problems as chain
 from ktae.chain.labels import Label, label_steps
 from ktae.chain.model import MAX_COMPLETION, load
 from ktae.chain.problems import MODULUS, OPERATIONS, Problem, apply, exact_match, extract_answer
-from ktae.models.generate import answer
+from ktae.train.rewards import answer
 
 OTHER, RIGHT, SLIP, PROPAGATED = Label
 
@@ -190,6 +190,6 @@ def test_the_shipped_checkpoint_is_as_good_as_its_readme_says():
         answer(*load(), rows, chain.exact_match, max_completion_length=MAX_COMPLETION, samples=samples, seed=1)
         for samples in (None, 1)
     )
-    assert 0.38 <= sum(a.reward for a in greedy) / 200 <= 0.50
-    assert 0.33 <= sum(a.reward for a in sampled) / 200 <= 0.46
-    assert 31.5 < sum(a.length for a in sampled) / 200 < 35.5
+    assert 0.38 <= sum(a["reward"] for a in greedy) / 200 <= 0.50
+    assert 0.33 <= sum(a["reward"] for a in sampled) / 200 <= 0.46
+    assert 31.5 < sum(a["length"] for a in sampled) / 200 < 35.5

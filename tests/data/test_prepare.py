@@ -50,7 +50,7 @@ def save_tokenizer(folder, template):
     """One token a word."""
     words = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="<unk>")
     tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
     return str(folder)

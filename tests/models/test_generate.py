@@ -6,8 +6,6 @@ from itertools import pairwise
 
 import documented_vllm
 import pytest
-import torch
-from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
@@ -15,7 +13,6 @@ from tiny_model import EOS, IDS, STOP, model, tokenizer
 from transformers import GenerationConfig
 
 from ktae.chain import problems as chain
-from ktae.chain.model import MAX_COMPLETION
 from ktae.models import generate as models
 from ktae.models.generate import Sampling, TransformersBackend, VllmBackend, choose_backend, plan_batches, render
 from ktae.models.load import Model, load_model
@@ -50,7 +47,7 @@ PROMPTS = [problem["prompt"] for problem in chain.test_problems()[:12]]
 
 def everything(backend, texts, sampling, *, seed=0, budget=10**6):
     seeds = [derived_seed(seed, i) for i in range(len(texts))]
-    parts = models.generate(backend, texts, sampling, seeds, budget=budget)
+    parts = models.generate(backend, texts, sampling, seeds, special_tokens=True, budget=budget)
     return {i: c for part in parts for i, c in part.items()}
 
 
@@ -164,28 +161,3 @@ def test_backends(gpu, installed, monkeypatch):
 def test_wrong_sampling(settings, message):
     with pytest.raises(ValueError, match=message):
         Sampling(**settings)
-
-
-# Held-out problems
-
-
-def answers(policy, count, **settings):
-    rows = Dataset.from_list(chain.test_problems()[:count])
-    return models.answer(*policy, rows, chain.exact_match, max_completion_length=MAX_COMPLETION, **settings)
-
-
-def test_answers_are_counted_and_scored_one_by_one(policy):
-    model, _ = policy
-    model.train()
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    sampled = answers(policy, 20, samples=2, batch_size=7)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert model.training
-    assert sampled == answers(policy, 20, samples=2, batch_size=7) != answers(policy, 20, samples=2, seed=1)
-    assert [a.problem for a in sampled] == [i for i in range(20) for _ in range(2)]
-    for a in sampled:
-        ended = a.length < MAX_COMPLETION
-        assert a.length == len(a.completion.split()) + ended, "the end token counts"
-        assert a.reward == chain.exact_match([], [a.completion], [chain.test_problems()[a.problem]["answers"]])[0]
-    assert len({a.completion for a in sampled}) > 30

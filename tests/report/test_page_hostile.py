@@ -30,7 +30,7 @@ HOSTILE = [
 
 def write_report(groups, out, tokenizer, *, permutations=100, **head):
     packed = [pack(name, rows, tokenizer, KTAEConfig(), permutations=permutations) for name, rows in groups.items()]
-    write_page(out, packed, **{"notes": [], **head})
+    write_page(out, packed, **{"notes": [], "source": "", **head})
 
 
 class Pieces:

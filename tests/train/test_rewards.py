@@ -8,9 +8,14 @@ import pytest
 pytest.importorskip("math_verify")
 pytest.importorskip("pebble")
 
+import torch
+from datasets import Dataset
+
 from ktae.chain import problems as chain
+from ktae.chain.model import MAX_COMPLETION
 from ktae.cli import main
-from ktae.train.rewards import ThresholdError, check_threshold, load_reward, math_answer
+from ktae.models.load import Model, load_model
+from ktae.train.rewards import RewardError, answer, check_threshold, load_reward, math_answer
 
 
 def chat(*contents):
@@ -115,7 +120,7 @@ def test_a_threshold_that_splits_nothing_is_an_error_or_said(right, wrong, above
         return [right if a[0] in c else wrong for c, a in zip(completions, answers, strict=True)]
 
     if said and wrong > above:
-        with pytest.raises(ThresholdError, match=re.escape(ALL_CORRECT)):
+        with pytest.raises(RewardError, match=re.escape(ALL_CORRECT)):
             check_threshold(own, ROWS, above)
     else:
         assert (ALL_WRONG in check_threshold(own, ROWS, above)[1]) == said
@@ -123,19 +128,14 @@ def test_a_threshold_that_splits_nothing_is_an_error_or_said(right, wrong, above
 
 SMALL = ["--data.test_rows", "50", "--data.train_rows", "16", "--trl.max_steps", "12", "--algorithms", "[grpo]"]
 SMALL += ["--trl.save_strategy", "no", "--trl.max_completion_length", "40", "--evaluation.greedy", "false"]
-ALL_CORRECT = "all rewards, 0.1 to 1, are above correct_above 0, so all count as correct; --correct_above 0.55 would"
-ALL_WRONG = "all rewards, -2 to -1, are at most correct_above 0, so all count as incorrect; --correct_above -1.5 would"
+ALL_CORRECT = "all rewards, 0.1 to 1, are above correct_above 0, so all count as correct; 0.55 would split them"
+ALL_WRONG = "all rewards, -2 to -1, are at most correct_above 0, so all count as incorrect; -1.5 would split them"
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
-@pytest.mark.parametrize(
-    ("low", "high", "evaluated", "message"),
-    [(0.1, 1, 1, ALL_CORRECT), (-2, -1, 1, ALL_WRONG), (0.1, 1, 0, ALL_CORRECT)],
-)
-def test_a_run_whose_rewards_the_threshold_does_not_split_is_refused(
-    tmp_path, monkeypatch, capsys, low, high, evaluated, message
-):
-    """Its form keeps the reward from being tried beforehand: the first evaluation shows it, or the first rollouts."""
+@pytest.mark.parametrize(("low", "high", "message"), [(0.1, 1, ALL_CORRECT), (-2, -1, ALL_WRONG)])
+def test_a_run_whose_rewards_the_threshold_does_not_split_is_refused(tmp_path, monkeypatch, capsys, low, high, message):
+    """Its form keeps the reward from being tried beforehand: the first evaluation shows it."""
     (tmp_path / "graded_rewards.py").write_text(
         "from ktae.chain.problems import exact_match\n\n\ndef graded(**columns):\n"
         f"    return [{low} + {high - low} * reward for reward in exact_match(**columns)]\n"
@@ -143,19 +143,17 @@ def test_a_run_whose_rewards_the_threshold_does_not_split_is_refused(
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("graded_rewards", None)
     monkeypatch.chdir(tmp_path)
-    how = ["--rewards", "[graded_rewards:graded]", "--evaluation.samples", str(evaluated)]
-    assert main(["train", "quickstart", *how, *SMALL]) == 2
+    assert main(["train", "quickstart", "--rewards", "[graded_rewards:graded]", *SMALL]) == 2
     out, err = capsys.readouterr()
     assert message in err
     assert err.count("\n") == 1
     assert "accuracy" not in out
-    assert (tmp_path / "runs" / "quickstart").exists() != bool(evaluated), "kept once something was trained"
+    assert not (tmp_path / "runs" / "quickstart").exists()
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
 def test_trl_scores_and_logs_with_it(tmp_path):
     import tiny
-    from datasets import Dataset
 
     rows = Dataset.from_dict({"prompt": ["a b", "c d"], "answers": [["6"], ["9"]]})
     trainer = tiny.build(tmp_path, tiny.RecordedGRPO, reward_funcs=math_answer, train_dataset=rows)
@@ -164,3 +162,23 @@ def test_trl_scores_and_logs_with_it(tmp_path):
     assert step["ktae/grader_timeouts"] == step["ktae/grader_errors"] == 0
     assert 6 < step["ktae/answers_missing"] <= 12, "the tiny model knows letters only"
     assert step["rewards/math_answer/mean"] == step["reward"] == 0
+
+
+def test_answers_to_held_out_problems_are_scored_one_by_one():
+    policy, problems = load_model(Model("python:ktae/chain/weights")), chain.test_problems()[:20]
+
+    def answers(**settings):
+        rows = Dataset.from_list(problems)
+        return answer(*policy, rows, chain.exact_match, max_completion_length=MAX_COMPLETION, **settings)
+
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    sampled = answers(samples=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert sampled == answers(samples=2) != answers(samples=2, seed=1)
+    assert [row["problem"] for row in sampled] == [i for i in range(20) for _ in range(2)]
+    for row in sampled:
+        ended = row["length"] < MAX_COMPLETION
+        assert row["length"] == len(row["completion"].split()) + ended, "the end token counts"
+        assert [row["reward"]] == chain.exact_match([], [row["completion"]], [problems[row["problem"]]["answers"]])
+    assert len({row["completion"] for row in sampled}) > 30

@@ -75,7 +75,6 @@ def run(arguments: argparse.Namespace) -> Callable[[], dict[str, Any]]:
     }
 
     def evaluate() -> dict[str, Any]:
-        import torch
         from rich import progress
 
         from ktae.evaluation.grade import grade_rows
@@ -87,10 +86,10 @@ def run(arguments: argparse.Namespace) -> Callable[[], dict[str, Any]]:
             print(f"Not used of the checkpoint's generation settings: {said}")
         texts = [render(engine.tokenizer, row["prompt"], arguments.system) for row in rows]
         seeds = [derived_seed(sampling.seed, row["task"], row["id"], row["sample"]) for row in rows]
-        budget = arguments.batch_tokens or (131072 if torch.accelerator.is_available() else 16384)
+        how = {"special_tokens": engine.tokenizer.chat_template is None, "budget": arguments.batch_tokens}
         with progress.Progress(*progress.Progress.get_default_columns(), progress.MofNCompleteColumn()) as shown:
             bar = shown.add_task(f"answers ({engine.name})", total=len(rows))
-            for part in generate(engine, texts, sampling, seeds, budget=budget):
+            for part in generate(engine, texts, sampling, seeds, **how):
                 for index, answer in part.items():
                     rows[index] |= {"completion": answer.text, "length": answer.length, "truncated": answer.truncated}
                 json_lines.append(out / "generations.jsonl", [rows[index] for index in part])

@@ -6,14 +6,13 @@ import importlib
 import importlib.util
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
 from ktae.extras import require
-from ktae.seeds import derived_seed
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,14 @@ def render(tokenizer: Any, problem: str, system: str) -> str:
     if tokenizer.chat_template is None:
         return problem
     messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": problem})
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return as_text(tokenizer, [*messages, {"role": "user", "content": problem}])
+
+
+def as_text(tokenizer: Any, prompt: Any, how: dict[str, Any] | None = None) -> str:
+    """Chat messages through the chat template, with `how` as its keyword arguments; a text as it is."""
+    if isinstance(prompt, str):
+        return prompt
+    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **(how or {}))
 
 
 def plan_batches(lengths: Sequence[int], max_tokens: int, budget: int) -> list[list[int]]:
@@ -69,11 +74,7 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, budget: int) -> list[l
 
 
 class TransformersBackend:
-    """Generates with transformers on whatever device there is.
-
-    `end_ids` end a completion: the tokenizer's, and those of the checkpoint's generation settings; `not_used` is what
-    else these say.
-    """
+    """Generates with transformers on the model's device; `end_ids` and `not_used` are those of `_split_settings`."""
 
     name = "transformers"
 
@@ -159,10 +160,7 @@ def _split_settings(config: Any, tokenizer: Any) -> tuple[list[int], dict[str, A
 
 
 def choose_backend(backend: Literal["auto", "vllm", "transformers"], model: str) -> str:
-    """`vllm` or `transformers`; `auto` takes vLLM where it is installed, there is a GPU, and the model is no GGUF file.
-
-    Raises a ValueError if vLLM is asked for and not installed, or for a GGUF file.
-    """
+    """`vllm` or `transformers`; `auto` is vLLM where it is installed and there is a GPU, but for a GGUF file."""
     installed, gguf = importlib.util.find_spec("vllm") is not None, model.endswith(".gguf")
     if backend == "vllm" and not installed:
         raise ValueError("--backend vllm: vLLM is not installed (pip install vllm)")
@@ -179,67 +177,16 @@ def generate(
     sampling: Sampling,
     seeds: Sequence[int],
     *,
-    budget: int,
+    special_tokens: bool,
+    budget: int | None = None,
 ) -> Iterator[dict[int, Completion]]:
     """Completes every text, chat templates applied, and yields the completions of each batch by the text's index.
 
-    `budget` is that of `plan_batches`.
+    `special_tokens` is that of `complete`, `budget` that of `plan_batches`.
     """
+    budget = budget or (131072 if torch.accelerator.is_available() else 16384)
     lengths = [len(ids) for ids in backend.tokenizer(list(texts))["input_ids"]]
-    special_tokens = backend.tokenizer.chat_template is None
     for batch in plan_batches(lengths, sampling.max_tokens, budget):
         chosen, their_seeds = [texts[i] for i in batch], [seeds[i] for i in batch]
         completions = backend.complete(chosen, sampling, their_seeds, special_tokens=special_tokens)
         yield dict(zip(batch, completions, strict=True))
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A completion of a problem, and its reward, None if the function could not score it."""
-
-    problem: int  # its index
-    completion: str
-    length: int
-    reward: float | None
-
-
-def answer(
-    model: Any,
-    tokenizer: Any,
-    rows: Any,
-    reward: Callable[..., Sequence[float | None]],
-    *,
-    max_completion_length: int,
-    samples: int | None,
-    batch_size: int = 64,
-    seed: int = 0,
-    chat_template_kwargs: dict[str, Any] | None = None,
-) -> list[Answer]:
-    """Generates and scores completions of every held-out problem, in their order.
-
-    `rows` is a `datasets.Dataset` with `prompt` and what the reward function, in TRL's form, reads; `samples` is the
-    number of completions a problem, drawn at temperature 1 from the whole vocabulary, None for one greedy one.
-    """
-    sampling = Sampling(temperature=0.0 if samples is None else 1.0, max_tokens=max_completion_length)
-    tasks = [index for index in range(len(rows)) for _ in range(samples or 1)]
-    chat = not isinstance(rows[0]["prompt"], str)
-    texts = rows["prompt"]
-    if chat:
-        how = {"tokenize": False, "add_generation_prompt": True, **(chat_template_kwargs or {})}
-        texts = [tokenizer.apply_chat_template(prompt, **how) for prompt in texts]
-    answers: list[Answer] = []
-    was_training = model.training
-    backend = TransformersBackend(model, tokenizer)
-    for number, start in enumerate(range(0, len(tasks), batch_size)):
-        batch = tasks[start : start + batch_size]
-        seeds = [derived_seed(seed, number)] * len(batch)
-        completions = backend.complete([texts[i] for i in batch], sampling, seeds, special_tokens=not chat)
-        written = [completion.text for completion in completions]
-        rewards = reward(
-            prompts=[rows[i]["prompt"] for i in batch],
-            completions=[[{"role": "assistant", "content": text}] for text in written] if chat else written,
-            **{name: [rows[i][name] for i in batch] for name in rows.column_names if name != "prompt"},
-        )
-        answers += map(Answer, batch, written, [completion.length for completion in completions], rewards)
-    model.train(was_training)
-    return answers

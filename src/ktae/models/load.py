@@ -26,31 +26,35 @@ class Model:
 
 
 def load_model(model: Model, trained: Path | None = None) -> tuple[Any, Any]:
-    """A causal language model, on CPU and in `model.dtype`, and its tokenizer, which pads on the left.
+    """A causal language model, on CPU and in `model.dtype`, and its tokenizer, as `load_tokenizer`.
 
-    A tokenizer without a padding token pads with its end-of-sequence token. `trained` is a folder with weights trained
-    from the model, whole or as LoRA adapters, to load instead. Errors as `check_model`.
+    `trained` is a folder with weights trained from the model, whole or as LoRA adapters, to load instead.
     """
     transformers = require("transformers", extra="train")
     if trained is not None and (trained / "adapter_config.json").exists():
         base, tokenizer = load_model(model)
         return require("peft", extra="train").PeftModel.from_pretrained(base, str(trained)), tokenizer
-    path = str(trained) if trained is not None else model.path
+    path = str(trained or model.path)
     tokenizer = load_tokenizer(path)
-    _check_end(tokenizer, path)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    path, options = _located(path)
+    located, options = _located(path)
     if options:  # weights kept in their quantized blocks, the default, cannot be trained
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    return transformers.AutoModelForCausalLM.from_pretrained(path, dtype=model.dtype, **options), tokenizer
+    return transformers.AutoModelForCausalLM.from_pretrained(located, dtype=model.dtype, **options), tokenizer
 
 
 def load_tokenizer(path: str) -> Any:
-    """The tokenizer of a model, padding on the left."""
+    """The tokenizer of a model, padding on the left, with its end-of-sequence token if it has none to pad with.
+
+    Raises a ValueError if it has no end-of-sequence token.
+    """
     located, options = _located(path)
     auto = require("transformers", extra="train").AutoTokenizer
-    return auto.from_pretrained(located, padding_side="left", **options)
+    tokenizer = auto.from_pretrained(located, padding_side="left", **options)
+    if tokenizer.eos_token is None:
+        raise ValueError(f"the tokenizer of {path} has no end-of-sequence token, so completions cannot end")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def resolve(path: str) -> str:
@@ -75,20 +79,16 @@ def resolve(path: str) -> str:
 def check_available(path: str) -> None:
     """Checks with one request at most that a model can be loaded; transformers would try for a minute.
 
-    Raises:
-        FileNotFoundError: see `resolve`; or a folder holds no model.
-        OSError: it is not in the hub's cache, and the hub has no such model or cannot be reached.
+    Raises an OSError, a FileNotFoundError for paths, if the model is neither there nor on the hub nor in its cache.
     """
-    resolved = resolve(path)
-    if Path(resolved).exists():
-        if Path(resolved).is_dir() and not any(Path(resolved).glob("*config.json")):  # or adapter_config.json
-            raise FileNotFoundError(f"the folder {path} holds no model: there is no config.json in it")
-        return
+    resolved = Path(resolve(path))
+    if resolved.is_dir() and not any(resolved.glob("*config.json")):  # or adapter_config.json
+        raise FileNotFoundError(f"the folder {path} holds no model: there is no config.json in it")
     hub = require("huggingface_hub", extra="train")
-    if isinstance(hub.try_to_load_from_cache(resolved, "config.json"), str):
+    if resolved.exists() or isinstance(hub.try_to_load_from_cache(path, "config.json"), str):
         return
     try:
-        hub.HfApi().model_info(resolved, timeout=10)
+        hub.HfApi().model_info(path, timeout=10)
     except Exception as error:  # of the hub's own classes and those of its client
         reason = str(error).strip().partition("\n")[0]
         raise OSError(
@@ -97,29 +97,17 @@ def check_available(path: str) -> None:
 
 
 def check_model(model: Model) -> tuple[Any, Any]:
-    """Loads all of a model but its weights, transformers' configuration and the tokenizer: can `load_model` work?
+    """All of a model but its weights: transformers' configuration and the tokenizer.
 
-    Raises:
-        FileNotFoundError, OSError: see `check_available`; or a folder holds no weights.
-        ValueError: the configuration or the tokenizer cannot be loaded, or the tokenizer has no end-of-sequence token.
+    Raises a ValueError if one of them cannot be loaded, otherwise as `check_available`.
     """
     check_available(model.path)
     located, options = _located(model.path)
-    folder = Path(located)
-    if folder.is_dir() and not options and not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
-        raise FileNotFoundError(f"the folder {model.path} holds no weights: no .safetensors or .bin file is in it")
     try:
         config = require("transformers", extra="train").AutoConfig.from_pretrained(located, **options)
-        tokenizer = load_tokenizer(model.path)
+        return config, load_tokenizer(model.path)
     except (OSError, ValueError) as error:
         raise ValueError(f"the model {model.path} cannot be loaded: {' '.join(str(error).split())}") from error
-    _check_end(tokenizer, model.path)
-    return config, tokenizer
-
-
-def _check_end(tokenizer: Any, path: str) -> None:
-    if tokenizer.eos_token is None:
-        raise ValueError(f"the tokenizer of {path} has no end-of-sequence token, so completions cannot end")
 
 
 def _located(path: str) -> tuple[str, dict[str, Any]]:

@@ -29,11 +29,10 @@ Curves = dict[str, dict[str, tuple[list[int], list[float]]]]
 
 
 def read_curves(path: Path) -> Curves:
-    """{metric: {algorithm: (steps, values)}} of those of METRICS that a run's metrics.jsonl has, in the file's order.
+    """{metric: {algorithm: (steps, values)}} of METRICS that a run has; the path is its folder or its metrics.jsonl.
 
-    The path is the run's folder or the file. Values that are no finite numbers are left out, and so is a last line
-    without an end, since it is being written. Raises a FileNotFoundError if there is no such file, and a ValueError if
-    a line is no row of metrics.
+    Values that are no finite numbers are left out, and so is a last line without an end, since it is being written.
+    Raises a FileNotFoundError if there is no such file, and a ValueError if a line is no row of metrics.
     """
     path = path / "metrics.jsonl" if path.is_dir() else path
     if not path.exists():
@@ -57,11 +56,7 @@ def algorithms(curves: Curves) -> list[str]:
 
 
 def running_mean(values: Sequence[float]) -> list[float]:
-    """The mean over a tenth of the values, as many before each as after it; fewer at the ends.
-
-    >>> running_mean([0.0] * 10 + [1.0] * 10)[8:12]
-    [0.0, 0.3333333333333333, 0.6666666666666666, 1.0]
-    """
+    """The mean over a tenth of the values, as many before each as after it; fewer at the ends."""
     half = len(values) // 20
     return [float(np.mean(values[max(0, k - half) : k + half + 1])) for k in range(len(values))]
 
@@ -80,12 +75,12 @@ def draw_curves(curves: Curves, labels: Mapping[str, str] | None = None, title: 
     drawn = figure(max(2.7 * columns, 4.5), 1.9 * rows + 0.6 + 0.2 * bool(title))
     axes = list(drawn.subplots(rows, columns, squeeze=False).flat)
     styles = {algorithm: series(number) for number, algorithm in enumerate(algorithms(curves))}
-    smoothed = False
+    note = ""
     for axis, (metric, of_metric) in zip(axes, curves.items(), strict=False):
         for algorithm, (steps, values) in of_metric.items():
             mean = running_mean(values)
             if mean != values:
-                smoothed = True
+                note = f".  {SMOOTHED}"
                 axis.plot(steps, values, color=styles[algorithm]["color"], alpha=0.25, linewidth=0.7)
             axis.plot(steps, mean, linewidth=1.6, marker="o" if len(steps) == 1 else "", **styles[algorithm])
         axis.set_title(METRICS.get(metric, metric), loc="left")
@@ -96,5 +91,5 @@ def draw_curves(curves: Curves, labels: Mapping[str, str] | None = None, title: 
     for algorithm, style in styles.items():
         axes[0].plot([], [], label=(labels or {}).get(algorithm, algorithm) or "run", linewidth=1.6, **style)
     drawn.legend(loc="outside upper center", ncols=4, handlelength=2.6, title=title)
-    drawn.supxlabel("update" + (f".  {SMOOTHED}" if smoothed else ""), fontsize=8.5)
+    drawn.supxlabel(f"update{note}", fontsize=8.5)
     return drawn

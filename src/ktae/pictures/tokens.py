@@ -38,8 +38,7 @@ def draw_heatmap(rollouts: Sequence[TokenRow], *, shown: int = 8, lines: int = 1
     """
     colors = require("matplotlib.colors", extra="report")
     rectangle = require("matplotlib.patches", extra="report").Rectangle
-    ends = [colors.to_rgb(color) for color in (BLAME, "white", CREDIT)]
-    tints = [[1 - _STRONGEST * (1 - part) for part in color] for color in ends]
+    tints = [[1 - _STRONGEST * (1 - part) for part in colors.to_rgb(color)] for color in (BLAME, "white", CREDIT)]
     colormap = colors.LinearSegmentedColormap.from_list("credit", tints)
     scale = max([1.0, *(abs(value) for rollout in rollouts for value in rollout.values)])
 
@@ -51,16 +50,16 @@ def draw_heatmap(rollouts: Sequence[TokenRow], *, shown: int = 8, lines: int = 1
     placed: list[tuple[int, int, float, str, float | None]] = []  # column, x, y, text, value; a heading has no value
     down = 0.0
     for number, column in enumerate(columns):
-        y = 2.0
+        y = 2.0 + _GAP
         for rollout in column:
             tokens, cut = _wrapped(rollout, lines, widest)
             outcome = {True: "correct", False: "incorrect", None: "unscored"}[rollout.correct]
             rest = f", {cut:,} more token{'s' * (cut > 1)}" if cut else ""
             heading = f"{outcome}, advantage {rollout.advantage:+.2f}{rest}".translate(_MINUS)
-            placed.append((number, 0, y + _GAP, heading, None))
-            placed += [(number, x, y + _GAP + _LEADING * (1 + line), text, value) for line, x, text, value in tokens]
+            placed.append((number, 0, y, heading, None))
+            placed += [(number, x, y + _LEADING * (1 + line), text, value) for line, x, text, value in tokens]
             y += _GAP + _LEADING * (2 + max((line for line, *_ in tokens), default=0))
-        down = max(down, y)
+        down = max(down, y - _GAP)
     wide = max(_LEAST, *(x + len(text) for _, x, _, text, _ in placed))
     end = 0
     for words, part in (("key-token value", 0), ("{} blamed", -1), ("{}", -0.5), ("{}", 0.5), ("credited {}", 1)):
@@ -68,12 +67,10 @@ def draw_heatmap(rollouts: Sequence[TokenRow], *, shown: int = 8, lines: int = 1
         placed.append((0, end, 0.0, text, part * scale))
         end += len(text) + 1
     across = max(len(columns) * (wide + _BETWEEN) - _BETWEEN, end - 1)
-    unit = _FONT / 72  # inches
-    width, height = across * _ADVANCE * unit + 0.3, down * unit + 0.2
+    width, height = across * _ADVANCE * _FONT / 72 + 0.3, down * _FONT / 72 + 0.2  # inches
     drawn = figure(width, height, layout=None)
     axis = drawn.add_axes((0.15 / width, 0.1 / height, 1 - 0.3 / width, 1 - 0.2 / height))
-    axis.set_xlim(0, across)
-    axis.set_ylim(down, 0)
+    axis.set(xlim=(0, across), ylim=(down, 0))
     axis.axis("off")
     for number, x, y, text, value in placed:
         left, middle = number * (wide + _BETWEEN) + x, y + 0.5 * _LEADING
@@ -108,9 +105,8 @@ def _wrapped(rollout: TokenRow, lines: int, widest: int) -> tuple[list[tuple[int
 
 def _drawable(text: str) -> str:
     """The text with white space marked, and without what the font lacks or what is not one column wide."""
-    glyphs = _glyphs()
     text = text.replace("\t", "\N{RIGHTWARDS ARROW}").replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}\n")
-    return "".join(c if c == "\n" or (c.isprintable() and ord(c) in glyphs) else _MISSING for c in text)
+    return "".join(c if c == "\n" or (c.isprintable() and ord(c) in _glyphs()) else _MISSING for c in text)
 
 
 @cache

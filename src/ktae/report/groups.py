@@ -8,7 +8,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import repeat, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from ktae.files.columns import TOKEN_TEXTS, Rollout
 from ktae.files.tokens import Tokenizer, load_tokenizer
 from ktae.report.options import config_of, groups_of
 from ktae.rollout import grpo
+from ktae.train.rewards import split_of
 
 
 class Scored(NamedTuple):
@@ -75,10 +76,7 @@ def tokenised(rollout: Rollout, tokenizer: Tokenizer | None) -> tuple[Rollout, l
 
 
 def tensors(rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """The `tokenised` rollouts of a group as arguments of `ktae.key_token_values` and `ktae.explain`.
-
-    They are token_ids (N, T) int64, mask (N, T) bool, rewards (N,) float64 and group_ids (N,) int64. T is at least 1.
-    """
+    """The `tokenised` rollouts of a group as arguments of `ktae.key_token_values` and `ktae.explain`; T >= 1."""
 
     def padded(rows: Iterable[Sequence[int] | None]) -> Tensor:
         return pad_sequence([torch.tensor(row or [0], dtype=torch.int64) for row in rows], batch_first=True)
@@ -108,31 +106,19 @@ def outcomes(groups: Mapping[str, Sequence[Rollout]], config: KTAEConfig) -> str
     above = config.correct_above
     rewards = [[r.reward for r in of_group if r.reward == r.reward] for of_group in groups.values()]
     scored = [reward for of_group in rewards for reward in of_group]
-    least, most = min(scored, default=0.0), max(scored, default=0.0)
-    if least < most and (most <= above or least > above):
-        print(
-            f"every rollout counts as {'incorrect' if most <= above else 'correct'}, so all key-token values are 0: "
-            f"rewards go from {least:g} to {most:g}, and those above correct_above, {above:g}, are correct; "
-            "--set correct_above=NUMBER changes it",
-            file=sys.stderr,
-        )
+    if advice := split_of(scored, above):
+        print(f"every key-token value is 0: {advice} (--set correct_above=NUMBER)", file=sys.stderr)
     total = sum(map(len, groups.values()))
     if 1 < total == len(groups):
-        print(
-            "every group has one rollout, so all values are 0: --group-columns says what tells groups apart",
-            file=sys.stderr,
-        )
+        what = "every group has one rollout, so all values are 0: --group-columns says what tells groups apart"
+        print(what, file=sys.stderr)
     both = sum(len({reward > above for reward in of_group}) == 2 for of_group in rewards)
     counts = f"{total:,} rollouts, {len(groups):,} groups, {both:,} groups with both outcomes"
     return f"{counts}, {total - len(scored):,} unscored"
 
 
 def load_group(arguments: argparse.Namespace, *, permutations: int) -> Group:
-    """The group with the label `--group`, else the one with this number in the list.
-
-    Its correct rollouts come first, then incorrect ones, then unscored ones. Raises a ValueError if there is no such
-    group.
-    """
+    """The group with the label `--group`, else the one with this number in the list; correct rollouts come first."""
     config = config_of(arguments)
     groups, _ = groups_of(arguments)
     numbered = dict(enumerate(groups.values(), start=1))
@@ -148,7 +134,7 @@ def load_group(arguments: argparse.Namespace, *, permutations: int) -> Group:
 def group_of(
     rollouts: Sequence[Rollout], config: KTAEConfig, tokenizer: Tokenizer | None, *, permutations: int
 ) -> Group:
-    """A group with tokens, scores and table. Raises a ValueError if the tokenizer does not go with its rollouts."""
+    """A group with tokens, scores and table; errors as `tokenised`."""
     pairs = [tokenised(rollout, tokenizer) for rollout in rollouts]
     rollouts = [rollout for rollout, _ in pairs]
     has_texts = all(texts is not None for _, texts in pairs)
@@ -159,21 +145,16 @@ def group_of(
 
 
 def unit_texts(rollouts: Sequence[Rollout], texts: Sequence[Sequence[str]]) -> dict[int, str]:
-    """The text that each of the policy's tokens has most often; of two as frequent the first in the alphabet."""
+    """The text that each of the policy's tokens has most often."""
     found: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for rollout, of_rollout in zip(rollouts, texts, strict=True):
-        ids = rollout.token_ids or []
-        for token_id, text, is_policys in zip(ids, of_rollout, rollout.mask or [1] * len(ids), strict=True):
-            found[token_id][text] += is_policys
-    return {token_id: min(counts, key=lambda text: (-counts[text], text)) for token_id, counts in found.items()}
+        for token_id, text, own in zip(rollout.token_ids or [], of_rollout, rollout.mask or repeat(1), strict=False):
+            found[token_id][text] += own
+    return {token_id: counts.most_common(1)[0][0] for token_id, counts in found.items()}
 
 
 def apart(prompts: Sequence[str]) -> list[str]:
-    """The prompts without the lines that all begin with, such as a system message, where something is left then.
-
-    >>> apart(["Be brief.\\n6 * 7?", "Be brief.\\n6 + 7?"])
-    ['6 * 7?', '6 + 7?']
-    """
+    """The prompts without the lines that all begin with, such as a system message, where something is left then."""
     lines = [prompt.splitlines() for prompt in prompts]
     shared = sum(1 for _ in takewhile(lambda line: len(set(line)) == 1, zip(*lines, strict=False)))
     return ["\n".join(own[shared:]) or prompt for own, prompt in zip(lines, prompts, strict=True)]

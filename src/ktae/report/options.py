@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+from collections.abc import Collection, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,8 @@ def config_of(arguments: argparse.Namespace) -> KTAEConfig:
         raise ValueError(f"--set: {error}") from error
 
 
-def progress() -> Any:
-    """A rich.progress.Progress on stderr, shown on a terminal only and gone in the end."""
+def tracked(groups: Collection[Any], description: str) -> Iterable[Any]:
+    """The groups, with a progress bar on stderr, shown on a terminal only and gone in the end."""
     console = require("rich.console", extra="report").Console(stderr=True)
-    bar = require("rich.progress", extra="report").Progress
-    return bar(console=console, transient=True, disable=not console.is_terminal)
+    track = require("rich.progress", extra="report").track
+    return track(groups, description, console=console, transient=True, disable=not console.is_terminal)

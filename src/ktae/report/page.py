@@ -1,7 +1,9 @@
-"""`ktae report RUN|ROLLOUTS`: one HTML page that shows which tokens were credited, and why.
+"""`ktae report`: one HTML page that shows which tokens were credited, and why.
 
 ktae report runs/quickstart
-ktae score rollouts.jsonl --tokenizer words && ktae report rollouts.scores.jsonl --out scores.html
+ktae report rollouts.jsonl --tokenizer words --out rollouts.html
+
+Of a run of `ktae train` its curves and evaluation are shown too, and its settings and tokenizer are taken.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from ktae.files.locks import unfinished
 from ktae.files.tokens import Tokenizer, load_tokenizer
 from ktae.pictures import style
 from ktae.pictures.curves import METRICS, SMOOTHED, algorithms, read_curves, running_mean
-from ktae.report.options import add_rollout_arguments, config_of, groups_of, progress
+from ktae.report.options import add_rollout_arguments, config_of, groups_of, tracked
 
 if TYPE_CHECKING:
     from ktae.report.groups import Group
@@ -42,10 +44,6 @@ _TOLERANCE = 1e-3  # between values that were saved and those computed here
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Writes one HTML page with every rollout's tokens by credit. ROLLOUTS may be the folder of a run of `ktae "
-        "train`: its curves and evaluation are shown too, and its settings and tokenizer are taken."
-    )
     add_rollout_arguments(parser, permutations=True)
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page (default: report.html)")
 
@@ -71,11 +69,10 @@ def run(arguments: argparse.Namespace) -> None:
         notes.append("The tokens here are words and punctuation marks, not those of a model.")
     loaded = load_tokenizer(tokenizer)
     packed = []
-    with progress() as bar:
-        for name, rollouts in bar.track(groups.items(), description="prompts"):
-            # A run's groups are named ALGORITHM/STEP/GROUP.
-            config = recipe.key_tokens(name.partition("/")[0]) if recipe and not arguments.set else named
-            packed.append(pack(name, rollouts, loaded, config, permutations=arguments.permutations))
+    for name, rollouts in tracked(groups.items(), "prompts"):
+        # A run's groups are named ALGORITHM/STEP/GROUP.
+        config = recipe.key_tokens(name.partition("/")[0]) if recipe and not arguments.set else named
+        packed.append(pack(name, rollouts, loaded, config, permutations=arguments.permutations))
     title, source = (recipe.name, path) if recipe else (path.absolute().name, path.parent)
     head = {"title": title, "source": "" if str(source) in (title, ".") else str(source), "notes": notes}
     write_page(arguments.out, packed, **head, **(of_run(path, recipe) if recipe else {}))
@@ -84,13 +81,20 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{arguments.out}: {len(packed):,} prompts, {arguments.out.stat().st_size / 1e6:.1f} MB")
 
 
-def write_page(out: Path, groups: Sequence[Packed], *, title: str, notes: list[str], **shown: Any) -> None:
-    """Writes the page. Its head has the title, the notes, a `source`, and what `of_run` says about a training run."""
+def write_page(out: Path, groups: Sequence[Packed], **head: Any) -> None:
+    """Writes the page. Its head has a `title`, `source`, `notes`, and what `of_run` says about a training run."""
     from ktae.report.groups import apart  # torch
 
-    head = {"source": "", "curves": None, "evaluation": None, "summary": [], "title": title, "notes": notes, **shown}
     entries = [entry for entry, _ in groups]
-    head["summary"] = head["summary"] + _summary(entries)
+    total = {name: sum(entry[name] for entry in entries) for name in ("rollouts", "tokens", "correct", "scored")}
+    summary = {
+        **head.pop("facts", {}),
+        **{"prompts": len(entries), "rollouts": total["rollouts"], "tokens": total["tokens"]},
+        "correct": f"{total['correct'] / total['scored']:.1%}" if total["scored"] else "-",
+        "mixed prompts": sum(0 < entry["correct"] < entry["scored"] for entry in entries),
+        "not scored": total["rollouts"] - total["scored"],
+    }
+    head["summary"] = [(name, f"{one:,}" if isinstance(one, int) else one) for name, one in summary.items()]
     prompts = apart([entry["prompt"] for entry in entries])
     head["prompts"] = [{**entry, "prompt": prompt[:_SHOWN]} for entry, prompt in zip(entries, prompts, strict=True)]
     with unfinished(out) as temporary:
@@ -113,36 +117,28 @@ def pack(
         raise ValueError(f"group {name} must have {TOKEN_TEXTS}, one for each of its token ids; or {hint}")
     _check_saved_values(group)
     advantages = _saved_advantages(rollouts) or [of.advantage for of in group.scores]
-    strings: dict[str, int] = {}
-    unit_texts = [strings.setdefault(text, len(strings)) for text in group.table.text]
+    # Of the token ids the texts: JavaScript's integers end at 2^53.
+    units = {name: values.tolist() for name, values in group.table.columns().items()}
+    units["unit"] = list(map(str, units["unit"]))
     packed_rollouts = []
-    for row, (rollout, correct) in enumerate(zip(group.rollouts, group.correct, strict=True)):
-        places = group.table.unit_index[row, : len(group.texts[row])].tolist()
-        texts = [strings.setdefault(text, len(strings)) for text in group.texts[row]]
+    for row, (rollout, correct, texts) in enumerate(zip(group.rollouts, group.correct, group.texts, strict=True)):
+        places = group.table.unit_index[row, : len(texts)].tolist()
         packed: dict[str, Any] = {
             "reward": _number(rollout.reward),
             "correct": None if correct is None else int(correct),
             "advantage": 0.0 if correct is None else _number(advantages[row]),
-            "label": str(rollout.data.get("rollout", "")),
             "units": places,
         }
-        if any(unit < 0 or unit_texts[unit] != text for unit, text in zip(places, texts, strict=True)):
+        if any(unit < 0 or units["text"][unit] != text for unit, text in zip(places, texts, strict=True)):
             packed["texts"] = texts
         if config.centered:
-            packed["values"] = [_number(value) for value in group.scores[row].value_T.tolist()]
+            packed["values"] = list(map(_number, group.scores[row].value_T.tolist()))
         packed_rollouts.append(packed)
-    units = group.table.columns() | {"text": np.array(unit_texts), "unit": group.table.unit.astype(str)}
-    del units["group"]
-    n_correct, n_incorrect = group.correct.count(True), group.correct.count(False)
     payload = {
         "prompt": rollouts[0].prompt,
         "scale": config.scale * (2 if config.centered else 1),
-        "n_correct": n_correct,
-        "n_incorrect": n_incorrect,
         "remarks": remarks(group),
-        "texts": list(strings),
-        # Of the token ids the texts: JavaScript's integers end at 2^53.
-        "units": {name: list(map(_number, values.tolist())) for name, values in units.items()},
+        "units": {name: list(map(_number, values)) for name, values in units.items()},
         "rollouts": packed_rollouts,
     }
     rewards = [rollout.reward for rollout in rollouts if not math.isnan(rollout.reward)]
@@ -150,11 +146,10 @@ def pack(
         "id": name,
         "prompt": rollouts[0].prompt,
         "rollouts": len(rollouts),
-        "scored": n_correct + n_incorrect,
-        "correct": n_correct,
+        "scored": len(rewards),
+        "correct": group.correct.count(True),
         "reward": _number(float(np.mean(rewards))) if rewards else None,
-        "varied": not set(rewards) <= {0.0, 1.0},
-        "tokens": sum(len(texts) for texts in group.texts),
+        "tokens": sum(map(len, group.texts)),
     }
     data = gzip.compress(json.dumps(payload, separators=(",", ":")).encode(), mtime=0)
     return entry, base64.b64encode(data).decode()
@@ -188,7 +183,7 @@ def _check_saved_values(group: Group) -> None:
 
 
 def of_run(path: Path, recipe: Recipe) -> dict[str, Any]:
-    """What the page shows of a run: curves, evaluation (results.json, None before there are results), and a summary.
+    """What the page shows of a run: curves, evaluation (results.json, None before there are results), and facts.
 
     Points of a curve are [update, value, running mean]; metrics of a single update are left out.
     """
@@ -201,7 +196,7 @@ def of_run(path: Path, recipe: Recipe) -> dict[str, Any]:
         for algorithm, (steps, values) in of_metric.items():
             points = zip(steps, map(_number, values), map(_number, running_mean(values)), strict=True)
             series.append({"name": label_of(algorithm), "points": list(points)})
-        if any(len(one["points"]) > 1 for one in series):
+        if any(len(steps) > 1 for steps, _ in of_metric.values()):
             panels.append({"label": METRICS[metric], "series": series})
     results = json.loads((path / "results.json").read_text()) if (path / "results.json").exists() else {}
     updates = max((steps[-1] for of_metric in read.values() for steps, _ in of_metric.values()), default=0)
@@ -209,29 +204,12 @@ def of_run(path: Path, recipe: Recipe) -> dict[str, Any]:
     return {
         "curves": {"names": list(map(label_of, algorithms(read))), "note": SMOOTHED, "panels": panels},
         "evaluation": results if results.get("problems") else None,
-        "summary": [(name, f"{value:,}" if isinstance(value, int) else value) for name, value in facts.items()],
+        "facts": facts,
     }
 
 
-def _summary(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    total = {name: sum(entry[name] for entry in entries) for name in ("rollouts", "scored", "correct", "tokens")}
-    unscored = total["rollouts"] - total["scored"]
-    return [
-        ("prompts", f"{len(entries):,}"),
-        ("rollouts", f"{total['rollouts']:,}"),
-        ("tokens", f"{total['tokens']:,}"),
-        ("correct", f"{total['correct'] / total['scored']:.1%}" if total["scored"] else "-"),
-        ("mixed prompts", f"{sum(0 < entry['correct'] < entry['scored'] for entry in entries):,}"),
-        *([("not scored", f"{unscored:,}")] if unscored else []),
-    ]
-
-
 def embedded(value: Any) -> str:
-    r"""JSON for a script element: no character that HTML or JavaScript could take for its own.
-
-    >>> embedded("</script>")
-    '"\\u003c/script\\u003e"'
-    """
+    """JSON for a script element: no character that HTML or JavaScript could take for its own."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)  # ASCII: U+2028 and U+2029 are escaped already
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")

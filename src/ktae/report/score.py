@@ -19,7 +19,7 @@ from ktae.files.columns import Rollout
 from ktae.files.locks import unfinished
 from ktae.files.rows import stem
 from ktae.files.tokens import Tokenizer, load_tokenizer
-from ktae.report.options import add_rollout_arguments, config_of, groups_of, progress
+from ktae.report.options import add_rollout_arguments, config_of, groups_of, tracked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,8 +38,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{out} exists: delete it, or give another --out")
     config, tokenizer = config_of(arguments), load_tokenizer(arguments.tokenizer)
     groups, _ = groups_of(arguments)
-    with progress() as bar, unfinished(out) as temporary, temporary.open("w") as sink:
-        for group in bar.track(groups.values(), description="scoring"):
+    with unfinished(out) as temporary, temporary.open("w") as sink:
+        for group in tracked(groups.values(), "scoring"):
             sink.writelines(json.dumps(row, default=str) + "\n" for row in _scored(group, config, tokenizer))
     print(f"{out}: {outcomes(groups, config)}")
 

@@ -60,29 +60,29 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.top < 0:
         raise ValueError(f"--top must be >= 0, got {arguments.top}")
     if arguments.group is None:
-        _list(console, arguments, config)
-        return
+        return _list(console, arguments, config)
     group = load_group(arguments, permutations=arguments.permutations)
     _show_rollouts(console, group)
     notes = remarks(group)
     if {True, False} <= set(group.correct):  # without both there are no statistics to show
-        _show_table(console, group.table.rows(), arguments.top)
+        rows = group.table.rows()[: arguments.top or None]
+        columns = {name: cell for name, cell in _COLUMNS.items() if name != "after" or any(r["context"] for r in rows)}
+        cells = [[cell(row) for cell in columns.values()] for row in rows]
+        console.print()
+        console.print(_grid(list(columns), cells, [_style(row["value"]) for row in rows]))
+        if left := len(group.table) - len(rows):
+            notes.insert(0, f"{left:,} more; --top 0 shows all")
         notes += [_SHUFFLED] if arguments.permutations else []
     for note in notes:
         console.print(f"\n{note}", highlight=False, soft_wrap=not console.is_terminal)
 
 
 def visible(text: str) -> str:
-    """The text with control and direction characters as escapes, line breaks and tabs kept.
-
-    >>> visible("a\\x1b[2J\\u202eb\\n")
-    'a\\\\x1b[2J\\\\u202eb\\n'
-    """
+    """The text with control and direction characters as escapes, line breaks and tabs kept."""
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def _show_rollouts(console: Any, group: Group) -> None:
-    """Prompt and rollouts, correct ones first."""
     text = require("rich.text", extra="report").Text
     console.print(text(visible(group.rollouts[0].prompt)), soft_wrap=True)
     rows = zip(group.rollouts, group.correct, group.texts, group.scores, strict=True)
@@ -92,16 +92,6 @@ def _show_rollouts(console: Any, group: Group) -> None:
         console.print(text(heading, style="bold"), soft_wrap=True)
         tokens = zip(texts, value_T.tolist(), strict=True)
         console.print(text.assemble(*((visible(token), _style(value)) for token, value in tokens)), soft_wrap=True)
-
-
-def _show_table(console: Any, rows: list[dict[str, Any]], top: int) -> None:
-    shown = rows[: top or None]
-    columns = {name: cell for name, cell in _COLUMNS.items() if name != "after" or any(row["context"] for row in shown)}
-    cells = [[cell(row) for cell in columns.values()] for row in shown]
-    console.print()
-    console.print(_grid(list(columns), cells, [_style(row["value"]) for row in shown]))
-    if left := len(rows) - len(shown):
-        console.print(f"\n{left:,} more; --top 0 shows all", highlight=False)
 
 
 def _list(console: Any, arguments: argparse.Namespace, config: KTAEConfig) -> None:
@@ -116,8 +106,7 @@ def _list(console: Any, arguments: argparse.Namespace, config: KTAEConfig) -> No
         cells.append([str(number), label, str(len(groups[label])), str(correct), shown])
     console.print(_grid(["number", "group", "rollouts", "correct", "prompt"], cells, [""] * len(cells)))
     more = f" ({_LISTED} shown)" if len(groups) > _LISTED else ""
-    console.print(f"\n{outcomes(groups, config)}{more}", highlight=False)
-    console.print("--group takes a number or a group's label", highlight=False)
+    console.print(f"\n{outcomes(groups, config)}{more}\n--group takes a number or a group's label", highlight=False)
 
 
 def _grid(names: list[str], rows: list[list[str]], styles: list[str]) -> Any:

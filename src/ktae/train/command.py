@@ -1,4 +1,11 @@
-"""`ktae train RECIPE [--key value ...]`."""
+"""`ktae train RECIPE`: trains every algorithm of a recipe from the same model and compares them.
+
+ktae train recipe.yaml --dry-run
+ktae train recipe.yaml --resume
+ktae train quickstart --trl.learning_rate 1e-5 --algorithms '[grpo, grpo+ktae]' --seed 1
+
+Any key of the recipe can be set like these.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +20,6 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments; what it does not know are the recipe's keys."""
-    parser.description = "Trains every algorithm of a recipe from the same model and compares them."
-    parser.epilog = (
-        "Any key of the recipe can be set: --trl.learning_rate 1e-5 --algorithms '[grpo, grpo+ktae]' --seed 1"
-    )
     add = parser.add_argument
     add("recipe", help="a YAML file, or the name of a recipe that comes with ktae (quickstart)")
     add("--out", type=Path, help="the run's folder (default: runs/NAME, or runs/NAME-2, ... if taken)")
@@ -35,19 +37,18 @@ def run(arguments: argparse.Namespace) -> None:
         from ktae.train.plan import print_plan
 
         return print_plan(recipe)
-    from ktae.train.folder import open_folder, what_is_safe
-    from ktae.train.rewards import ThresholdError
-    from ktae.train.run import check, check_installed
+    from ktae.train.folder import open_folder
+    from ktae.train.rewards import RewardError
+    from ktae.train.run import Run
     from ktae.train.settings import is_main
 
     out = arguments.out or _folder(recipe.name, arguments.resume)
     again = [arguments.recipe, *arguments.overrides, *(["--out", str(out)] if arguments.out else []), "--resume"]
-    training = check(recipe, out, resume=arguments.resume)
-    check_installed(recipe)
+    training = Run(recipe, out, resume=arguments.resume)
     with open_folder(recipe, out, arguments.resume) if is_main() else nullcontext():
         try:
             training.run()
-        except ThresholdError:  # of a setting: there is nothing to go on with
+        except RewardError:  # of a setting: there is nothing to go on with
             if not (out / "metrics.jsonl").exists():
                 shutil.rmtree(out)
             raise
@@ -58,8 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
                 traceback.print_exc()
                 what = "stopped by the error above"
             if is_main():
-                safe = what_is_safe(recipe, out)
-                print(f"ktae: {what}. In {out}, {safe}; go on with: ktae train {shlex.join(again)}", file=sys.stderr)
+                print(f"ktae: {what}; go on with: ktae train {shlex.join(again)}", file=sys.stderr)
             sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
 
 

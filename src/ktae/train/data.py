@@ -16,11 +16,8 @@ datasets = require("datasets", extra="train")
 def load_data(data: Data, seed: int) -> tuple[Any, Any]:
     """The training rows and the held-out rows, as two `datasets.Dataset`.
 
-    `seed` is of the `modchain` training problems; which rows of a file are held out does not depend on it.
-
-    Raises:
-        FileNotFoundError: the source is a path that does not exist.
-        ValueError: a row cannot be read, a column is missing or not of its form, or there are too few rows.
+    `seed` is of the `modchain` training problems; which rows of a file are held out does not depend on it. Raises a
+    FileNotFoundError or a ValueError that names the path, the row, the column or the setting.
     """
     if data.source == "modchain":
         if data.train_rows is None:
@@ -44,7 +41,13 @@ def load_data(data: Data, seed: int) -> tuple[Any, Any]:
             f"prompt and answers: ktae data prepare {data.source} --out prepared.jsonl"
         )
     for row in rows:
-        _check(row, data.source)
+        prompt, answers = row["prompt"], row["answers"]
+        chat = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+        if not prompt or not all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in chat):
+            raise ValueError(f"{data.source}: prompt must be a text or a list of chat messages, got {prompt!r}")
+        texts = answers if isinstance(answers, list) else []
+        if not (texts and all(isinstance(text, str) and text.strip() for text in texts)):
+            raise ValueError(f"{data.source}: answers must be a list of texts, none blank; got {answers!r} in {row}")
     if len(rows) < data.test_rows + (data.train_rows or 1):
         raise ValueError(
             f"{data.source} has {len(rows)} rows, fewer than data.test_rows {data.test_rows} and "
@@ -53,12 +56,3 @@ def load_data(data: Data, seed: int) -> tuple[Any, Any]:
     rows = rows.shuffle(seed=0)
     train = rows.select(range(data.test_rows, len(rows)))
     return train.select(range(data.train_rows or len(train))), rows.select(range(data.test_rows))
-
-
-def _check(row: dict[str, Any], source: str) -> None:
-    prompt, answers = row["prompt"], row["answers"]
-    chat = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-    if not prompt or not all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in chat):
-        raise ValueError(f"{source}: prompt must be a text or a list of chat messages, got {prompt!r}")
-    if not (isinstance(answers, list) and answers and all(isinstance(text, str) and text.strip() for text in answers)):
-        raise ValueError(f"{source}: answers must be a list of texts, none blank; got {answers!r} in {row}")

@@ -65,14 +65,3 @@ def forget_later(out: Path, steps: Mapping[str, float]) -> None:
     """Drops from the run's records what came after so many updates of each algorithm."""
     for path in (out / "metrics.jsonl", out / "samples.jsonl"):
         json_lines.write(path, [row for row in json_lines.read(path) if row["step"] <= steps[row["algorithm"]]])
-
-
-def what_is_safe(recipe: Recipe, out: Path) -> str:
-    """Up to where each algorithm would not have to be trained again."""
-    parts = []
-    for algorithm in recipe.algorithms:
-        if (out / algorithm / "model").exists():
-            parts.append(f"{algorithm} is finished")
-        elif step := newest(out / algorithm)[0]:
-            parts.append(f"{algorithm} is safe up to update {step}")
-    return ", ".join(parts) or "no update is saved yet"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
+import json
 import re
-import types
 import typing
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from ktae.extras import require
+from ktae.extras import did_you_mean, require
 
 
 def parse_overrides(arguments: list[str]) -> list[tuple[str, str]]:
@@ -49,66 +47,33 @@ def load_yaml(text: str) -> Any:
         raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def keys(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted key that a file for the dataclass `cls` may set, with its type; sections before their keys."""
-    for name, hint in typing.get_type_hints(cls).items():
-        yield f"{prefix}{name}", hint
-        if section := section_of(hint):
-            yield from keys(section, f"{prefix}{name}.")
+def build(cls: type, values: dict[str, Any], keys: Callable[[], Iterable[str]]) -> Any:
+    """An instance of the dataclass `cls`, or a ValueError that names the first wrong key.
 
-
-def section_of(hint: Any) -> type | None:
-    """The dataclass that a type is, or is next to null; None for other types."""
-    return next((one for one in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(one)), None)  # type: ignore[return-value]
-
-
-def build(cls: type, values: dict[str, Any], prefix: str = "", default: Any = None) -> Any:
-    """An instance of the dataclass `cls`: `default`'s fields, or the class's, where the mapping has no others."""
-    fields, hints = {f.name: f for f in dataclasses.fields(cls)}, typing.get_type_hints(cls)
-    for name, f in fields.items():
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and default is None and name not in values:
-            raise ValueError(f"missing key {prefix}{name}")
-    made = {k: convert(hints[k], value, f"{prefix}{k}", fields[k].default) for k, value in values.items()}
+    For an unknown key it also names the nearest of `keys`.
+    """
+    pydantic = require("pydantic", extra="train")
+    adapter = pydantic.TypeAdapter(pydantic.with_config({"extra": "forbid"})(cls))
     try:
-        return cls(**made) if default is None else dataclasses.replace(default, **made)
-    except ValueError as error:
-        raise ValueError(f"{prefix}{error}") from None
-
-
-def convert(hint: Any, value: Any, key: str, default: Any = None) -> Any:
-    """`value` as the type `hint`, or a ValueError that names the key."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if isinstance(value, dict):
-            return build(hint, value, f"{key}.", default if isinstance(default, hint) else None)
-        inside = ", ".join(f"{key}.{f.name}" for f in dataclasses.fields(hint))
-        raise ValueError(f"{key} is a section, got {value!r}; set its keys: {inside}")
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in arguments:
-            return None
-        members = [a for a in arguments if a is not type(None)]
-        if len(members) == 1:
-            return convert(members[0], value, key, default)
-        for member in members:
-            with contextlib.suppress(ValueError):
-                return convert(member, value, key, default)
-    elif origin in (list, tuple) and isinstance(value, list):
-        return origin(convert(arguments[0], item, f"{key}[{i}]") for i, item in enumerate(value))
-    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif hint is Any or (value in arguments if origin is Literal else type(value) is (origin or hint)):
-        return value
-    raise ValueError(f"{key} must be {type_name(hint)}, got {value!r}")
-
-
-def type_name(hint: Any) -> str:
-    """How a reader would write a type: `int`, `list[str]`, `'exact' | 'released'`."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return " | ".join(map(repr, arguments))
-    if origin in (types.UnionType, typing.Union):
-        return " | ".join(map(type_name, arguments))
-    if arguments:  # a list in YAML
-        return str(hint).replace("typing.", "").replace("tuple[", "list[").replace(", ...]", "]")
-    return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
+        # JSON has no tuples, so that a list can be one; nothing else is converted.
+        return adapter.validate_json(json.dumps(values, default=str), strict=True)
+    except pydantic.ValidationError as error:
+        found = error.errors()
+    kind, place, got = found[0]["type"], [], values
+    for part in found[0]["loc"]:
+        try:
+            got = got[part]
+        except (LookupError, TypeError):  # the name of a member of a union
+            break
+        place.append(part)
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)[1:]
+    if kind == "missing":
+        raise ValueError(f"missing key {'.'.join(found[0]['loc'])}")
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        raise ValueError(f"unknown key {key!r}{did_you_mean(key, keys())}")
+    if kind == "value_error":  # of a __post_init__
+        raise ValueError(f"{key}{'.' * bool(key)}{found[0]['ctx']['error']}")
+    alike = [error for error in found if [*error["loc"][: len(place)]] == place]
+    expected = " or ".join(dict.fromkeys(error["msg"].removeprefix("Input should be ") for error in alike))
+    expected = expected.replace("valid array", "list").replace("an object", "a mapping")  # YAML's words for JSON's
+    raise ValueError(f"{key} must be {expected}, got {got!r}")

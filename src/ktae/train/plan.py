@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ktae.models.generate import as_text
 from ktae.train.recipe import Recipe, parse_algorithm
-from ktae.train.run import Run, check, check_installed
+from ktae.train.run import Run
 from ktae.train.settings import is_main, processes
 
 _TOKENIZED = 20_000  # prompts at most
@@ -24,7 +25,7 @@ _OF_TRL = (
 
 def print_plan(recipe: Recipe) -> None:
     """Checks a recipe and prints what a run of it would be; errors as `ktae train` before it trains."""
-    run = check(recipe, Path("runs") / recipe.name)
+    run = Run(recipe, Path("runs") / recipe.name)
     if is_main():
         print(f"{recipe.name}: a dry run, nothing is trained or written\n")
         for label, text in _rows(run):
@@ -35,8 +36,8 @@ def _rows(run: Run) -> Iterator[tuple[str, str]]:
     recipe, model, tokenizer = run.recipe, run.model, run.tokenizer
     config, batch = run.configs[recipe.algorithms[0]], recipe.batch
     for name, settings in run.configs.items():
-        algorithm, values = parse_algorithm(name), [(field, getattr(settings, field)) for field in _OF_TRL]
-        yield algorithm.label, ", ".join(f"{field} {getattr(value, 'value', value)}" for field, value in values)
+        algorithm, values = parse_algorithm(name), settings.to_dict()
+        yield algorithm.label, ", ".join(f"{field} {values[field]}" for field in _OF_TRL)
         if algorithm.rollout == "dapo":
             yield "", f"dynamic_sampling {recipe.dynamic_sampling}, overlong {recipe.overlong}"
         if algorithm.ktae:
@@ -52,16 +53,12 @@ def _rows(run: Run) -> Iterator[tuple[str, str]]:
     yield "in all", f"{total:,} updates, {math.ceil(total / updates):,} generations, {through}; seed {recipe.seed}"
 
     yield "data", f"{recipe.data.source}: {len(run.train_rows):,} rows to train on, {len(run.test_rows):,} held out"
-    prompts = list(run.train_rows["prompt"][:_TOKENIZED])
-    first, how = prompts[0], {"add_generation_prompt": True, **(config.chat_template_kwargs or {})}
-    if isinstance(first, str):
-        ids = tokenizer(text=prompts)["input_ids"]
-    else:
-        ids = tokenizer.apply_chat_template(prompts, return_dict=True, **how)["input_ids"]
-        first = tokenizer.apply_chat_template(first, tokenize=False, **how)
-    lengths = list(map(len, ids))
-    yield "a prompt", first.rstrip()[-300:]
-    yield "", f"prompts have {statistics.median(lengths):g} tokens in the median, at most {max(lengths):,}"
+    prompts = run.train_rows["prompt"][:_TOKENIZED]
+    texts = [as_text(tokenizer, prompt, config.chat_template_kwargs) for prompt in prompts]
+    ids = tokenizer(text=texts, add_special_tokens=isinstance(prompts[0], str))["input_ids"]
+    longest = max(map(len, ids))
+    yield "a prompt", texts[0].rstrip()[-300:]
+    yield "", f"prompts have {statistics.median(map(len, ids)):g} tokens in the median, at most {longest:,}"
     yield "its answer", " or ".join(run.train_rows[0]["answers"])
     taken = sum(reward is not None and reward > recipe.correct_above for reward in run.tried)
     judged = rf"it takes {taken} of {len(run.tried)} accepted answers, in \boxed{{}} and bare" if taken else ""
@@ -79,16 +76,12 @@ def _rows(run: Run) -> Iterator[tuple[str, str]]:
             f"model.dtype: the {dtype} weights themselves are trained; changes below 1/256 of a weight are lost, as "
             "most are at learning rates around 1e-6. float32 keeps them",
         )
-    try:
-        check_installed(recipe)
-    except ValueError as error:
-        yield "Note", str(error)
     limit, context = config.max_completion_length, getattr(model.config.get_text_config(), "max_position_embeddings", 0)
-    if context and max(lengths) + limit > context:
+    if context and longest + limit > context:
         yield (
             "Note",
-            f"the longest prompt, {max(lengths):,} tokens, and trl.max_completion_length {limit:,} come to more than "
-            f"the model's context of {context:,}; `ktae data prepare --max-prompt-tokens` leaves such problems out",
+            f"the longest prompt, {longest:,} tokens, and trl.max_completion_length {limit:,} come to more than the "
+            f"model's context of {context:,}; `ktae data prepare --max-prompt-tokens` leaves such problems out",
         )
 
 

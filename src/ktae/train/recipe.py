@@ -1,15 +1,6 @@
 """A recipe: one YAML file that says everything about a run, checked before anything is loaded.
 
-name: my_run
-algorithms: [grpo, grpo+ktae]        # each trained from the same model, data order and seed
-model: {path: Qwen/Qwen2.5-Math-1.5B}
-data: {source: problems.jsonl}      # columns prompt and answers
-rewards: [math_answer]
-batch: {prompts: 64, rollouts: 8, mini_batch: 16, per_device: 8}
-ktae: {term_frequency_weight: 0.0}   # any field of KTAEConfig
-trl: {learning_rate: 1e-6}           # any field of TRL's GRPOConfig
-
-docs/recipe-keys.md lists every key.
+assets/quickstart.yaml is one; docs/recipe-keys.md lists every key.
 """
 
 from __future__ import annotations
@@ -18,7 +9,7 @@ import dataclasses
 import re
 import typing
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass, make_dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -28,17 +19,17 @@ from ktae.config import KTAEConfig
 from ktae.estimators.interface import ESTIMATORS, Estimator, load_estimator
 from ktae.extras import did_you_mean, require
 from ktae.models.load import Model
-from ktae.train.parse import build, convert, keys, load_yaml, parse_overrides, section_of
+from ktae.train.parse import build, load_yaml, parse_overrides
 
 QUICKSTART = Path(__file__).parent / "assets" / "quickstart.yaml"
 ROLLOUT_ALGORITHMS: dict[str, dict[str, Any]] = {
     "grpo": {"loss_type": "grpo", "scale_rewards": "group", "epsilon": 0.2},
     "dapo": {"loss_type": "dapo", "scale_rewards": "group", "epsilon": 0.2, "epsilon_high": 0.28, "beta": 0.0},
 }
-# Sections of a recipe, and the part of an algorithm's name that reads them.
-_READERS = {"ktae": "ktae", "ktae_context": "ktae_context", "dynamic_sampling": "dapo", "overlong": "dapo"}
+# Sections of a recipe, and an algorithm, the last part of whose name reads them.
+_READERS = {"ktae": "grpo+ktae", "ktae_context": "grpo+ktae_context", "dynamic_sampling": "dapo", "overlong": "dapo"}
 # Sections whose keys are the fields of another package's class.
-_OPEN = {"trl": "trl.GRPOConfig", "lora": "peft.LoraConfig"}
+_OPEN = {"trl": ("trl", "GRPOConfig"), "lora": ("peft", "LoraConfig")}
 _KTAE_LABELS = {"ktae": "KTAE", "ktae_context": "KTAE in context"}
 
 
@@ -148,12 +139,10 @@ class Evaluation:
     Attributes:
         samples: completions a problem at temperature 1, before and after training; 0 leaves sampling out.
         greedy: also one greedy completion a problem.
-        batch_size: completions generated together.
     """
 
     samples: int = 1
     greedy: bool = True
-    batch_size: int = 64
 
 
 @dataclass(frozen=True)
@@ -217,9 +206,6 @@ class Recipe:
             raise ValueError(f"correctness_reward must name one of {self.rewards}")
         if self.dynamic_sampling is not None and self.dynamic_sampling < 1:
             raise ValueError(f"dynamic_sampling must be at least 1, or null, got {self.dynamic_sampling}")
-        for section in _OPEN:
-            for name, value in (getattr(self, section) or {}).items():
-                convert(_types_in(section)[name], value, f"{section}.{name}")
         object.__setattr__(self, "algorithms", names)
         for section in _KTAE_LABELS:
             settings = dataclasses.replace(getattr(self, section), correct_above=self.correct_above)
@@ -236,17 +222,16 @@ class Recipe:
         return self.ktae_context if estimator == "ktae_context" else self.ktae
 
     def as_dict(self) -> dict[str, Any]:
-        """A recipe of plain lists, dicts and scalars: every default spelled out, and no section that nothing reads."""
+        """What YAML holds of a recipe: every default spelled out, and no section that nothing reads."""
         values = dataclasses.asdict(self)
         for section in _KTAE_LABELS:
             del values[section]["correct_above"]
-            values[section]["exclude_token_ids"] = list(values[section]["exclude_token_ids"])
         for section in _without_effect(values, self.algorithms):
             del values[section]
         return values
 
 
-_SET_BY_KTAE = {
+SET_BY_KTAE = {
     "ktae.correct_above": "set correct_above",
     "ktae_context.correct_above": "set correct_above",
     "trl.output_dir": "give --out",
@@ -267,8 +252,7 @@ _SET_BY_KTAE = {
 def load_recipe(recipe: str, overrides: list[str] | None = None) -> Recipe:
     """Reads a recipe, a YAML file or the name of one that comes with the package, and applies command-line overrides.
 
-    Those are `["--trl.learning_rate", "1e-5", "--seed=1"]`; a text is taken as it is, "null" for none, other values are
-    YAML.
+    Those are `["--trl.learning_rate", "1e-5", "--seed=1"]`; values are YAML.
 
     Raises:
         FileNotFoundError: no such file or shipped recipe.
@@ -292,53 +276,52 @@ def load_recipe(recipe: str, overrides: list[str] | None = None) -> Recipe:
             section = section[parent]
             if not isinstance(section, dict):
                 raise ValueError(f"unknown key {key!r}: {parent!r} is not a section")
-        is_text = recipe_keys().get(key) in (str, str | None)
-        section[last] = (None if text == "null" else text) if is_text else load_yaml(text)
-    _check_keys(values)
-    made = build(Recipe, values)
+        section[last] = load_yaml(text)
+    made = _checked(values)
     if isinstance(algorithms, list):
         _check_effect(sections, algorithms)
     _check_effect([key.partition(".")[0] for key, _ in changed], made.algorithms)
     return made
 
 
-@cache
-def recipe_keys() -> dict[str, Any]:
-    """Every key that a recipe may set, dotted, with its type; `trl` and `lora` without their fields."""
-    return {name: hint for name, hint in keys(Recipe) if name not in _SET_BY_KTAE}
+def _checked(values: dict[str, Any]) -> Recipe:
+    given = {name: section for name, section in values.items() if isinstance(section, dict)}
+    for key, instead in SET_BY_KTAE.items():
+        section, _, name = key.partition(".")
+        if name in given.get(section, ()):
+            raise ValueError(f"{key} is set by ktae; {instead}")
+    if "ktae_context" in given:
+        values["ktae_context"] = dataclasses.asdict(KTAEConfig.recommended()) | given["ktae_context"]
+    types = {
+        name: make_dataclass(name, [(key, hint, None) for key, hint in typing.get_type_hints(_open(name)).items()])
+        for name in _OPEN
+        if name in given
+    }
+    build(make_dataclass("Open", types.items()), {name: given[name] for name in types}, _keys)
+    return build(Recipe, values, _keys)
+
+
+def _open(section: str) -> type:
+    module, name = _OPEN[section]
+    return getattr(require(module, extra="train"), name)
 
 
 @cache
-def _types_in(section: str) -> dict[str, Any]:
-    """The fields of the class behind a section of `_OPEN`, and their types."""
-    module, _, name = _OPEN[section].partition(".")
-    return typing.get_type_hints(getattr(require(module, extra="train"), name))
-
-
-def _check_keys(values: dict[str, Any], prefix: str = "") -> None:
-    known = recipe_keys()
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if name in _SET_BY_KTAE:
-            raise ValueError(f"{name} is set by ktae; {_SET_BY_KTAE[name]}")
-        section = prefix.rstrip(".")
-        if name not in known and not (section in _OPEN and key in _types_in(section)):
-            fields = [f"{one}.{field}" for one in {"trl", section} & _OPEN.keys() for field in _types_in(one)]
-            raise ValueError(f"unknown key {name!r}{did_you_mean(name, {*known, *fields} - _SET_BY_KTAE.keys())}")
-        if isinstance(value, dict) and (name in _OPEN or section_of(known.get(name))):
-            _check_keys(value, f"{name}.")
+def _keys() -> set[str]:
+    """Every dotted key that a recipe may set."""
+    top = typing.get_type_hints(Recipe) | {name: _open(name) for name in _OPEN}
+    inside = {f"{name}.{one.name}" for name, cls in top.items() if is_dataclass(cls) for one in dataclasses.fields(cls)}
+    return {*top, *inside} - SET_BY_KTAE.keys()
 
 
 def _without_effect(sections: Iterable[str], algorithms: list[str]) -> list[str]:
     """The sections that no algorithm reads."""
     parts = {part for name in algorithms for part in str(name).split("+")}
-    return [section for section in sections if section in _READERS and _READERS[section] not in parts]
+    return [section for section in sections if section in _READERS and _READERS[section].split("+")[-1] not in parts]
 
 
 def _check_effect(sections: list[str], algorithms: list[str]) -> None:
     for section in _without_effect(sections, algorithms):
-        reader = _READERS[section]
-        name = reader if reader in ROLLOUT_ALGORITHMS else f"grpo+{reader}"
         raise ValueError(
-            f"{section} has no effect: it is for algorithms such as {name}, and algorithms is {algorithms}"
+            f"{section} has no effect: it is for algorithms such as {_READERS[section]}, and algorithms is {algorithms}"
         )

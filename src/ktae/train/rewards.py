@@ -16,6 +16,8 @@ from typing import Any
 
 from ktae.extras import load_function
 from ktae.grading.grader import Grader
+from ktae.models.generate import Sampling, TransformersBackend, as_text, generate
+from ktae.seeds import derived_seed
 
 BUILT_IN = {
     "math_answer": "ktae.train.rewards:math_answer",
@@ -68,68 +70,96 @@ def load_reward(name: str) -> Callable[..., Any]:
     return function
 
 
-class ThresholdError(ValueError):
-    """`correct_above` makes every rollout correct, or every one incorrect, although their rewards differ."""
+class RewardError(ValueError):
+    """Rewards are not one a completion, or differ although `correct_above` makes all of them the same."""
 
 
 def split_of(rewards: Iterable[float | None], correct_above: float) -> str:
     """What to say of rewards that differ although all are correct, or all incorrect; otherwise an empty text.
 
     >>> split_of([0.1, 1.0, 0.1, None], correct_above=0.0)
-    'all rewards, 0.1 to 1, are above correct_above 0, so all count as correct; --correct_above 0.55 would split them'
-    >>> split_of([0.0, 1.0], correct_above=0.0)
-    ''
+    'all rewards, 0.1 to 1, are above correct_above 0, so all count as correct; 0.55 would split them'
     """
-    values = sorted({value for reward in rewards if (value := finite(reward)) is not None})
+    values = sorted({reward for reward in rewards if reward is not None})
     if len(values) < 2 or values[0] <= correct_above < values[-1]:
         return ""
     low, high = max(pairwise(values), key=lambda pair: pair[1] - pair[0])
     where, what = ("above", "correct") if values[0] > correct_above else ("at most", "incorrect")
     return (
         f"all rewards, {values[0]:g} to {values[-1]:g}, are {where} correct_above {correct_above:g}, so all count as "
-        f"{what}; --correct_above {(low + high) / 2:g} would split them"
+        f"{what}; {(low + high) / 2:g} would split them"
     )
 
 
-def check_threshold(reward: Callable[..., Any], rows: Any, correct_above: float) -> tuple[list[float | None], str]:
-    r"""Tries the reward that decides correctness on answers that are known to be right, and on completions without one.
-
-    Returns:
-        Rewards of each row's first accepted answer, put in \boxed{} and then bare; none where the function cannot be
-        tried. And what to say of that: its error, or that right answers get more than none and still count as
-        incorrect, since the threshold is too high or the function wants another form.
-
-    Raises:
-        ThresholdError: right answers get more than none, and both count as correct.
-        ValueError: the function does not return a value a completion.
-    """
-    prompts, answers = rows["prompt"], [accepted[0] for accepted in rows["answers"]]
+def scored(reward: Callable[..., Any], rows: Mapping[str, list[Any]], texts: list[str]) -> list[float | None]:
+    """Rewards of a text for each row, given as columns; None where they are no finite number. Raises a RewardError."""
+    chat = not isinstance(rows["prompt"][0], str)
+    completions = [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
     columns = {name: values for name, values in rows.items() if name != "prompt"}
+    rewards = list(reward(prompts=rows["prompt"], completions=completions, **columns))
+    if len(rewards) != len(texts):
+        raise RewardError(f"the reward function must return a value a completion, {len(texts)}, got {len(rewards)}")
+    return [float(value) if value is not None and math.isfinite(value) else None for value in rewards]
 
-    def tried(texts: list[str]) -> list[float | None]:
-        chat = not isinstance(prompts[0], str)
-        completions = [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
-        return [finite(value) for value in reward(prompts=prompts, completions=completions, **columns)]
 
+def check_threshold(
+    reward: Callable[..., Any], rows: Mapping[str, list[Any]], correct_above: float
+) -> tuple[list[float | None], str]:
+    r"""Tries the reward that decides correctness on accepted answers, in \boxed{} and bare, and on empty completions.
+
+    Returns the answers' rewards, none where the function cannot be tried, and what is to be said of that: its error, or
+    that right answers count as incorrect, since the threshold is too high or the function wants another form. Raises a
+    RewardError if right answers get more than none and both count as correct; or see `scored`.
+    """
+    answers = [accepted[0] for accepted in rows["answers"]]
     try:
-        right = tried([rf"The answer is $\boxed{{{answer}}}$." for answer in answers]) + tried(answers)
-        none = tried([""] * len(answers))
+        right = scored(reward, rows, [rf"The answer is $\boxed{{{answer}}}$." for answer in answers])
+        right += scored(reward, rows, answers)
+        none = scored(reward, rows, [""] * len(answers))
+    except RewardError:
+        raise
     except Exception as error:  # of a function that needs more than a text
         return [], f"it cannot be tried on accepted answers: {error!r}"
-    if (len(right), len(none)) != (2 * len(answers), len(answers)):
-        raise ValueError(f"the reward function must return a value a completion, {len(answers)}, got {len(none)}")
     best = max((value for value in right if value is not None), default=-math.inf)
     wrong = [value for value in none if value is not None]
     advice = split_of([best, *wrong], correct_above) if wrong and best > max(wrong) else ""
     advice = advice and f"tried on right answers and on none: {advice}"
     if advice and min(wrong) > correct_above:
-        raise ThresholdError(advice)
+        raise RewardError(advice)
     return right, advice
 
 
-def finite(reward: Any) -> float | None:
-    """A reward as a number; None where a rollout could not be scored, None, NaN or infinity."""
-    return float(reward) if reward is not None and math.isfinite(reward) else None
+def answer(
+    model: Any,
+    tokenizer: Any,
+    rows: Any,
+    reward: Callable[..., Any],
+    *,
+    max_completion_length: int,
+    samples: int | None,
+    seed: int = 0,
+    chat_template_kwargs: dict[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Generates and scores completions of every held-out problem; leaves the model in evaluation mode.
+
+    Args:
+        rows: a `datasets.Dataset` with `prompt` and what the reward function, in TRL's form, reads.
+        samples: completions a problem, drawn at temperature 1 from the whole vocabulary; None for one greedy one.
+
+    Returns:
+        In the problems' order a row a completion: `problem`, its index, `completion`, its `length` in tokens, `reward`.
+    """
+    sampling = Sampling(temperature=0.0 if samples is None else 1.0, max_tokens=max_completion_length)
+    tasks = [index for index in range(len(rows)) for _ in range(samples or 1)]
+    texts = [as_text(tokenizer, prompt, chat_template_kwargs) for prompt in rows["prompt"]]
+    plain = isinstance(rows[0]["prompt"], str)
+    seeds = [derived_seed(seed, number) for number in range(len(tasks))]
+    backend, found = TransformersBackend(model, tokenizer), {}
+    for part in generate(backend, [texts[i] for i in tasks], sampling, seeds, special_tokens=plain):
+        rewards = scored(reward, rows[[tasks[number] for number in part]], [one.text for one in part.values()])
+        for (number, one), value in zip(part.items(), rewards, strict=True):
+            found[number] = {"problem": tasks[number], "completion": one.text, "length": one.length, "reward": value}
+    return [found[number] for number in range(len(tasks))]
 
 
 @cache
@@ -143,10 +173,6 @@ def _grader() -> Grader:
 def _text(completion: Completion) -> str:
     if isinstance(completion, str):
         return completion
-    for message in reversed(completion):
-        if message.get("role") == "assistant":
-            content = message.get("content") or ""  # None in a message that only calls a tool
-            if isinstance(content, str):
-                return content
-            return "".join(part.get("text", "") for part in content)
-    return ""
+    # None in a message that only calls a tool.
+    said = [message.get("content") or "" for message in completion if message.get("role") == "assistant"] or [""]
+    return said[-1] if isinstance(said[-1], str) else "".join(part.get("text", "") for part in said[-1])

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.util
 import math
 import os
-import re
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import ktae
 from ktae.extras import require
 from ktae.files import json_lines
 from ktae.integrations.credit import TokenCredit
@@ -25,71 +19,49 @@ from ktae.states import Calculation
 from ktae.train.data import load_data
 from ktae.train.folder import forget_later, newest
 from ktae.train.recipe import Recipe, parse_algorithm
-from ktae.train.rewards import ThresholdError, check_threshold, finite, load_reward, split_of
+from ktae.train.rewards import RewardError, answer, check_threshold, load_reward, split_of
 from ktae.train.settings import grpo_config, is_main, overlong_buffer, processes
 
 BEFORE = "start"
 _TRIED = 20  # answers that the reward function is given
 
 
-def check(recipe: Recipe, out: Path, *, resume: bool = False) -> Run:
-    """Reads the data and checks every setting, without loading weights or writing anything to the run's folder `out`.
+class Run:
+    """A run whose settings have been checked, without loading weights or writing anything to its folder `out`.
 
     With `resume` the run there is to go on: finished parts are kept, an interrupted algorithm continues from its last
     whole checkpoint. Raises a ValueError or OSError that names the setting.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    for module in ("trl", "rich", "matplotlib"):
-        require(module, extra="train")
-    quiet()
-    rewards = {name: load_reward(name) for name in recipe.rewards}
-    train_rows, test_rows = load_data(recipe.data, recipe.seed)
-    if len(train_rows) < recipe.batch.prompts:
-        raise ValueError(
-            f"{recipe.data.source} leaves {len(train_rows)} problems to train on, fewer than batch.prompts "
-            f"{recipe.batch.prompts}; lower batch.prompts or data.test_rows"
+
+    def __init__(self, recipe: Recipe, out: Path, *, resume: bool = False) -> None:
+        self.recipe, self.out, self.resume = recipe, out, resume
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        for module in ("trl", "rich", "matplotlib"):
+            require(module, extra="train")
+        quiet()
+        self.rewards = {name: load_reward(name) for name in recipe.rewards}
+        self.train_rows, self.test_rows = load_data(recipe.data, recipe.seed)
+        if len(self.train_rows) < recipe.batch.prompts:
+            raise ValueError(
+                f"{recipe.data.source} leaves {len(self.train_rows)} problems to train on, fewer than batch.prompts "
+                f"{recipe.batch.prompts}; lower batch.prompts or data.test_rows"
+            )
+        self.configs = {algorithm: grpo_config(recipe, algorithm, out) for algorithm in recipe.algorithms}
+        for algorithm, config in self.configs.items():
+            if config.eval_strategy != "no" and not len(self.test_rows):
+                raise ValueError("trl.eval_strategy must be no without held-out problems; set data.test_rows")
+            if estimator := parse_algorithm(algorithm).load_estimator():
+                TokenCredit(estimator, recipe.correct_above)
+        model_config, self.tokenizer = check_model(recipe.model)
+        if not isinstance(self.train_rows[0]["prompt"], str) and self.tokenizer.chat_template is None:
+            raise ValueError(
+                f"the prompts are chat messages, and the tokenizer of {recipe.model.path} has no chat template"
+            )
+        self.model = skeleton(model_config, recipe.lora)  # PEFT's checks
+        # What answers that are known to be right got, and what is to be said of that.
+        self.tried, self.note = check_threshold(
+            self.rewards[recipe.correctness], self.train_rows[:_TRIED], recipe.correct_above
         )
-    configs = {algorithm: grpo_config(recipe, algorithm, out) for algorithm in recipe.algorithms}  # TRL's own checks
-    for algorithm, config in configs.items():
-        if config.eval_strategy != "no" and not len(test_rows):
-            raise ValueError("trl.eval_strategy must be no without held-out problems; set data.test_rows")
-        if estimator := parse_algorithm(algorithm).load_estimator():
-            TokenCredit(estimator, recipe.correct_above)
-    model_config, tokenizer = check_model(recipe.model)
-    if not isinstance(train_rows[0]["prompt"], str) and tokenizer.chat_template is None:
-        raise ValueError(
-            f"the prompts are chat messages, and the tokenizer of {recipe.model.path} has no chat template"
-        )
-    model = skeleton(model_config, recipe.lora)  # PEFT's checks
-    tried = check_threshold(rewards[recipe.correctness], train_rows[:_TRIED], recipe.correct_above)
-    return Run(recipe, out, resume, configs, train_rows, test_rows, rewards, model, tokenizer, *tried)
-
-
-def check_installed(recipe: Recipe) -> None:
-    """What TRL would miss only after the first evaluation."""
-    loggers = recipe.trl.get("report_to") or []
-    needed = [loggers] if isinstance(loggers, str) else list(loggers)
-    needed += ["vllm"] if recipe.trl.get("use_vllm") else []
-    for name in needed:
-        if name in ("tensorboard", "trackio", "wandb", "vllm") and importlib.util.find_spec(name) is None:
-            raise ValueError(f"{name}, which the recipe's trl section asks for, is not installed: pip install {name}")
-
-
-@dataclass
-class Run:
-    """A run whose settings have been checked."""
-
-    recipe: Recipe
-    out: Path
-    resume: bool
-    configs: dict[str, Any]  # TRL's, by algorithm
-    train_rows: Any
-    test_rows: Any
-    rewards: dict[str, Callable[..., Any]]  # by the recipe's names
-    model: Any  # without weights
-    tokenizer: Any
-    tried: list[float | None]  # what answers that are known to be right got
-    note: str  # what `check_threshold` says of that
 
     def run(self) -> None:
         """Trains every algorithm of the recipe from the same model and evaluates before and after.
@@ -108,9 +80,9 @@ class Run:
             forget_later(out, {name: math.inf if name in finished else step for name, (step, _) in found.items()})
             for name, (_, checkpoint) in found.items():
                 where = f"goes on from {checkpoint}" if checkpoint else "starts from update 0: no checkpoint is whole"
-                self._say(f"{parse_algorithm(name).label:<10} {'is finished' if name in finished else where}")
+                self.say(f"{parse_algorithm(name).label:<10} {'is finished' if name in finished else where}")
         if self.note and is_main():
-            self._say(f"{recipe.correctness}: {self.note}")
+            self.say(f"{recipe.correctness}: {self.note}")
         self._evaluate(BEFORE, None, BEFORE)
         for algorithm in recipe.algorithms:
             if algorithm not in finished:
@@ -121,13 +93,11 @@ class Run:
         # A process that ends while others are at work can take them with it.
         require("accelerate", extra="train").PartialState().wait_for_everyone()
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
         self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def _evaluate(self, who: str, trained: Path | None, label: str) -> None:
         """Writes evaluation/<who>_<mode>.jsonl unless an earlier, interrupted call of this run has."""
-        from ktae.models.generate import answer
-
         recipe, config = self.recipe, self.configs[self.recipe.algorithms[0]]
         modes = {"sampled": recipe.evaluation.samples, "greedy": None if recipe.evaluation.greedy else 0}
         files = {mode: self.out / "evaluation" / f"{who}_{mode}.jsonl" for mode in modes}
@@ -138,30 +108,21 @@ class Run:
         require("transformers.integrations.deepspeed", extra="train").unset_hf_deepspeed_config()
         policy, tokenizer = load_model(recipe.model, trained)
         policy.to(config.device)
+        how = {name: getattr(config, name) for name in ("max_completion_length", "chat_template_kwargs")}
         for mode, samples in missing.items():
             begun = time.perf_counter()
-            answers = answer(
-                policy,
-                tokenizer,
-                self.test_rows,
-                self.rewards[recipe.correctness],
-                max_completion_length=config.max_completion_length,
-                samples=samples,
-                batch_size=recipe.evaluation.batch_size,
-                chat_template_kwargs=config.chat_template_kwargs,
-            )
-            rows = [dataclasses.asdict(answer) | {"reward": finite(answer.reward)} for answer in answers]
+            rows = answer(policy, tokenizer, self.test_rows, self.rewards[recipe.correctness], samples=samples, **how)
             rewards = [row["reward"] for row in rows]
             if advice := split_of(rewards, recipe.correct_above):
                 # Where right answers are known to be above the threshold, the policy may just not give any yet.
                 within_reach = any(reward is not None and reward > recipe.correct_above for reward in self.tried)
                 if who == BEFORE and ("as correct" in advice or not within_reach):
-                    raise ThresholdError(f"{recipe.correctness}, before training: {advice}")
+                    raise RewardError(f"{recipe.correctness}, before training: {advice}")
             json_lines.write(files[mode], rows)
             correct = sum(reward is not None and reward > recipe.correct_above for reward in rewards) / len(rewards)
-            self._say(f"{label:<10} {mode} accuracy {correct:.3f}  ({time.perf_counter() - begun:.0f} s)")
+            self.say(f"{label:<10} {mode} accuracy {correct:.3f}  ({time.perf_counter() - begun:.0f} s)")
             if advice:
-                self._say(f"{recipe.correctness}: {advice}")
+                self.say(f"{recipe.correctness}: {advice}")
         del policy
         torch.cuda.empty_cache()  # vLLM takes a share of what is free
 
@@ -202,17 +163,18 @@ class Run:
             **options,
         )
         trainer.remove_callback(transformers.PrinterCallback)
-        trainer.add_callback(Records(trainer, algorithm, parsed.label, self.out, recipe.samples_every, self._say))
+        trainer.add_callback(Records(trainer, self, parsed))
         if is_main() and checkpoint and (wrote := len([*checkpoint.glob("rng_state*.pth")])) != processes():
-            self._say(f"{checkpoint} is of {wrote} process(es), not {processes()}: other rollouts will be sampled")
+            self.say(f"{checkpoint} is of {wrote} process(es), not {processes()}: other rollouts will be sampled")
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
         # Renamed last: a folder `model` means that this algorithm is done.
         folder, unfinished = self.out / algorithm, self.out / algorithm / "unfinished"
         trainer.save_model(str(unfinished), _internal_call=True)
+        trainer.create_model_card(f"{recipe.name}-{algorithm}")
         trainer.accelerator.wait_for_everyone()
         if is_main():
-            (unfinished / "README.md").write_text(_card(recipe, algorithm))
+            (folder / "README.md").rename(unfinished / "README.md")
             os.sync()
             unfinished.rename(folder / "model")
         trainer.accelerator.wait_for_everyone()
@@ -229,20 +191,6 @@ def skeleton(config: Any, lora: dict[str, Any] | None) -> Any:
     with torch.device("meta"):
         model = require("transformers", extra="train").AutoModelForCausalLM.from_config(config)
         return model if lora is None else require("peft", extra="train").get_peft_model(model, lora_config(lora))
-
-
-def _card(recipe: Recipe, algorithm: str) -> str:
-    """The model card of an algorithm's model."""
-    source, parsed = recipe.data.source, parse_algorithm(algorithm)
-    front = {"library_name": "transformers", "tags": ["trl", *re.split("[_+]", algorithm)[:2]]}
-    if source.count("/") == 1 and not Path(source).exists():
-        front["datasets"] = [source]
-    on_top = f", key tokens (https://arxiv.org/abs/2505.16826) by `{recipe.key_tokens(algorithm)}`" * parsed.ktae
-    return (
-        f"---\n{require('yaml', extra='train').safe_dump(front)}---\n\n# {recipe.name}-{algorithm}\n\n"
-        f"`{recipe.model.path}`, trained with {parsed.label} on `{source}` by `ktae train` (ktae {ktae.__version__}): "
-        f"algorithm `{algorithm}`{on_top}, seed {recipe.seed}.\n"
-    )
 
 
 def quiet() -> None:

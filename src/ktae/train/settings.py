@@ -27,8 +27,7 @@ def is_main() -> bool:
 def grpo_config(recipe: Recipe, algorithm: str, out: Path) -> Any:
     """TRL's `GRPOConfig`: the defaults of `ktae train`, below the algorithm's, below the recipe's section `trl`.
 
-    Raises:
-        ValueError: settings do not go together.
+    Raises a ValueError if settings do not go together.
     """
     rollout, batch = parse_algorithm(algorithm).rollout, recipe.batch
     accelerator = torch.accelerator.is_available() and not recipe.trl.get("use_cpu")
@@ -40,7 +39,7 @@ def grpo_config(recipe: Recipe, algorithm: str, out: Path) -> Any:
         "save_steps": _SAVE_EVERY * updates,
         "save_total_limit": 2,
         "num_generations_eval": 1,
-        "per_device_eval_batch_size": recipe.evaluation.batch_size,
+        "per_device_eval_batch_size": batch.per_device,
         "ddp_timeout": 24 * 3600,  # the other processes wait while the main one evaluates
         "use_cpu": not accelerator,
         "bf16": accelerator,

@@ -30,22 +30,20 @@ def summarize(recipe: Recipe, out: Path, console: Any) -> None:
         spent = f"{policy['steps']} steps, {policy['seconds']:.0f} s" if "steps" in policy else ""
         table.add_row(policy["label"], *cells, length, spent)
     console.print(table)
-    for row in results["differences"]:
-        console.print(
-            f"{label_of(row['policy'])} minus {label_of(row['baseline'])}, {row['mode']}: {row['difference']:+.3f} "
-            f"[{row['low']:+.3f}, {row['high']:+.3f}] (95 %, paired by problem)",
-            highlight=False,
-        )
+    lines = [
+        f"{label_of(row['policy'])} minus {label_of(row['baseline'])}, {row['mode']}: {row['difference']:+.3f} "
+        f"[{row['low']:+.3f}, {row['high']:+.3f}] (95 %, paired by problem)"
+        for row in results["differences"]
+    ]
     if results["problems"]:
-        console.print(
+        lines.append(
             f"The intervals cover the choice of test problems, not the training seed (one here: {recipe.seed}). "
-            "One seed cannot show that one algorithm is better than another.",
-            highlight=False,
+            "One seed cannot show that one algorithm is better than another."
         )
     if (out / "metrics.jsonl").exists() and (curves := read_curves(out)):
         labels = {name: label_of(name) for name in recipe.algorithms}
         save(draw_curves(curves, labels, f"{recipe.name}, seed {recipe.seed}"), out / "curves.png")
-    console.print(f"Curves, metrics, samples and models are in {out}/")
+    console.print(*lines, f"Curves, metrics, samples and models are in {out}/", sep="\n", highlight=False)
 
 
 def _results(recipe: Recipe, out: Path) -> dict[str, Any]:

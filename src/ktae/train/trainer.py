@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,9 +15,8 @@ from transformers import TrainerCallback
 from ktae.files.json_lines import append
 from ktae.integrations.trl import CorrectnessTrainer
 from ktae.train.folder import COMPLETE
-from ktae.train.rewards import ThresholdError, split_of
+from ktae.train.recipe import Algorithm
 
-_TRIES = 3  # generations until all rollouts' being correct is a fault of the threshold
 _EVERY, _SILENCE = 10, 60.0  # updates, or seconds, until a run says something
 
 
@@ -28,7 +26,6 @@ class RunTrainer(CorrectnessTrainer):
     * A rollout that any reward function could not score (None, NaN, infinite) is unscored as a whole: it has
       advantage 0, and neither the group's mean nor KTAE's tables see it. TRL alone would take the sum of the others.
     * A loss or gradient that is not finite stops the run, with a FloatingPointError, before the weights are touched.
-    * Rewards of the first three generations that differ and all count as correct stop the run, with a ThresholdError.
     * A checkpoint gets the file `complete` when everything else is on disk.
     * Resuming from a checkpoint of the last update trains nothing.
 
@@ -36,10 +33,7 @@ class RunTrainer(CorrectnessTrainer):
     says of samples.jsonl. Logs `accuracy` and `unscored`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._generated = False
-        self._tries, self._first_rewards = 0, []
+    _generated = False
 
     def _calculate_rewards(self, *rollouts: Any) -> Tensor:
         rewards_NF = super()._calculate_rewards(*rollouts)
@@ -55,12 +49,6 @@ class RunTrainer(CorrectnessTrainer):
         correct_N = (rewards_N > self.correct_above).float()
         self._metrics[mode]["accuracy"].append(correct_N[~unscored_N].mean().item())
         self._generated = mode == "train"
-        if mode == "train" and self._tries < _TRIES:
-            self._tries += 1
-            self._first_rewards += rewards_N[~unscored_N].tolist()
-            advice = split_of(self._first_rewards, self.correct_above)
-            if advice and self._tries == _TRIES and min(self._first_rewards) > self.correct_above:
-                raise ThresholdError(advice)
         return batch
 
     def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
@@ -71,13 +59,12 @@ class RunTrainer(CorrectnessTrainer):
         return inputs
 
     def _rollouts(self) -> list[dict[str, Any]]:
-        """What TRL keeps for its completions table, a row a rollout."""
+        """What TRL keeps for its completions table, a row a rollout; None for NaN."""
         logs, size = self._logs, cast(int, self.num_generations)
         columns = {"prompt": logs["prompt"], "completion": logs["completion"], **logs["rewards"], **logs["extra"]}
         columns["advantage"] = logs["advantages"]
-        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        without_nan = [{name: None if value != value else value for name, value in row.items()} for row in rows]
-        return [{"group": number // size, **row} for number, row in enumerate(without_nan)]
+        rows = [[None if value != value else value for value in row] for row in zip(*columns.values(), strict=True)]
+        return [{"group": k // size, **dict(zip(columns, row, strict=True))} for k, row in enumerate(rows)]
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -112,13 +99,13 @@ class RunTrainer(CorrectnessTrainer):
 
 
 class Records(TrainerCallback):
-    """Writes metrics.jsonl, a row an update or evaluation, and samples.jsonl, the rollouts of some; prints lines."""
+    """Writes metrics.jsonl, a row an update or evaluation, and samples.jsonl, the rollouts of some; prints lines.
 
-    def __init__(
-        self, trainer: RunTrainer, algorithm: str, label: str, out: Path, every: int, say: Callable[[str], object]
-    ) -> None:
-        self._trainer, self._algorithm, self._label = trainer, algorithm, label
-        self._out, self._samples_every, self._say = out, every, say
+    `run` is the `Run` that all this belongs to.
+    """
+
+    def __init__(self, trainer: RunTrainer, run: Any, algorithm: Algorithm) -> None:
+        self._trainer, self._run, self._algorithm = trainer, run, algorithm
         self._latest = {"reward": math.nan, "completions/mean_length": math.nan}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -128,19 +115,18 @@ class Records(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or not {"loss", "eval_loss"} & (logs or {}).keys():
             return
-        step, key = state.global_step, {"algorithm": self._algorithm, "step": state.global_step}
-        append(self._out / "metrics.jsonl", [{**key, **logs}])
+        step, out, every = state.global_step, self._run.out, self._run.recipe.samples_every
+        key = {"algorithm": self._algorithm.name, "step": step}
+        append(out / "metrics.jsonl", [{**key, **logs}])
         if "loss" not in logs:
             return
-        if self._samples_every and step % self._samples_every == 0:
-            append(self._out / "samples.jsonl", [{**key, **row} for row in self._trainer.latest_rollouts])
+        if every and step % every == 0:
+            append(out / "samples.jsonl", [{**key, **row} for row in self._trainer.latest_rollouts])
         # A step that reuses the rollouts of an earlier one logs neither; None is a mean of nothing.
         self._latest |= {name: logs[name] for name in self._latest if logs.get(name) is not None}
         now = time.perf_counter()
         if step % _EVERY == 0 or step == state.max_steps or now - self._said > _SILENCE:
             self._said, spent, (reward, length) = now, now - self._begun, self._latest.values()
             left = spent / max(step - self._first, 1) * (state.max_steps - step)
-            self._say(
-                f"{self._label:<10} step {step}/{state.max_steps}  reward {reward:.2f}  length {length:.1f}  "
-                f"{spent:.0f} s, {left:.0f} s left"
-            )
+            shown = f"reward {reward:.2f}  length {length:.1f}  {spent:.0f} s, {left:.0f} s left"
+            self._run.say(f"{self._algorithm.label:<10} step {step}/{state.max_steps}  {shown}")

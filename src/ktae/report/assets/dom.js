@@ -94,6 +94,5 @@ async function unpack(index) {
 
 // The texts of a rollout's tokens: those of their units, unless the rollout lists its own.
 function tokenTexts(group, rollout) {
-  const indices = rollout.texts || rollout.units.map((unit) => group.units.text[unit]);
-  return indices.map((index) => group.texts[index]);
+  return rollout.texts || rollout.units.map((unit) => group.units.text[unit]);
 }

@@ -56,8 +56,7 @@ function drawRollout(rollout, number) {
     "aria-label": `Tokens of rollout ${number + 1}; arrow keys move from token to token` });
   state.section = el("section", { class: "rollout " + verdict.replace(" ", "-") },
     el("h4", {}, `Rollout ${number + 1} `, el("span", { class: "verdict" }, verdict),
-      el("span", { class: "quiet" }, " " + facts.map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · ")),
-      rollout.label ? el("bdi", { class: "quiet" }, " · ", ...visible(rollout.label, "prose")) : null),
+      el("span", { class: "quiet" }, " " + facts.map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · "))),
     state.body);
   const folded = texts.length > FOLDED;
   addChunks(state, 0, folded ? CHUNK : texts.length);

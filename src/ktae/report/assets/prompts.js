@@ -62,8 +62,7 @@ function promptRow(index) {
     onclick: () => choose(index) },
   el("span", { class: "line" }, el("bdi", { class: "id" }, `${index + 1} `, ...groupLabel(index)),
     el("span", { class: "share" }, share, el("span", { class: "unseen" }, " correct"), bar)),
-  el("bdi", { class: "text" }, ...visible(prompt.prompt.replace(/\s+/g, " "), "prose")),
-  prompt.varied ? el("span", { class: "quiet" }, "mean reward " + significant(prompt.reward)) : null);
+  el("bdi", { class: "text" }, ...visible(prompt.prompt.replace(/\s+/g, " "), "prose")));
   return el("li", {}, button);
 }
 

@@ -135,7 +135,8 @@ function listenToTokens() {
 function drawKeyTokens(group) {
   Object.assign(table, { sort: null, all: false });
   const section = el("details", { id: "keytokens", open: !isNarrow() }, el("summary", {}, "Key tokens"));
-  const isMixed = group.n_correct && group.n_incorrect;
+  const { correct, scored } = report.prompts[chosen.index];
+  const isMixed = 0 < correct && correct < scored;
   section.append(...group.remarks.map((remark) => el("p", { class: isMixed ? "quiet remark" : "note" }, remark)),
     el("div", { class: "wide" }));
   if (isMixed) fillKeyTokens(group, section.lastChild);
@@ -164,7 +165,7 @@ function fillKeyTokens(group, target) {
     const link = el("button", { type: "button", "data-unit": unit, title: "Show where it stands",
       onclick: () => visit(unit, 0) },
       units.context?.[unit] ? el("bdi", { class: "quiet" }, ...visible(units.context[unit], "label")) : "",
-      tokenLabel(group.texts[of("text")]));
+      tokenLabel(of("text")));
     const cells = [link, signed(of("value")), `${of("a")}/${of("a") + of("c")}`, `${of("b")}/${of("b") + of("d")}`,
       significant(of("fisher_p")), significant(of("permutation_p")), significant(of("adjusted_p")),
       significant(of("information_gain")), whole(of("occurrences"))];
