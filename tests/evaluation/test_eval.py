@@ -124,13 +124,8 @@ def test_grade(here, capsys):
     shown = capsys.readouterr().out
     task = json.loads((here / "outputs-graded" / "results.json").read_text())["tasks"]["minerva"]
     assert (task["accuracy"], task["agreement"]) == (pytest.approx(5 / 6), pytest.approx(4 / 5))
-    differing = read(here / "outputs-graded" / "samples.jsonl")[2]
-    assert (differing["id"], differing["stored"], differing["extracted"], differing["reward"]) == (
-        "102?",
-        True,
-        "107",
-        0,
-    )
+    (differing,) = read(here / "outputs-graded" / "disagreements.jsonl")
+    assert (differing["id"], differing["stored"], differing["extracted"]) == ("102?", True, "107")
     assert " 80.0% |" in shown
     assert main(["grade", "outputs.json"]) == 2
     assert "outputs-graded is not empty" in capsys.readouterr().err

@@ -87,6 +87,8 @@ def test_chat_prompts_and_boxed_answers(folder, dry_run):
     (folder / "model" / "chat_template.jinja").unlink()
     message = "ktae: the prompts are chat messages, and the tokenizer of model has no chat template\n"
     assert dry_run(*settings) == (2, "", message)
+    (folder / "model" / "model.safetensors").unlink()
+    assert "the folder model holds no weights" in dry_run(*settings)[2]
 
 
 @pytest.mark.parametrize(

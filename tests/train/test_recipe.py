@@ -121,7 +121,7 @@ def test_a_section_of_the_file_may_lie_idle_when_other_algorithms_are_asked_for(
         (["--trl.learning_rte", "1"], "unknown key 'trl.learning_rte'; did you mean 'trl.learning_rate'?"),
         (["--lora.rank", "4"], "unknown key 'lora.rank'; did you mean 'lora.r'?"),
         (["--lora.r", "four"], "lora.r must be a valid integer, got 'four'"),
-        (["--model", "some/model"], "model must be a mapping, got 'some/model'"),
+        (["--model", "some/model"], "model is a section, got 'some/model'; set its keys: model.dtype, model.path"),
         (["--algorithms", "[grpo_ktae]"], "unknown algorithm 'grpo_ktae'; did you mean 'grpo+ktae'?"),
         (["--algorithms", "[grpo+a/b.c]"], "unknown algorithm 'grpo+a/b.c'"),
         (["--algorithms", "[]"], "algorithms must be a list without repetitions, got []"),

@@ -235,6 +235,16 @@ def test_nothing_to_resume_is_told_in_one_line_before_anything_is_written(tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("arguments", [["--resume"], ["--trl.report_to", "wandb"]])
+@pytest.mark.filterwarnings(GRADIENT_CHECKPOINTING)
+def test_what_is_missing_is_told_in_one_line_before_anything_is_written(tmp_path, arguments, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "quickstart", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"ktae: .*(config\.yaml does not exist|wandb, .* is not installed).*\n", told)
+    assert not (tmp_path / "runs").exists()
+
+
 # With its options on
 
 

@@ -11,6 +11,7 @@ from ktae.evaluation.results import UNDECIDED, write_results
 from ktae.evaluation.saved import read_saved
 from ktae.evaluation.tasks import TASKS
 from ktae.extras import require
+from ktae.files import json_lines
 from ktae.files.rows import stem
 from ktae.grading.grader import Grader
 
@@ -50,7 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes samples.jsonl (a row an output, with its verdict), results.json and summary.md to the folder."""
+    """Writes samples.jsonl (a row an output, with its verdict), results.json and summary.md to the folder.
+
+    And disagreements.jsonl, the rows whose verdict differs from the one that came with them.
+    """
     require("rich", extra="train")
     outputs = arguments.outputs if arguments.outputs.name.strip(".") else arguments.outputs.resolve()  # "." and ".."
     out = arguments.out or outputs.with_name(stem(outputs) + "-graded")
@@ -58,4 +62,6 @@ def run(arguments: argparse.Namespace) -> None:
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; give another --out")
     graded = grade_rows(rows, workers=arguments.workers)
+    differing = [row for row in graded if row["stored"] not in (None, row["status"] == "correct")]
+    json_lines.write(out / "disagreements.jsonl", differing)
     write_results(out, graded, {"outputs": str(outputs), "malformed": len(malformed)})

@@ -25,8 +25,11 @@ _JOINT = re.compile(
 )
 _MAX_JOINT = 80
 _BARE_BOX = re.compile(r"(\\(?:boxed|fbox))\s*([0-9]+(?:\.[0-9]+)?|[A-Za-z](?![A-Za-z]))")
-_ANSWER = r"(?:\banswers?\b|\bcorrect (?:option|choice)\b|答案|解答|答)"
-_IS = r"(?:\b(?:is|are|be)\b|[:=]|是|为|為)"
+_ANSWER = (
+    r"(?:\banswers?\b|\bcorrect (?:option|choice)\b|\brespuesta\b|\bréponse\b|\bantwort\b|\brisposta\b|\bresposta\b|"
+    "ответ|答案|答え|解答|답)"
+)
+_IS = r"(?:\b(?:is|are|be|est|ist|es|é|è)\b|[:=]|是|为|為|は|은|는)"
 _PHRASE = re.compile(
     rf"{_ANSWER}[^.\n:=$0-9\\]{{0,40}}?{_IS}(?!\s*not\b)|\bfinal\s+answer\b[*\s]*\n|####", re.IGNORECASE
 )

@@ -103,6 +103,9 @@ def check_model(model: Model) -> tuple[Any, Any]:
     """
     check_available(model.path)
     located, options = _located(model.path)
+    folder = Path(located)
+    if folder.is_dir() and not options and not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+        raise FileNotFoundError(f"the folder {model.path} holds no weights: no .safetensors or .bin file is in it")
     try:
         config = require("transformers", extra="train").AutoConfig.from_pretrained(located, **options)
         return config, load_tokenizer(model.path)

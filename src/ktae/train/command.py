@@ -40,11 +40,12 @@ def run(arguments: argparse.Namespace) -> None:
     from ktae.train.folder import open_folder
     from ktae.train.rewards import RewardError
     from ktae.train.run import Run
-    from ktae.train.settings import is_main
+    from ktae.train.settings import check_installed, is_main
 
     out = arguments.out or _folder(recipe.name, arguments.resume)
     again = [arguments.recipe, *arguments.overrides, *(["--out", str(out)] if arguments.out else []), "--resume"]
     training = Run(recipe, out, resume=arguments.resume)
+    check_installed(recipe)
     with open_folder(recipe, out, arguments.resume) if is_main() else nullcontext():
         try:
             training.run()

@@ -73,7 +73,10 @@ def build(cls: type, values: dict[str, Any], keys: Callable[[], Iterable[str]]) 
         raise ValueError(f"unknown key {key!r}{did_you_mean(key, keys())}")
     if kind == "value_error":  # of a __post_init__
         raise ValueError(f"{key}{'.' * bool(key)}{found[0]['ctx']['error']}")
+    if kind == "dataclass_type":
+        inside = ", ".join(sorted(one for one in keys() if one.startswith(f"{key}.")))
+        raise ValueError(f"{key} is a section, got {got!r}; set its keys: {inside}")
     alike = [error for error in found if [*error["loc"][: len(place)]] == place]
     expected = " or ".join(dict.fromkeys(error["msg"].removeprefix("Input should be ") for error in alike))
-    expected = expected.replace("valid array", "list").replace("an object", "a mapping")  # YAML's words for JSON's
+    expected = expected.replace("valid array", "list")  # YAML's word for JSON's
     raise ValueError(f"{key} must be {expected}, got {got!r}")

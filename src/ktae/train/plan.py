@@ -14,7 +14,7 @@ from typing import Any
 from ktae.models.generate import as_text
 from ktae.train.recipe import Recipe, parse_algorithm
 from ktae.train.run import Run
-from ktae.train.settings import is_main, processes
+from ktae.train.settings import check_installed, is_main, processes
 
 _TOKENIZED = 20_000  # prompts at most
 _OF_TRL = (
@@ -76,6 +76,10 @@ def _rows(run: Run) -> Iterator[tuple[str, str]]:
             f"model.dtype: the {dtype} weights themselves are trained; changes below 1/256 of a weight are lost, as "
             "most are at learning rates around 1e-6. float32 keeps them",
         )
+    try:
+        check_installed(recipe)
+    except ValueError as error:
+        yield "Note", str(error)
     limit, context = config.max_completion_length, getattr(model.config.get_text_config(), "max_position_embeddings", 0)
     if context and longest + limit > context:
         yield (

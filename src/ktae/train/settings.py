@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,13 @@ def overlong_buffer(recipe: Recipe, algorithm: str, limit: int) -> int | None:
     if not 0 < buffer <= limit:
         raise ValueError(f"overlong must be at least 1 and at most trl.max_completion_length {limit}, got {buffer}")
     return buffer
+
+
+def check_installed(recipe: Recipe) -> None:
+    """What TRL would miss only after the first evaluation."""
+    loggers = recipe.trl.get("report_to") or []
+    needed = [loggers] if isinstance(loggers, str) else list(loggers)
+    needed += ["vllm"] if recipe.trl.get("use_vllm") else []
+    for name in needed:
+        if name in ("tensorboard", "trackio", "wandb", "vllm") and importlib.util.find_spec(name) is None:
+            raise ValueError(f"{name}, which the recipe's trl section asks for, is not installed: pip install {name}")

@@ -59,9 +59,14 @@ def is_name(text: str) -> bool:
 
 
 def same_name(first: str, second: str) -> bool:
-    """Whether two names can mean one quantity: the argument may be left out or called otherwise, and a number added."""
+    """Whether two names can mean one quantity: the argument may be left out or called otherwise, and a number added.
+
+    And y may stand for f(x).
+    """
     first, second = (re.sub(r"\s+", "", name) for name in (first, second))
     if first == second or _APPLIED.sub(r"\1", first) == _APPLIED.sub(r"\1", second):
+        return True
+    if "y" in (first, second) and any(re.fullmatch(r"[fgh]\(x\)", name) for name in (first, second)):
         return True
     return _INDEX.sub("", first) == second or first == _INDEX.sub("", second)
 

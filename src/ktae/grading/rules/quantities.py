@@ -185,11 +185,11 @@ def same_quantity(prediction: str, answer: str, compare: Compare, relative_toler
         return None
     if PERCENT in units and unit != expected_unit:
         if expected_unit == PERCENT:  # then the sign may be left out
-            return unit is None and (compare(value, expected) or _is_share(expected, value))
+            return unit is None and (compare(value, expected) or _is_share(expected, value, compare))
         # A number above 1 is no share: it is a percentage whose sign the answer leaves out.
         number = parse_number(expected)
         is_percentage = number is not None and abs(number.value) > 1 and compare(value, expected)
-        return expected_unit is None and (is_percentage or _is_share(value, expected))
+        return expected_unit is None and (is_percentage or _is_share(value, expected, compare))
     if DEGREE in units and units <= {DEGREE, RADIAN, None} and unit != expected_unit:
         degrees, other = (value, expected) if unit == DEGREE else (expected, value)
         if r"\pi" in other:
@@ -207,9 +207,12 @@ def same_quantity(prediction: str, answer: str, compare: Compare, relative_toler
     return same_number(number.times(factor), expected_number, relative_tolerance or _CONVERSION)
 
 
-def _is_share(percentage: str, share: str) -> bool:
+def _is_share(percentage: str, share: str, compare: Compare) -> bool:
     number, other = parse_number(percentage), parse_number(share)
-    return bool(number and other and same_number(number.times(Fraction(1, 100)), other))
+    if number and other:
+        return same_number(number.times(Fraction(1, 100)), other)
+    value = number.value if number else percentage
+    return compare(rf"\frac{{{value}}}{{100}}", share)
 
 
 def same_compound(prediction: str, answer: str, relative_tolerance: float | None) -> bool | None:

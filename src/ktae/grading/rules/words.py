@@ -56,13 +56,16 @@ def unwrapped(text: str) -> str:
 def number_in_words(text: str) -> Fraction | None:
     """The number that English words spell, None for other text.
 
-    >>> [str(number_in_words(text)) for text in ("twenty-one", "minus two thirds", "two one", "half")]
-    ['21', '-2/3', 'None', '1/2']
+    >>> [str(number_in_words(text)) for text in ("twenty-one", "minus two thirds", "one and a half", "two one", "half")]
+    ['21', '-2/3', '3/2', 'None', '1/2']
     """
     words = re.split(r"[\s-]+", text.strip().casefold())
     if words[0] in ("minus", "negative"):
         value = number_in_words(" ".join(words[1:]))
         return None if value is None else -value
+    if words[-3:] == ["and", "a", "half"]:
+        whole = _count(words[:-3])
+        return None if whole is None else whole + Fraction(1, 2)
     if len(words) > 1 and words[0] in ("a", "an"):
         words[0] = "one"
     part = SCALES.get(words[-1].removesuffix("s") if words[-1] != "halves" else "half")
