@@ -199,7 +199,7 @@ def _parquet(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         table = require("pyarrow.parquet", extra="report").ParquetFile(file).read()
         columns = [*map(_plain, table.columns)]
-    except (arrow.ArrowException, OSError, OverflowError, ValueError) as error:  # a date after the year 9999, say
+    except (arrow.ArrowException, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{file} cannot be read as Parquet: {reason}") from error
     names = table.column_names
@@ -210,8 +210,11 @@ def _parquet(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _plain(column: Any) -> list[Any]:
-    """A column's values; a float32 by its shortest decimal: 0.1 is 0.1, and not above it."""
+    """A column's values. What Python has no value for, such as dates after the year 9999, is text."""
     arrow = require("pyarrow", extra="report")
-    if column.type == arrow.float32():
+    if column.type == arrow.float32():  # by the shortest decimal: float32(0.1) is 0.1, and not above it
         column = column.cast(arrow.string()).cast(arrow.float64())
-    return column.to_pylist()
+    try:
+        return column.to_pylist()
+    except (ValueError, OverflowError):
+        return column.cast(arrow.string()).to_pylist()
