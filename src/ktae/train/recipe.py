@@ -290,7 +290,7 @@ def _checked(values: dict[str, Any]) -> Recipe:
         section, _, name = key.partition(".")
         if name in given.get(section, ()):
             raise ValueError(f"{key} is set by ktae; {instead}")
-    if "ktae_context" in given:
+    if "ktae_context" in given:  # what it leaves open is the preset's, not the class's
         values["ktae_context"] = dataclasses.asdict(KTAEConfig.recommended()) | given["ktae_context"]
     types = {
         name: make_dataclass(name, [(key, hint, None) for key, hint in typing.get_type_hints(_open(name)).items()])
