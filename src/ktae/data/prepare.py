@@ -2,6 +2,9 @@ r"""`ktae data prepare SOURCE --out PATH`: problems of any source in one form to
 
     ktae data prepare math --levels 3 4 5 --benchmarks suite --out math_3to5.jsonl
 
+Filtered, decontaminated, shuffled. A source of your own has the columns problem and answer (a text, a number or a list
+of them), and may have level (3 or 'Level 3') and id.
+
 One row a problem: `prompt` (chat messages), `answers` (the accepted ones), `id`, `source`, `level` (None if unknown).
 """
 
@@ -23,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser = parser.add_subparsers(dest="data_command", required=True).add_parser(
         "prepare",
         help="a problem collection in the form that recipes read",
-        description="Turns a problem collection into prompts and answers; filtered, decontaminated, shuffled. A source "
-        "of your own has the columns problem and answer (a text, a number or a list of them), and may have level (3 or "
-        "'Level 3') and id.",
+        description=__doc__,
         epilog=parser.epilog,
         formatter_class=parser.formatter_class,
         allow_abbrev=False,

@@ -1,4 +1,8 @@
-"""`ktae eval MODEL --tasks paper`: a model's answers to the benchmarks, graded and counted."""
+"""`ktae eval MODEL`: a model's answers to the benchmarks, graded and counted.
+
+ktae eval MODEL --tasks aime24,aime25 -n 32 --temperature 0.6
+ktae eval MODEL --tasks problems.jsonl
+"""
 
 from __future__ import annotations
 
