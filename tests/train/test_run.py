@@ -181,7 +181,7 @@ def test_one_writer_at_a_time_and_an_interrupt_ends_in_one_line(tmp_path):
     first.send_signal(signal.SIGSTOP)
     second = run(*SMALL, "--resume", cwd=tmp_path)
     assert second.returncode == 2
-    assert "ktae: runs/quickstart is being written to by another process" in second.stderr
+    assert f"ktae: runs/quickstart is being written to by process {first.pid} on " in second.stderr
     assert second.stderr.count("\n") == 1
     first.send_signal(signal.SIGCONT)
     first.send_signal(signal.SIGINT)

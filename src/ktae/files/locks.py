@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import IO
 
-from ktae.extras import require
+_held: set[IO[str]] = set()
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds the lock of a folder, which is its file `.lock`, and what a killed process leaves behind is no obstacle.
+    """Holds the lock of a folder, which is its file `.lock`.
 
-    Raises a BlockingIOError if another process, or another call in this one, holds it.
+    What a killed process leaves behind is no obstacle, since the operating system drops its lock (flock(2)). Raises a
+    BlockingIOError if another process, or another call in this one, holds the lock; it says who and since when.
     """
-    filelock = require("filelock", extra="train")
-    lock = filelock.FileLock(folder / ".lock")
-    try:
-        held = lock.acquire(blocking=False)
-    except filelock.Timeout:
-        raise BlockingIOError(f"{folder} is being written to by another process") from None
-    with held:
-        yield
+    with (folder / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise BlockingIOError(f"{folder} is being written to by {lock.read() or 'another process'}") from None
+        _held.add(lock)
+        lock.truncate(0)
+        since = datetime.now().isoformat(" ", "seconds")
+        print(f"process {os.getpid()} on {socket.gethostname()} since {since}", file=lock, end="", flush=True)
+        try:
+            yield
+        finally:
+            _held.discard(lock)
 
 
 @contextmanager
@@ -36,3 +48,12 @@ def unfinished(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _drop() -> None:
+    """A forked worker that outlives its parent must not keep the parent's lock."""
+    while _held:
+        _held.pop().close()
+
+
+os.register_at_fork(after_in_child=_drop)

@@ -8,7 +8,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat, takewhile
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -145,12 +145,13 @@ def group_of(
 
 
 def unit_texts(rollouts: Sequence[Rollout], texts: Sequence[Sequence[str]]) -> dict[int, str]:
-    """The text that each of the policy's tokens has most often."""
+    """The text that each of the policy's tokens has most often; of two as frequent the first in the alphabet."""
     found: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for rollout, of_rollout in zip(rollouts, texts, strict=True):
-        for token_id, text, own in zip(rollout.token_ids or [], of_rollout, rollout.mask or repeat(1), strict=False):
-            found[token_id][text] += own
-    return {token_id: counts.most_common(1)[0][0] for token_id, counts in found.items()}
+        ids = rollout.token_ids or []
+        for token_id, text, is_policys in zip(ids, of_rollout, rollout.mask or [1] * len(ids), strict=True):
+            found[token_id][text] += is_policys
+    return {token_id: min(counts, key=lambda text: (-counts[text], text)) for token_id, counts in found.items()}
 
 
 def apart(prompts: Sequence[str]) -> list[str]:
