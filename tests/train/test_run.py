@@ -15,9 +15,12 @@ from random import Random
 
 import pytest
 import torch
+import yaml
 from processes import ONE, TWO, start
 from safetensors.torch import load_file
 
+import ktae
+from ktae import KTAEConfig
 from ktae.cli import main
 from ktae.files.json_lines import append, read, write
 from ktae.models.load import Model, load_model
@@ -259,7 +262,13 @@ def test_a_model_card_and_adapters_that_are_saved_alone_and_can_be_merged(tmp_pa
     assert made["command"].split()[1:3] == ["train", "quickstart"]
     assert made["versions"]["trl"].startswith("1.16")
     final = tmp_path / "runs" / "quickstart" / "dapo+ktae" / "model"
-    assert "# Model Card for quickstart-dapo+ktae\n" in (final / "README.md").read_text()
+    _, front, card = (final / "README.md").read_text().split("---\n")
+    assert yaml.safe_load(front) == {"library_name": "transformers", "tags": ["trl", "dapo", "ktae"]}
+    assert card == (
+        "\n# quickstart-dapo+ktae\n\n`python:ktae/chain/weights`, trained with DAPO+KTAE on `modchain` by `ktae train` "
+        f"(ktae {ktae.__version__}): algorithm `dapo+ktae`, key tokens (https://arxiv.org/abs/2505.16826) by "
+        f"`{KTAEConfig()}`, seed 0.\n"
+    )
     assert (final / "adapter_model.safetensors").exists()
     assert not (final / "model.safetensors").exists()
     policy, tokenizer = load_model(Model("python:ktae/chain/weights"), final)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 import warnings
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+import ktae
 from ktae.extras import require
 from ktae.files import json_lines
 from ktae.integrations.credit import TokenCredit
@@ -171,10 +173,9 @@ class Run:
         # Renamed last: a folder `model` means that this algorithm is done.
         folder, unfinished = self.out / algorithm, self.out / algorithm / "unfinished"
         trainer.save_model(str(unfinished), _internal_call=True)
-        trainer.create_model_card(f"{recipe.name}-{algorithm}")
         trainer.accelerator.wait_for_everyone()
         if is_main():
-            (folder / "README.md").rename(unfinished / "README.md")
+            (unfinished / "README.md").write_text(_card(recipe, algorithm))
             os.sync()
             unfinished.rename(folder / "model")
         trainer.accelerator.wait_for_everyone()
@@ -191,6 +192,20 @@ def skeleton(config: Any, lora: dict[str, Any] | None) -> Any:
     with torch.device("meta"):
         model = require("transformers", extra="train").AutoModelForCausalLM.from_config(config)
         return model if lora is None else require("peft", extra="train").get_peft_model(model, lora_config(lora))
+
+
+def _card(recipe: Recipe, algorithm: str) -> str:
+    """The model card of an algorithm's model."""
+    source, parsed = recipe.data.source, parse_algorithm(algorithm)
+    front = {"library_name": "transformers", "tags": ["trl", *re.split("[_+]", algorithm)[:2]]}
+    if source.count("/") == 1 and not Path(source).exists():
+        front["datasets"] = [source]
+    on_top = f", key tokens (https://arxiv.org/abs/2505.16826) by `{recipe.key_tokens(algorithm)}`" * parsed.ktae
+    return (
+        f"---\n{require('yaml', extra='train').safe_dump(front)}---\n\n# {recipe.name}-{algorithm}\n\n"
+        f"`{recipe.model.path}`, trained with {parsed.label} on `{source}` by `ktae train` (ktae {ktae.__version__}): "
+        f"algorithm `{algorithm}`{on_top}, seed {recipe.seed}.\n"
+    )
 
 
 def quiet() -> None:
