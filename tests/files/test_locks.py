@@ -11,13 +11,14 @@ import pytest
 from ktae.files.locks import locked
 
 HOLD = """
-import multiprocessing, sys, time
+import multiprocessing, os, sys, time
 from pathlib import Path
 from ktae.files.locks import locked
+def work():
+    print(os.getpid(), flush=True)  # itself: until it runs, it holds what its parent holds
+    time.sleep(60)
 with locked(Path(sys.argv[1])):
-    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
-    worker.start()
-    print(worker.pid, flush=True)
+    multiprocessing.get_context("fork").Process(target=work).start()
     time.sleep(60)
 """
 

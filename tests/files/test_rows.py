@@ -90,7 +90,7 @@ def test_a_bad_row_costs_itself_only(tmp_path, bad, reason, place):
     """An array that is no JSON as a whole is one bad row."""
     texts = [json.dumps(ROWS[0]).encode()] * 2
     texts.insert(place, bad)
-    for name, text in (("r.jsonl", b"\n".join(texts)), ("r.json", b"[" + b", ".join(texts) + b"]")):
+    for name, text in (("r.jsonl", b"\n".join(texts)), ("r.json", b"[" + b",\n".join(texts) + b"]")):
         (tmp_path / name).write_bytes(text)
         found = list(read_rows(tmp_path / name))
         is_lost = name == "r.json" and reason.startswith("not valid JSON")

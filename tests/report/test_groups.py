@@ -11,7 +11,7 @@ from ktae.cli import build_parser
 from ktae.config import KTAEConfig
 from ktae.files.columns import columns_of, parse_row
 from ktae.files.tokens import Words
-from ktae.report.groups import apart, group_of, load_group, remarks
+from ktae.report.groups import apart, group_of, load_group, remarks, unit_texts
 
 LABELS = ["2b2e3f9639f6fa28", "2", "de563650cee0d9af"]
 
@@ -34,6 +34,12 @@ def test_a_group_by_label_or_number(tmp_path):
     for wanted in ("2b", "0", "4"):
         with pytest.raises(ValueError, match=f"--group must be the label of a group .* got '{wanted}'$"):
             load(wanted)
+
+
+def test_of_two_texts_as_frequent_the_order_of_rows_decides_nothing():
+    rows = [{"uid": 1, "reward": 1, "token_ids": [5]}] * 2
+    rollouts = [parse_row(row, columns_of(rows[0]), 1) for row in rows]
+    assert unit_texts(rollouts, [["b"], ["a"]]) == unit_texts(rollouts, [["a"], ["b"]]) == {5: "a"}
 
 
 def test_a_token_reads_as_the_policy_wrote_it():

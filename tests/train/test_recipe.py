@@ -118,6 +118,7 @@ def test_a_section_of_the_file_may_lie_idle_when_other_algorithms_are_asked_for(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["--trl.sed", "1"], "unknown key 'trl.sed'; did you mean 'trl.fsdp'?"),  # trl.seed is ktae's to set
         (["--trl.learning_rte", "1"], "unknown key 'trl.learning_rte'; did you mean 'trl.learning_rate'?"),
         (["--lora.rank", "4"], "unknown key 'lora.rank'; did you mean 'lora.r'?"),
         (["--lora.r", "four"], "lora.r must be a valid integer, got 'four'"),
