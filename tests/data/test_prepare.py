@@ -66,7 +66,7 @@ def test_the_rows_and_what_became_of_them(gsm8k, tmp_path, prepared):
     row = next(row for row in rows if "What is 600 plus 600?" in row["prompt"][1]["content"])
     prompt = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "What is 600 plus 600?"}]
     digest = hashlib.sha256(b"What is 600 plus 600?").hexdigest()
-    expected = {"prompt": prompt, "answers": ["1,200"], "id": f"gsm8k-{digest[:16]}", "source": "gsm8k", "level": None}
+    expected = {"prompt": prompt, "answers": ["1200"], "id": f"gsm8k-{digest[:16]}", "source": "gsm8k", "level": None}
     assert [*row.items()] == [*expected.items()]
     assert [path.name for path in out.parent.iterdir()] == ["out.jsonl"]
 

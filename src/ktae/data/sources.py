@@ -80,6 +80,7 @@ class Source:
     problem: tuple[str, ...] = ("problem",)
     # Columns that may hold the answer; the first that gives one counts; none: recognised; None: not read.
     answers: tuple[str, ...] | None = ("answer",)
+    numbers: bool = False  # the answers are numbers, written without thousands separators
 
     def read(self, row: Mapping[str, Any]) -> Problem:
         """A row as a problem, with an empty text if one of its columns is empty.
@@ -105,7 +106,8 @@ class Source:
         value = value_of(row, column)
         if any(isinstance(item, dict) for item in (value if isinstance(value, list) else [value])):
             raise ValueError(f"{column} must be an answer, a text or a number, or a list of them, got {value!r:.80}")
-        return _stated(value, column)
+        answers = _stated(value, column)
+        return [re.sub(r"(?<=\d),(?=\d)|\.0+$", "", answer) for answer in answers] if self.numbers else answers
 
     def recognised(self, rows: Iterable[Mapping[str, Any]]) -> Source:
         """The same with the columns that the first rows have; a ValueError names one that is missing."""
@@ -120,10 +122,12 @@ class Source:
             if new and not old and new[0] not in (what, f"{what}s"):
                 print(f"{what} from {new[0]}", file=sys.stderr)
         left = {*held} - {*problem, *(answers or ()), *_LEVELS, *_IDS}  # one with no other use may be meant
-        for wanted in (*((name,) for name in problem), answers):
+        for what, wanted in (*(("problem", (name,)) for name in problem), ("answer", answers)):
             if wanted and not any(name in held or name.partition(".")[0] in held for name in wanted):
-                found = f"got {sorted(held)}{did_you_mean(wanted[-1], left)}"
-                raise ValueError(f"{self.name} needs the column {' or '.join(map(repr, wanted))}, {found}")
+                hint = did_you_mean(wanted[-1], left)
+                hint += f" (ktae data prepare --{what}-column names it)" * (self.name not in SOURCES)
+                columns = " or ".join(map(repr, wanted))
+                raise ValueError(f"{self.name} needs the column {columns}, got {sorted(held)}{hint}")
         return replace(self, problem=problem, answers=answers)
 
 
@@ -131,8 +135,8 @@ SOURCES = {
     source.name: source
     for source in (
         Source("math", "DigitalLearningGmbH/MATH-lighteval", answers=("answer", "solution")),
-        Source("gsm8k", "openai/gsm8k", "main", ("question",)),
-        Source("svamp", "ChilleD/SVAMP", None, ("Body", "Question"), ("Answer",)),
+        Source("gsm8k", "openai/gsm8k", "main", ("question",), numbers=True),
+        Source("svamp", "ChilleD/SVAMP", None, ("Body", "Question"), ("Answer",), numbers=True),
     )
 }
 

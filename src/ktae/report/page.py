@@ -92,8 +92,9 @@ def write_page(out: Path, groups: Sequence[Packed], **head: Any) -> None:
         **{"prompts": len(entries), "rollouts": total["rollouts"], "tokens": total["tokens"]},
         "correct": f"{total['correct'] / total['scored']:.1%}" if total["scored"] else "-",
         "mixed prompts": sum(0 < entry["correct"] < entry["scored"] for entry in entries),
-        "not scored": total["rollouts"] - total["scored"],
     }
+    if unscored := total["rollouts"] - total["scored"]:
+        summary["not scored"] = unscored
     head["summary"] = [(name, f"{one:,}" if isinstance(one, int) else one) for name, one in summary.items()]
     prompts = apart([entry["prompt"] for entry in entries])
     head["prompts"] = [{**entry, "prompt": prompt[:_SHOWN]} for entry, prompt in zip(entries, prompts, strict=True)]
