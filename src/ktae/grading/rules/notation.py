@@ -81,7 +81,9 @@ _PLAIN_SUFFIXES = "st|nd|rd|th"
 _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"\{,\}|,\\!\s*", ","),  # thousands: 1{,}234 and 1,\!234
+        # Thousands: 1{,}234 and 1,\!234 and 1\,234.
+        (r"\{,\}|,\\!\s*", ","),
+        (r"(?<=[0-9])\\[,!;]\s*(?=[0-9]{3}(?![0-9]))", ""),
         (r"\\\\\s*\[[0-9.]+\s*(?:pt|em|ex|mm|cm)\]|\\cr(?![a-z])", r"\\\\"),
         # Delimiters of formulas (the one of a line break is `\\[2pt]`), Markdown, and what only changes the looks.
         (r"(?<!\\)\\[()\[\]]|(?<!\\)\$|\*\*(?![0-9a-zA-Z({])|(?<![0-9a-zA-Z)}])\*\*", " "),
