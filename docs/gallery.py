@@ -37,7 +37,7 @@ def gsm8k_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
     with gzip.open(path, "rt", encoding="utf-8") as source:
         for row in map(json.loads, source):
-            samples = [{"rollout": model, **row.pop(model)} for model in MODELS]
+            samples = [row.pop(model) for model in MODELS]
             rows.append({**row, "samples": samples})
     return rows
 

@@ -79,7 +79,7 @@ def token_advantages(
     )
     most_S = np.bincount(group_B.numpy() * 2 + (side_B == 1), minlength=2 * len(start_G) - 2).reshape(-1, 2).max(axis=0)
     largest = int(np.diff(start_G).max())
-    threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined] (set by Numba when it is imported)
     chunks = _chunks(start_G * columns, min(_CHUNK, rows * columns // (4 * threads)))
     waiting = iter(chunks)
     lock = threading.Lock()
