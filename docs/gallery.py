@@ -1,6 +1,6 @@
 """Builds the gallery's pages: `python docs/gallery.py [RUN]`.
 
-RUN is a folder of `ktae train`, by default runs/gallery, which is trained if it is not there (two minutes on a CPU).
+RUN is a folder of `ktae train`, by default runs/gallery, which is trained if it is not there (half a minute on a CPU).
 The rollouts of two pages are in experiments/gallery, beside the scripts that made them. The GSM8K example solutions
 (OpenAI, MIT licence) are read from ../shared/data where that folder is; their page and its rollouts go into build/.
 With chromium, chromedriver and selenium the pictures of docs/images are taken from these pages too.
